@@ -1,0 +1,158 @@
+// Package tenantbroker_test holds the arrows between the packages.
+package tenantbroker_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/tenantbroker/tenantbroker/"
+
+// arrows lists, for each package tree, the only packages of ours that it may
+// import in production code. Nothing points up.
+var arrows = map[string][]string{
+	"credential":      {},
+	"credential/jwks": {"credential"},
+	"verifier":        {"credential", "credential/jwks"},
+	"audit":           {"credential"},
+	"store":           {"audit", "credential"},
+	"store/bolt":      {"store", "audit", "credential"},
+	"store/storetest": {"store", "audit", "credential"},
+	"store/auditlog":  {"store", "audit", "credential"},
+	"store/registry":  {"store", "audit", "credential", "credential/jwks"},
+	"issuer":          {"issuer", "store/registry", "store", "audit", "credential", "credential/jwks"},
+	"rotation":        {"rotation", "store/registry", "store", "audit", "credential", "credential/jwks"},
+	"api/wire":        {"credential"},
+	"api/client":      {"api/wire", "credential", "credential/jwks"},
+	"api":             {"api/wire", "issuer", "rotation", "store", "store/auditlog", "store/registry", "audit", "verifier", "credential", "credential/jwks"},
+	"cmd/brokerctl":   {"api/client", "api/wire", "audit", "verifier", "credential", "credential/jwks"},
+}
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+}
+
+func TestArrowsPointDown(t *testing.T) {
+	for _, p := range list(t, "./...") {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		allowed, found := allowedFor(name)
+		if !found {
+			continue // wiring, tests and tools may import anything
+		}
+		for _, imported := range p.Imports {
+			target, ours := strings.CutPrefix(imported, module)
+			if ours && !within(target, allowed) && !strings.HasPrefix(target, name+"/") {
+				t.Errorf("%s imports %s: no such arrow", name, target)
+			}
+		}
+	}
+}
+
+func TestIssuerAndRotationNeverMeet(t *testing.T) {
+	for _, p := range list(t, "./issuer/...", "./rotation/...") {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		other := module + "rotation"
+		if strings.HasPrefix(name, "rotation") {
+			other = module + "issuer"
+		}
+		for _, dep := range p.Deps {
+			if strings.HasPrefix(dep, other) {
+				t.Errorf("%s depends on %s", name, dep)
+			}
+		}
+	}
+}
+
+// What a downstream service compiles when it imports the verifier.
+func TestVerifierDependsOnJoseAndTheStandardLibraryOnly(t *testing.T) {
+	for _, p := range list(t, "./verifier") {
+		for _, dep := range p.Deps {
+			first, _, _ := strings.Cut(dep, "/")
+			switch {
+			case !strings.Contains(first, "."): // the standard library
+			case strings.HasPrefix(dep, "github.com/go-jose/go-jose/v4"):
+			case strings.HasPrefix(dep, module+"credential"):
+			default:
+				t.Errorf("the verifier compiles %s", dep)
+			}
+		}
+	}
+}
+
+func TestTheServerIsNotInTheCommandLineTool(t *testing.T) {
+	for _, p := range list(t, "./cmd/brokerctl") {
+		for _, dep := range p.Deps {
+			for _, server := range []string{"issuer", "rotation", "store", "internal/broker", "brokertest"} {
+				if dep == module+server || strings.HasPrefix(dep, module+server+"/") {
+					t.Errorf("brokerctl compiles %s", dep)
+				}
+			}
+		}
+	}
+}
+
+func TestProductionCodeDoesNotImportTesting(t *testing.T) {
+	for _, p := range list(t, "./...") {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if name == "brokertest" || name == "store/storetest" {
+			continue
+		}
+		if slices.Contains(p.Imports, "testing") {
+			t.Errorf("%s imports testing", name)
+		}
+	}
+}
+
+// allowedFor finds the longest entry of arrows that holds the package.
+func allowedFor(name string) (allowed []string, found bool) {
+	for at := name; ; {
+		if allowed, found = arrows[at]; found {
+			return allowed, true
+		}
+		i := strings.LastIndexByte(at, '/')
+		if i < 0 {
+			return nil, false
+		}
+		at = at[:i]
+	}
+}
+
+// within reports whether target is allowed: named itself, or below a tree that
+// is named as a whole (issuer, rotation).
+func within(target string, allowed []string) bool {
+	for _, a := range allowed {
+		if target == a || ((a == "issuer" || a == "rotation") && strings.HasPrefix(target, a+"/")) {
+			return true
+		}
+	}
+	return false
+}
+
+func list(t *testing.T, patterns ...string) []listed {
+	t.Helper()
+	out, err := exec.Command("go", append([]string{"list", "-json=ImportPath,Imports,Deps"}, patterns...)...).Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []listed
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	if len(all) == 0 {
+		t.Fatal("go list found nothing")
+	}
+	return all
+}
