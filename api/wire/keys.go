@@ -1,0 +1,49 @@
+package wire
+
+import (
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+)
+
+// The states of a signing key.
+const (
+	KeyStandby  = "standby"  // published, not signing
+	KeyActive   = "active"   // signing
+	KeyRetiring = "retiring" // verifying only
+	KeyRevoked  = "revoked"  // withdrawn in an emergency
+)
+
+// Key is one of the broker's own signing keys.
+type Key struct {
+	ID          string               `json:"kid"`
+	Algorithm   credential.Algorithm `json:"alg"`
+	State       string               `json:"state"`
+	PublishedAt time.Time            `json:"published_at,omitzero"`
+	ActivatedAt time.Time            `json:"activated_at,omitzero"`
+	RetiredAt   time.Time            `json:"retired_at,omitzero"` // stopped signing
+	RevokedAt   time.Time            `json:"revoked_at,omitzero"`
+	GoneAt      time.Time            `json:"gone_at,omitzero"` // when it leaves the JWKS
+}
+
+// KeyRotate is the body of POST /v1/keys/rotate. Emergency skips the wait for
+// verifiers and needs the role security.
+type KeyRotate struct {
+	Emergency bool   `json:"emergency,omitempty"`
+	Reason    string `json:"reason"`
+}
+
+// KeyImpact says how many tokens a key's revocation would kill. The numbers
+// are upper bounds, taken from the log.
+type KeyImpact struct {
+	ID      string         `json:"kid"`
+	Tokens  uint64         `json:"live_tokens"`
+	Tenants []TenantImpact `json:"tenants"` // most tokens first
+	More    uint64         `json:"more_tenants,omitempty"` // tenants left out of the list
+}
+
+// TenantImpact is one tenant's part of it.
+type TenantImpact struct {
+	Tenant credential.Tenant `json:"tenant"`
+	Tokens uint64            `json:"live_tokens"`
+}
