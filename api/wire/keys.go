@@ -38,7 +38,7 @@ type KeyRotate struct {
 type KeyImpact struct {
 	ID      string         `json:"kid"`
 	Tokens  uint64         `json:"live_tokens"`
-	Tenants []TenantImpact `json:"tenants"` // most tokens first
+	Tenants []TenantImpact `json:"tenants"`                // most tokens first
 	More    uint64         `json:"more_tenants,omitempty"` // tenants left out of the list
 }
 
