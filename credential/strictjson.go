@@ -8,12 +8,18 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of a strict JSON document.
+// Limits of a strict JSON document that is a token's header or payload.
 const (
 	MaxJSONDepth   = 16   // nested objects and arrays, the outermost counted
 	MaxJSONMembers = 512  // members in the whole document
 	MaxJSONValues  = 4096 // values in the whole document, members' included
 )
+
+// JSONLimits bound a strict JSON document of another kind. Siblings are
+// compared in pairs, so Members costs its square at worst.
+type JSONLimits struct {
+	Depth, Members, Values int
+}
 
 // JSONKind is the type of a JSON value.
 type JSONKind byte
@@ -44,11 +50,16 @@ type JSONMember struct {
 //
 // Every error wraps ErrMalformed.
 func ParseObject(data []byte) ([]JSONMember, error) {
+	return ParseObjectWithin(data, JSONLimits{MaxJSONDepth, MaxJSONMembers, MaxJSONValues})
+}
+
+// ParseObjectWithin is ParseObject with limits of the caller's.
+func ParseObjectWithin(data []byte, limits JSONLimits) ([]JSONMember, error) {
 	if !utf8.Valid(data) {
 		return nil, fmt.Errorf("%w: not UTF-8", ErrMalformed)
 	}
 	// The stack of names of all open objects; 24 fit without growing.
-	s := scanner{data: data, names: make([][]byte, 0, 24)}
+	s := scanner{data: data, limits: limits, names: make([][]byte, 0, 24)}
 	top := make([]JSONMember, 0, 16)
 	s.space()
 	if s.peek() != '{' {
@@ -72,8 +83,23 @@ func (m JSONMember) JSONText() (string, error) {
 	return string(unescape(m.Value[1 : len(m.Value)-1])), nil
 }
 
+// Elements returns the elements of an array value that ParseObject has
+// checked, in order. They have no names.
+func (m JSONMember) Elements() ([]JSONMember, error) {
+	if m.Kind != JSONArray {
+		return nil, fmt.Errorf("%w: not an array", ErrClaim)
+	}
+	// The value was within somebody's limits already; its length bounds it here.
+	n := len(m.Value)
+	s := scanner{data: m.Value, limits: JSONLimits{n, n, n}}
+	var elements []JSONMember
+	err := s.array(1, func(e JSONMember) { elements = append(elements, e) })
+	return elements, err
+}
+
 type scanner struct {
 	data    []byte
+	limits  JSONLimits
 	at      int
 	names   [][]byte
 	members int
@@ -104,7 +130,7 @@ func (s *scanner) space() {
 
 // object reads from '{' to its '}'; top, when not nil, collects the members.
 func (s *scanner) object(depth int, top *[]JSONMember) error {
-	if depth > MaxJSONDepth {
+	if depth > s.limits.Depth {
 		return s.fail("nested too deep")
 	}
 	mine := len(s.names) // names of this object start here
@@ -152,7 +178,7 @@ func (s *scanner) name(seen [][]byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.members++; s.members > MaxJSONMembers {
+	if s.members++; s.members > s.limits.Members {
 		return nil, s.fail("too many members")
 	}
 	name := unescape(raw)
@@ -171,7 +197,7 @@ func (s *scanner) name(seen [][]byte) ([]byte, error) {
 }
 
 func (s *scanner) value(depth int) (JSONKind, error) {
-	if s.values++; s.values > MaxJSONValues {
+	if s.values++; s.values > s.limits.Values {
 		return 0, s.fail("too many values")
 	}
 	switch c := s.peek(); {
@@ -181,7 +207,7 @@ func (s *scanner) value(depth int) (JSONKind, error) {
 	case c == '{':
 		return JSONObject, s.object(depth+1, nil)
 	case c == '[':
-		return JSONArray, s.array(depth + 1)
+		return JSONArray, s.array(depth+1, nil)
 	case c == '-' || '0' <= c && c <= '9':
 		return JSONNumber, s.number()
 	case c == 't':
@@ -194,8 +220,9 @@ func (s *scanner) value(depth int) (JSONKind, error) {
 	return 0, s.fail("expected a value")
 }
 
-func (s *scanner) array(depth int) error {
-	if depth > MaxJSONDepth {
+// array reads from '[' to its ']'; each, when not nil, is given the elements.
+func (s *scanner) array(depth int, each func(JSONMember)) error {
+	if depth > s.limits.Depth {
 		return s.fail("nested too deep")
 	}
 	s.at++
@@ -205,8 +232,13 @@ func (s *scanner) array(depth int) error {
 		return nil
 	}
 	for {
-		if _, err := s.value(depth); err != nil {
+		from := s.at
+		kind, err := s.value(depth)
+		if err != nil {
 			return err
+		}
+		if each != nil {
+			each(JSONMember{Value: s.data[from:s.at], Kind: kind})
 		}
 		s.space()
 		switch s.peek() {
