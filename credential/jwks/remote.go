@@ -1,0 +1,279 @@
+package jwks
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Doer sends an HTTP request; *http.Client is one. Redirects to another host
+// or scheme are refused whatever it does; with an *http.Client they are not
+// even followed.
+type Doer interface {
+	Do(*http.Request) (*http.Response, error)
+}
+
+// RemoteConfig says where a key set is and how it is kept fresh. Only URL is
+// required; a zero value takes the default in parentheses.
+type RemoteConfig struct {
+	URL        string           // https; http on loopback only
+	Client     Doer             // (an http.Client with the default transport)
+	Now        func() time.Time // (time.Now)
+	Refresh    time.Duration    // when a set is due again (Cache-Control max-age, 30 s to 1 h; 5 min without one)
+	MaxStale   time.Duration    // how long a set serves without being confirmed, 1 min to 7 days (24 h)
+	MinRefetch time.Duration    // floor between fetches for unknown ids, and after a failure, 1 ms to 1 h (10 s)
+	Timeout    time.Duration    // of one fetch, body included, 10 ms to 1 min (5 s)
+	MaxBytes   int64            // of the document, decompressed, at most 4 MiB (256 KiB)
+}
+
+// Remote is a key set at a URL. It is a Source, safe for concurrent use.
+//
+// The set is fetched when it is first needed, again when it is due, and when a
+// token names a key that it lacks, the latter not more often than MinRefetch.
+// All callers share one fetch. A caller whose key is held never waits: a due
+// set is confirmed beside it. When the URL fails, or answers with anything but
+// a set that has a usable key, the last good set serves until it is MaxStale
+// old; then every answer is ErrUnavailable until a fetch succeeds.
+type Remote struct {
+	cfg RemoteConfig
+	url *url.URL
+
+	held atomic.Pointer[held]
+
+	mu     sync.Mutex
+	flight *flight   // the fetch under way
+	missed time.Time // when one was last started for an unknown id
+	failed time.Time // when one last failed; zero after a success
+	cause  error     // why
+	closed bool
+}
+
+// held is the last good set. It is replaced whole.
+type held struct {
+	set  Set
+	etag string
+	at   time.Time     // when it was fetched or confirmed
+	life time.Duration // until it is due again
+}
+
+// flight is one fetch that callers wait for.
+type flight struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed at the end
+}
+
+// NewRemote returns a Remote, or an error that says what is wrong with cfg. It
+// fetches nothing yet.
+func NewRemote(cfg RemoteConfig) (*Remote, error) {
+	u, err := parseURL(cfg.URL)
+	if err != nil {
+		return nil, err
+	}
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	r := &Remote{cfg: cfg, url: u}
+	r.cfg.Client = sameHost(cfg.Client, u)
+	return r, nil
+}
+
+// Key implements Source. ErrUnknownKey: the newest set lacks kid.
+// ErrUnavailable: no set young enough can be had, or the id is unknown and the
+// last fetch failed, or ctx ended while waiting (its error is wrapped too).
+func (r *Remote) Key(ctx context.Context, kid string) (Key, error) {
+	now := r.now()
+	h := r.usable(now)
+	if h != nil {
+		if k, ok := h.set.Find(kid); ok {
+			if h.due(now) {
+				r.fetch(ctx, now, h)
+			}
+			return k, nil
+		}
+	}
+	if err := r.wait(ctx, r.fetchFor(ctx, now, h)); err != nil {
+		return Key{}, err
+	}
+	if h = r.usable(r.now()); h == nil {
+		return Key{}, r.unavailable()
+	}
+	if k, ok := h.set.Find(kid); ok {
+		return k, nil
+	}
+	if err := r.failure(); err != nil {
+		return Key{}, err
+	}
+	return Key{}, ErrUnknownKey
+}
+
+// Load makes sure that a set is held that is not due, fetching if need be and
+// waiting for it. The error wraps ErrUnavailable.
+func (r *Remote) Load(ctx context.Context) error {
+	now := r.now()
+	if h := r.usable(now); h != nil && !h.due(now) {
+		return nil
+	}
+	if err := r.wait(ctx, r.fetch(ctx, now, r.held.Load())); err != nil {
+		return err
+	}
+	now = r.now()
+	if h := r.usable(now); h == nil || h.due(now) {
+		return r.unavailable()
+	}
+	return nil
+}
+
+// Set returns the set that is held, which may be empty or stale.
+func (r *Remote) Set() Set {
+	if h := r.held.Load(); h != nil {
+		return h.set
+	}
+	return Set{}
+}
+
+// Staleness returns how long ago the set was last fetched or confirmed; the
+// longest duration there is if it never was.
+func (r *Remote) Staleness() time.Duration {
+	h := r.held.Load()
+	if h == nil {
+		return math.MaxInt64
+	}
+	return max(0, r.now().Sub(h.at))
+}
+
+// Close cancels a fetch under way, waits for it, and lets no other begin.
+// What is held goes on serving within its bound.
+func (r *Remote) Close() {
+	r.mu.Lock()
+	r.closed = true
+	f := r.flight
+	r.mu.Unlock()
+	if f != nil {
+		f.cancel()
+		<-f.done
+	}
+}
+
+// now drops the monotonic reading: it stands still while a machine sleeps, and
+// keys must age then too.
+func (r *Remote) now() time.Time { return r.cfg.Now().Round(0) }
+
+// usable returns the set that is held if it is young enough to serve.
+func (r *Remote) usable(now time.Time) *held {
+	h := r.held.Load()
+	if h == nil || now.Sub(h.at) >= r.cfg.MaxStale {
+		return nil
+	}
+	return h
+}
+
+// due reports that the set wants confirming; also when the clock went back,
+// because then its age is not known.
+func (h *held) due(now time.Time) bool {
+	age := now.Sub(h.at)
+	return age >= h.life || age < 0
+}
+
+// fetchFor starts or joins the fetch that a caller without its key needs. It
+// returns nil when none may begin now.
+func (r *Remote) fetchFor(ctx context.Context, now time.Time, h *held) *flight {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.flight == nil && h != nil {
+		if within(r.missed, now, r.cfg.MinRefetch) {
+			return nil
+		}
+		f := r.begin(ctx, now, h)
+		if f != nil {
+			r.missed = now
+		}
+		return f
+	}
+	return r.begin(ctx, now, r.held.Load())
+}
+
+// fetch starts or joins the fetch of a set that is due.
+func (r *Remote) fetch(ctx context.Context, now time.Time, h *held) *flight {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.flight == nil && r.held.Load() != h {
+		return nil // somebody else's fetch has just ended
+	}
+	return r.begin(ctx, now, h)
+}
+
+// begin joins the flight under way or starts one, unless the last failed just
+// now. The flight outlives the caller's cancellation, since others may have
+// joined it, and ends by itself within the timeout. r.mu is held.
+func (r *Remote) begin(ctx context.Context, now time.Time, h *held) *flight {
+	switch {
+	case r.flight != nil:
+		return r.flight
+	case r.closed, within(r.failed, now, r.cfg.MinRefetch):
+		return nil
+	}
+	fetching, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.Timeout)
+	f := &flight{cancel: cancel, done: make(chan struct{})}
+	r.flight = f
+	go func() {
+		defer close(f.done)
+		defer cancel()
+		fresh, err := r.get(fetching, h)
+		r.land(fresh, err)
+	}()
+	return f
+}
+
+// land ends the flight with its outcome.
+func (r *Remote) land(fresh *held, err error) {
+	now := r.now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.flight = nil
+	if err != nil {
+		r.failed, r.cause = now, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return
+	}
+	fresh.at = now
+	r.held.Store(fresh)
+	r.failed, r.cause = time.Time{}, nil
+}
+
+// wait waits for a flight; for none there is nothing to wait for.
+func (r *Remote) wait(ctx context.Context, f *flight) error {
+	if f == nil {
+		return nil
+	}
+	select {
+	case <-f.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+	}
+}
+
+// failure returns why the last fetch failed, nil if it did not.
+func (r *Remote) failure() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.cause
+}
+
+func (r *Remote) unavailable() error {
+	if err := r.failure(); err != nil {
+		return err
+	}
+	return ErrUnavailable
+}
+
+// within reports that now is less than d after t. A clock that went back ends
+// the wait.
+func within(t, now time.Time, d time.Duration) bool {
+	age := now.Sub(t)
+	return !t.IsZero() && age >= 0 && age < d
+}
