@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential"
@@ -76,8 +77,8 @@ func decode(line []byte) (r Record, writer string, err error) {
 			return r, "", fmt.Errorf("%s: %w", m.Name, err)
 		}
 	}
-	if prev, err := hex.DecodeString(r.Prev); err != nil || len(prev) != 32 {
-		return r, "", errors.New("prev: not 64 hex digits")
+	if prev, err := hex.DecodeString(r.Prev); err != nil || len(prev) != 32 || strings.ToLower(r.Prev) != r.Prev {
+		return r, "", errors.New("prev: not 64 lower-case hex digits")
 	}
 	if r.Seq == 0 || writer == "" || !hasTime {
 		return r, "", errors.New("seq, writer or time is missing")
@@ -159,4 +160,26 @@ func resource(m credential.JSONMember) (Resource, error) {
 		}
 	}
 	return r, nil
+}
+
+// ChainOf reads only as much of a line that AppendLine wrote as it takes to
+// tell its chain.
+func ChainOf(line []byte) (Chain, error) {
+	_, rest, found := bytes.Cut(line, []byte(`,"writer":"`))
+	if !found {
+		return Chain{}, ErrLine
+	}
+	writer, rest, found := bytes.Cut(rest, []byte{'"'})
+	if !found {
+		return Chain{}, ErrLine
+	}
+	var tenant credential.Tenant
+	if rest, found = bytes.CutPrefix(rest, []byte(`,"tenant":"`)); found {
+		id, _, _ := bytes.Cut(rest, []byte{'"'})
+		var err error
+		if tenant, err = credential.ParseTenant(string(id)); err != nil {
+			return Chain{}, fmt.Errorf("%w: %w", ErrLine, err)
+		}
+	}
+	return ChainFor(tenant, string(writer)), nil
 }
