@@ -1,0 +1,225 @@
+package broker
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// serving runs a server on loopback with these timeouts until the test ends.
+func serving(t *testing.T, h http.Handler, timeouts Timeouts) string {
+	t.Helper()
+	l, err := listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, newHTTPServer("public", l, h, timeouts, nil, slog.New(slog.DiscardHandler)).Run)
+	return l.Addr().String()
+}
+
+// raw sends text on a connection of its own and returns the answer's status
+// line, "" if there is none.
+func raw(t *testing.T, address, text string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_, _ = io.WriteString(conn, text) // the server may have closed by now
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil && errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(line)
+}
+
+func TestHeaderLimit(t *testing.T) {
+	address := serving(t, http.NotFoundHandler(), Default().Timeouts)
+	header := func(bytes int) string {
+		return "GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + strings.Repeat("a", bytes) + "\r\n\r\n"
+	}
+	if got := raw(t, address, header(maxHeaderBytes-200)); got != "HTTP/1.1 404 Not Found" {
+		t.Errorf("just below: %s", got)
+	}
+	if got := raw(t, address, header(maxHeaderBytes+200)); got != "HTTP/1.1 431 Request Header Fields Too Large" {
+		t.Errorf("just above: %s", got)
+	}
+}
+
+func TestSlowHeadersAndBodiesEnd(t *testing.T) {
+	timeouts := Default().Timeouts
+	timeouts.ReadHeader, timeouts.Read = 100*time.Millisecond, 200*time.Millisecond
+	failed := make(chan error, 1)
+	address := serving(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, err := io.ReadAll(r.Body)
+		failed <- err
+		if err != nil {
+			w.WriteHeader(http.StatusRequestTimeout)
+		}
+	}), timeouts)
+	start := time.Now()
+	if got := raw(t, address, "GET / HTTP/1.1\r\nHost: x\r\nX-"); strings.Contains(got, "200") {
+		t.Errorf("half a header: %s", got)
+	}
+	raw(t, address, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
+	var timeout net.Error
+	if err := <-failed; !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Errorf("half a body was read with %v", err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
+func TestShutdownFinishesRequestsInFlight(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	l, err := listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newHTTPServer("public", l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(entered)
+		<-release
+		if r.Context().Err() != nil {
+			t.Error("the request in flight was cancelled")
+		}
+		fmt.Fprint(w, "done")
+	}), Default().Timeouts, nil, slog.New(slog.DiscardHandler))
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+
+	answer := make(chan string, 1)
+	go func() {
+		resp, err := http.Get("http://" + l.Addr().String())
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		answer <- string(body)
+	}()
+	<-entered
+	stop()
+	waitFor(t, func() bool { // the listener closes at once
+		conn, err := net.Dial("tcp", l.Addr().String())
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+	select {
+	case err := <-ended:
+		t.Fatalf("stopped with a request in flight: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(release)
+	if got := <-answer; got != "done" {
+		t.Errorf("the request in flight got %q", got)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestShutdownHasADeadline(t *testing.T) {
+	entered := make(chan struct{})
+	l, err := listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	timeouts := Default().Timeouts
+	timeouts.Shutdown = 50 * time.Millisecond
+	s := newHTTPServer("public", l, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(entered)
+		<-r.Context().Done() // the deadline cancels what is left
+	}), timeouts, nil, slog.New(slog.DiscardHandler))
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	go func() {
+		if resp, err := http.Get("http://" + l.Addr().String()); err == nil {
+			resp.Body.Close()
+		}
+	}()
+	<-entered
+	stop()
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "in flight") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestListenerThatFailsEndsTheServer(t *testing.T) {
+	l, err := listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newHTTPServer("public", l, http.NotFoundHandler(), Default().Timeouts, nil, slog.New(slog.DiscardHandler))
+	l.Close()
+	if err := s.Run(t.Context()); err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestConnectionLimit(t *testing.T) {
+	inner, err := listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := limitConnections(inner, 2)
+	run(t, newHTTPServer("public", l, http.NotFoundHandler(), Default().Timeouts, nil, slog.New(slog.DiscardHandler)).Run)
+	dial := func() net.Conn {
+		conn, err := net.Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	served := func(conn net.Conn, within time.Duration) bool {
+		_ = conn.SetDeadline(time.Now().Add(within))
+		_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		n, err := conn.Read(make([]byte, 1))
+		return err == nil && n == 1
+	}
+	first, second, third := dial(), dial(), dial()
+	if !served(first, 5*time.Second) || !served(second, 5*time.Second) {
+		t.Fatal("two within the limit were not served")
+	}
+	if served(third, 100*time.Millisecond) {
+		t.Fatal("a third was served")
+	}
+	if l.open() != 2 {
+		t.Errorf("%d open", l.open())
+	}
+	first.Close()
+	if !served(third, 5*time.Second) {
+		t.Error("the third was not served after the first had closed")
+	}
+	waitFor(t, func() bool { return l.open() == 2 })
+}
+
+func TestClosingWakesAnAcceptThatWaits(t *testing.T) {
+	inner, err := listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := limitConnections(inner, 0) // never a free slot
+	done := make(chan error, 1)
+	go func() { _, err := l.Accept(); done <- err }()
+	l.Close()
+	if err := <-done; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("got %v", err)
+	}
+}
