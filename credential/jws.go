@@ -5,8 +5,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"strings"
-
-	"github.com/go-jose/go-jose/v4"
 )
 
 // Size limits of a compact JWS, in bytes.
@@ -41,11 +39,12 @@ func ParseAlgorithm(s string) (Algorithm, error) {
 // UnverifiedJWS is a compact JWS whose form and header were checked and whose
 // signature was not. Nothing that it says may be believed yet.
 type UnverifiedJWS struct {
-	raw     string
-	alg     Algorithm
-	kid     string
-	typ     string
-	payload []byte
+	protected string // the header segment as it stood
+	alg       Algorithm
+	kid       string
+	typ       string
+	payload   []byte
+	signature []byte
 }
 
 // ParseJWS reads a compact JWS: three segments of canonical unpadded base64url,
@@ -74,7 +73,7 @@ func ParseJWS(raw string) (*UnverifiedJWS, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &UnverifiedJWS{raw: raw}
+	j := &UnverifiedJWS{protected: header64}
 	if err := j.readHeader(header); err != nil {
 		return nil, err
 	}
@@ -84,8 +83,8 @@ func ParseJWS(raw string) (*UnverifiedJWS, error) {
 	if len(signature64) == 0 {
 		return nil, fmt.Errorf("%w: no signature", ErrMalformed)
 	}
-	if !canonicalSegment(signature64) {
-		return nil, errSegment
+	if j.signature, err = decodeSegment(signature64); err != nil {
+		return nil, err
 	}
 	return j, nil
 }
@@ -105,21 +104,11 @@ func (j *UnverifiedJWS) UnverifiedPayload() []byte { return j.payload }
 
 // Verify checks the signature with a key that is bound to alg and returns the
 // payload. The header's algorithm must be alg: a key never serves another one.
+// Who checks many tokens with one key uses a Checker.
 //
-// Errors: ErrAlgorithm, ErrSignature.
+// Errors: ErrAlgorithm, ErrHeader, ErrSignature.
 func (j *UnverifiedJWS) Verify(alg Algorithm, key crypto.PublicKey) ([]byte, error) {
-	if alg == "" || j.alg != alg {
-		return nil, ErrAlgorithm
-	}
-	signed, err := jose.ParseSignedCompact(j.raw, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(alg)})
-	if err != nil {
-		return nil, ErrMalformed
-	}
-	payload, err := signed.Verify(key)
-	if err != nil {
-		return nil, ErrSignature
-	}
-	return payload, nil
+	return NewChecker(alg, key).Verify(j)
 }
 
 func (j *UnverifiedJWS) readHeader(header []byte) error {
@@ -173,9 +162,4 @@ func decodeSegment(s string) ([]byte, error) {
 		return nil, errSegment
 	}
 	return b, nil
-}
-
-func canonicalSegment(s string) bool {
-	_, err := decodeSegment(s)
-	return err == nil
 }

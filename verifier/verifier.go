@@ -84,7 +84,7 @@ func (v *Verifier) authenticate(ctx context.Context, raw string) (*Token, jwks.K
 	if err != nil {
 		return nil, jwks.Key{}, err
 	}
-	payload, err := jws.Verify(key.Algorithm(), key.Public())
+	payload, err := key.Verify(jws)
 	if err != nil {
 		return nil, jwks.Key{}, err
 	}

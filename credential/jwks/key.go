@@ -33,6 +33,7 @@ type Key struct {
 	pub        crypto.PublicKey
 	jwk        string
 	thumbprint string
+	checker    *credential.Checker
 }
 
 // NewKey binds pub (*ecdsa.PublicKey, ed25519.PublicKey or *rsa.PublicKey) to
@@ -54,6 +55,7 @@ func NewKey(kid string, alg credential.Algorithm, pub crypto.PublicKey) (Key, er
 	k := Key{kid: kid, alg: alg, declared: true, pub: pub}
 	k.thumbprint = base64.RawURLEncoding.EncodeToString(sum[:])
 	k.jwk = document(kid, alg, members)
+	k.checker = credential.NewChecker(alg, pub)
 	return k, nil
 }
 
@@ -66,6 +68,17 @@ func (k Key) Algorithm() credential.Algorithm { return k.alg }
 // Public returns the key itself: *ecdsa.PublicKey, ed25519.PublicKey or
 // *rsa.PublicKey. It must not be changed. It is nil for the zero Key.
 func (k Key) Public() crypto.PublicKey { return k.pub }
+
+// Verify checks the signature of a token and returns its payload. The header's
+// algorithm must be the key's own; its `kid` is not compared.
+//
+// Errors: credential.ErrAlgorithm, ErrHeader and ErrSignature.
+func (k Key) Verify(token *credential.UnverifiedJWS) ([]byte, error) {
+	if k.IsZero() {
+		return nil, credential.ErrAlgorithm
+	}
+	return k.checker.Verify(token)
+}
 
 // JWK returns the key as a JSON Web Key: the required members in the order of
 // RFC 7638, then alg, kid and use.

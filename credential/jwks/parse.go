@@ -57,8 +57,11 @@ func ParseKey(jwk []byte) (Key, error) {
 		}
 	}
 	k, err := NewKey(f.kid, alg, pub)
+	if err != nil {
+		return Key{}, err
+	}
 	k.declared = f.alg != ""
-	return k, err
+	return k, nil
 }
 
 // fields are the members of a JWK that matter here.

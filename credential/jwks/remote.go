@@ -86,20 +86,21 @@ func NewRemote(cfg RemoteConfig) (*Remote, error) {
 // ErrUnavailable: no set young enough can be had, or the id is unknown and the
 // last fetch failed, or ctx ended while waiting (its error is wrapped too).
 func (r *Remote) Key(ctx context.Context, kid string) (Key, error) {
-	now := r.now()
-	h := r.usable(now)
-	if h != nil {
+	now, h := r.now(), r.held.Load()
+	if r.usable(h, now) {
 		if k, ok := h.set.Find(kid); ok {
 			if h.due(now) {
-				r.fetch(ctx, now, h)
+				r.fetch(ctx, now, h, false)
 			}
 			return k, nil
 		}
 	}
-	if err := r.wait(ctx, r.fetchFor(ctx, now, h)); err != nil {
+	missing := r.usable(h, now)
+	if err := wait(ctx, r.fetch(ctx, now, h, missing)); err != nil {
 		return Key{}, err
 	}
-	if h = r.usable(r.now()); h == nil {
+	h = r.held.Load()
+	if !r.usable(h, r.now()) {
 		return Key{}, r.unavailable()
 	}
 	if k, ok := h.set.Find(kid); ok {
@@ -114,15 +115,15 @@ func (r *Remote) Key(ctx context.Context, kid string) (Key, error) {
 // Load makes sure that a set is held that is not due, fetching if need be and
 // waiting for it. The error wraps ErrUnavailable.
 func (r *Remote) Load(ctx context.Context) error {
-	now := r.now()
-	if h := r.usable(now); h != nil && !h.due(now) {
+	now, h := r.now(), r.held.Load()
+	if r.usable(h, now) && !h.due(now) {
 		return nil
 	}
-	if err := r.wait(ctx, r.fetch(ctx, now, r.held.Load())); err != nil {
+	if err := wait(ctx, r.fetch(ctx, now, h, false)); err != nil {
 		return err
 	}
-	now = r.now()
-	if h := r.usable(now); h == nil || h.due(now) {
+	now, h = r.now(), r.held.Load()
+	if !r.usable(h, now) || h.due(now) {
 		return r.unavailable()
 	}
 	return nil
@@ -163,13 +164,9 @@ func (r *Remote) Close() {
 // keys must age then too.
 func (r *Remote) now() time.Time { return r.cfg.Now().Round(0) }
 
-// usable returns the set that is held if it is young enough to serve.
-func (r *Remote) usable(now time.Time) *held {
-	h := r.held.Load()
-	if h == nil || now.Sub(h.at) >= r.cfg.MaxStale {
-		return nil
-	}
-	return h
+// usable reports that the set is there and young enough to serve.
+func (r *Remote) usable(h *held, now time.Time) bool {
+	return h != nil && now.Sub(h.at) < r.cfg.MaxStale
 }
 
 // due reports that the set wants confirming; also when the clock went back,
@@ -179,44 +176,29 @@ func (h *held) due(now time.Time) bool {
 	return age >= h.life || age < 0
 }
 
-// fetchFor starts or joins the fetch that a caller without its key needs. It
-// returns nil when none may begin now.
-func (r *Remote) fetchFor(ctx context.Context, now time.Time, h *held) *flight {
+// fetch starts or joins a fetch after the caller found h wanting; missing says
+// that it is for an id that h lacks. It returns nil when there is nothing to
+// wait for: another fetch has just ended, or none may begin yet.
+func (r *Remote) fetch(ctx context.Context, now time.Time, h *held, missing bool) *flight {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.flight == nil && h != nil {
-		if within(r.missed, now, r.cfg.MinRefetch) {
-			return nil
-		}
-		f := r.begin(ctx, now, h)
-		if f != nil {
-			r.missed = now
-		}
-		return f
-	}
-	return r.begin(ctx, now, r.held.Load())
-}
-
-// fetch starts or joins the fetch of a set that is due.
-func (r *Remote) fetch(ctx context.Context, now time.Time, h *held) *flight {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.flight == nil && r.held.Load() != h {
-		return nil // somebody else's fetch has just ended
-	}
-	return r.begin(ctx, now, h)
-}
-
-// begin joins the flight under way or starts one, unless the last failed just
-// now. The flight outlives the caller's cancellation, since others may have
-// joined it, and ends by itself within the timeout. r.mu is held.
-func (r *Remote) begin(ctx context.Context, now time.Time, h *held) *flight {
 	switch {
 	case r.flight != nil:
 		return r.flight
-	case r.closed, within(r.failed, now, r.cfg.MinRefetch):
+	case r.closed, r.held.Load() != h, within(r.failed, now, r.cfg.MinRefetch):
 		return nil
+	case missing:
+		if within(r.missed, now, r.cfg.MinRefetch) {
+			return nil
+		}
+		r.missed = now
 	}
+	return r.begin(ctx, h)
+}
+
+// begin starts a fetch; r.mu is held. It outlives the caller's cancellation,
+// since others may join it, and ends by itself within the timeout.
+func (r *Remote) begin(ctx context.Context, h *held) *flight {
 	fetching, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.Timeout)
 	f := &flight{cancel: cancel, done: make(chan struct{})}
 	r.flight = f
@@ -245,7 +227,7 @@ func (r *Remote) land(fresh *held, err error) {
 }
 
 // wait waits for a flight; for none there is nothing to wait for.
-func (r *Remote) wait(ctx context.Context, f *flight) error {
+func wait(ctx context.Context, f *flight) error {
 	if f == nil {
 		return nil
 	}
