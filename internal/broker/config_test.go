@@ -24,7 +24,7 @@ func environment(pairs ...string) func(string) (string, bool) {
 	}
 }
 
-const least = "issuer: https://broker.example.com\ndata_dir: data\nkek_file: kek.json\n"
+const least = "issuer: https://broker.example.com\ndata_dir: data\nkek_file: kek.key\n"
 
 func TestLeastConfiguration(t *testing.T) {
 	c, err := Parse([]byte(least), "/etc/tenantbroker", noEnvironment)
@@ -34,7 +34,7 @@ func TestLeastConfiguration(t *testing.T) {
 	want := Default()
 	want.Issuer = "https://broker.example.com"
 	want.DataDir = "/etc/tenantbroker/data"
-	want.KEKFile = "/etc/tenantbroker/kek.json"
+	want.KEKFile = "/etc/tenantbroker/kek.key"
 	if got := c.Document(); got != want {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}

@@ -1,0 +1,60 @@
+package broker
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestRenderReadsBack(t *testing.T) {
+	d := Default()
+	d.Issuer, d.DataDir, d.KEKFile = "https://broker.example.com", "/var/lib/x: y", "/etc/kek"
+	d.TLS.CertFile, d.TLS.KeyFile = "/c", "/k"
+	d.Timeouts.Read = 90 * time.Second
+	d.Development.AllowLoopbackHTTP = true
+	c, err := Parse(Render(d), "/", noEnvironment)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, Render(d))
+	}
+	if c.Document() != d {
+		t.Errorf("got %+v\nwant %+v", c.Document(), d)
+	}
+}
+
+// Taking the # off every key must give a valid document too: the comments are
+// what an operator copies from.
+func TestCommentedKeysAreTheDefaults(t *testing.T) {
+	d := Default()
+	d.Issuer, d.DataDir, d.KEKFile = "https://broker.example.com", "/data", "/kek"
+	var lines []string
+	for line := range strings.Lines(string(Render(d))) {
+		bare := strings.Replace(line, "# ", "", 1)
+		if name, _, ok := strings.Cut(strings.TrimSpace(bare), ":"); ok && !strings.Contains(name, " ") {
+			line = bare
+		}
+		lines = append(lines, line)
+	}
+	c, err := Parse([]byte(strings.Join(lines, "")), "/", noEnvironment)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, strings.Join(lines, ""))
+	}
+	if c.Document() != d {
+		t.Errorf("got %+v\nwant %+v", c.Document(), d)
+	}
+}
+
+func TestExampleConfigurationLoadsAndIsComplete(t *testing.T) {
+	const path = "../../deploy/broker.example.yaml"
+	c, err := Load(path, noEnvironment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := string(Render(c.Document())); string(text) != want {
+		t.Errorf("deploy/broker.example.yaml is not what Render writes; it should be:\n%s", want)
+	}
+}
