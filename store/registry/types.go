@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/credential/jwks"
 )
 
 // TenantState says whether a tenant's tokens may be issued.
@@ -43,6 +44,8 @@ type Account struct {
 	CreatedAt   time.Time            `json:"created_at"`
 	UpdatedAt   time.Time            `json:"updated_at"`
 	Version     uint64               `json:"-"` // of the row
+
+	keys map[string]jwks.Key // of its PublicKey credentials, by kid; decoded with the row
 }
 
 // CredentialKind says how an account proves who it is.
@@ -70,7 +73,7 @@ type Credential struct {
 	Subject   string `json:"subject,omitempty"`   // Platform: exact `sub`; or
 	Condition string `json:"condition,omitempty"` // Platform: CEL over `claims`; needs client_id in the request
 
-	SecretHash string `json:"secret_hash,omitempty"` // ClientSecret: hex SHA-256 of 256 random bits
+	SecretHash string `json:"secret_hash,omitempty"` // ClientSecret: HashSecret of the secret; operators' reads leave it out
 }
 
 // Audience is a downstream service, owned by the account that runs it.
@@ -107,6 +110,7 @@ type Grant struct {
 	CreatedAt time.Time           `json:"created_at"`
 	CreatedBy string              `json:"created_by"`
 	UpdatedAt time.Time           `json:"updated_at"`
+	UpdatedBy string              `json:"updated_by,omitempty"` // last editor
 	Version   uint64              `json:"-"`
 }
 
@@ -116,6 +120,7 @@ type AnyTenant struct {
 	Reason     string    `json:"reason"`
 	ExpiresAt  time.Time `json:"expires_at"`
 	ApprovedBy string    `json:"approved_by,omitempty"` // not in force until set
+	ApprovedAt time.Time `json:"approved_at,omitzero"`
 }
 
 // FanOut bounds how many distinct tenants one account may get through the

@@ -1,0 +1,109 @@
+package registry
+
+import (
+	"fmt"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+)
+
+// Role is what an operator may do; as a scope token, its own name.
+type Role string
+
+// The roles. Each includes the ones before it.
+const (
+	RoleViewer   Role = "viewer"
+	RoleOperator Role = "operator"
+	RoleSecurity Role = "security"
+	RoleAdmin    Role = "admin"
+)
+
+var ladder = []Role{RoleViewer, RoleOperator, RoleSecurity, RoleAdmin}
+
+// Includes reports whether scopes, read as roles, reach role. An unknown role
+// is reached by none.
+func Includes(scopes credential.Scopes, role Role) bool {
+	reached := false
+	for _, r := range ladder {
+		if r == role {
+			reached = true
+		}
+		if reached && scopes.Has(string(r)) {
+			return true
+		}
+	}
+	return false
+}
+
+// action is one thing that operators do here.
+type action string
+
+const (
+	actRead             action = "read"
+	actCreate           action = "create"
+	actUpdate           action = "update"
+	actAddCredential    action = "add credential"
+	actSuspend          action = "suspend"
+	actDelete           action = "delete"
+	actRelabel          action = "change a label that a grant uses"
+	actException        action = "declare or approve any_tenant"
+	actClientSecret     action = "create client secret"
+	actRemoveCredential action = "remove credential"
+	actIssuer           action = "change trusted issuers"
+	actOperator         action = "change operators"
+	// actPrivileged: whatever could make an operator out of somebody else, such
+	// as a new key for an account that is one.
+	actPrivileged action = "change what an operator signs in with"
+)
+
+// roleFor is the one table of which role an action needs.
+var roleFor = map[action]Role{
+	actRead:             RoleViewer,
+	actCreate:           RoleOperator,
+	actUpdate:           RoleOperator,
+	actAddCredential:    RoleOperator,
+	actSuspend:          RoleSecurity,
+	actDelete:           RoleSecurity,
+	actRelabel:          RoleSecurity,
+	actException:        RoleSecurity,
+	actClientSecret:     RoleSecurity,
+	actRemoveCredential: RoleSecurity,
+	actIssuer:           RoleSecurity,
+	actOperator:         RoleAdmin,
+	actPrivileged:       RoleAdmin,
+}
+
+// By is the operator who asks: whom the admin API has verified, and why.
+type By struct {
+	Subject  credential.AccountID // the operator
+	ClientID credential.AccountID // the account that authenticated
+	// Tenant bounds the operator: credential.System is the whole broker, any
+	// other that tenant alone. The zero Tenant may do nothing.
+	Tenant    credential.Tenant
+	Roles     credential.Scopes
+	Reason    string // required for changes, at most MaxReason characters
+	RequestID string
+	IP        string
+}
+
+// may returns ErrForbidden unless the operator's roles reach the action.
+func (by By) may(a action) error {
+	role, known := roleFor[a]
+	if !known || by.Tenant.IsZero() || by.Subject.IsZero() || !Includes(by.Roles, role) {
+		return fmt.Errorf("%w: to %s needs the role %s", ErrForbidden, a, role)
+	}
+	return nil
+}
+
+// everywhere returns ErrForbidden unless the operator is bounded to no tenant.
+func (by By) everywhere() error {
+	if !by.Tenant.IsSystem() {
+		return fmt.Errorf("%w: only for operators of the whole broker", ErrForbidden)
+	}
+	return nil
+}
+
+// sees reports whether an object with this home is within the operator's
+// bounds. Objects of the broker itself have the home credential.System.
+func (by By) sees(home credential.Tenant) bool {
+	return by.Tenant.IsSystem() || (!by.Tenant.IsZero() && by.Tenant == home)
+}
