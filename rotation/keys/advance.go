@@ -1,0 +1,217 @@
+package keys
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/audit"
+	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/registry"
+)
+
+// attempts is how often a change is decided anew because another replica
+// changed the ring first.
+const attempts = 5
+
+// spare is a key that was made and is in no ring yet.
+type spare struct {
+	member  Member
+	private keyRow
+}
+
+// plan is a ring as it should become, and what has to be written with it.
+type plan struct {
+	from    stored
+	ring    Ring
+	changes []Change
+	created map[string]keyRow
+	by      registry.By // zero: the broker itself
+	at      time.Time
+}
+
+func (m *Manager) plan(by registry.By) *plan {
+	from := m.state().stored
+	return &plan{from: from, ring: from.ring, created: make(map[string]keyRow), by: by, at: m.now().UTC().Round(0)}
+}
+
+// advance does what is due. The caller holds mu and has refreshed.
+func (m *Manager) advance(ctx context.Context) error {
+	return m.try(ctx, func() (*plan, error) {
+		p, wait := m.plan(registry.By{}), Wait{}
+		var problem error
+		for range 4 { // an empty ring needs two keys; a rotation, or a change of algorithm, one
+			step := p.ring.Next(p.at, m.rules, m.seen())
+			p.ring, wait = step.Ring, step.Wait
+			p.changes = append(p.changes, step.Changes...)
+			if !step.NeedStandby {
+				break
+			}
+			if problem = m.backoff.allows(p.at); problem != nil {
+				break
+			}
+			problem = m.publish(ctx, p, "the ring needs a standby key")
+			m.backoff.after(p.at, problem)
+			if problem != nil {
+				break
+			}
+		}
+		s := *m.state()
+		s.wait = wait
+		m.current.Store(&s)
+		return p, problem
+	})
+}
+
+// try commits what decide plans, deciding anew when another replica was
+// faster. A problem of decide is returned after what it planned is committed.
+func (m *Manager) try(ctx context.Context, decide func() (*plan, error)) error {
+	for range attempts {
+		p, problem := decide()
+		if p == nil {
+			return problem
+		}
+		if len(p.changes) == 0 && p.ring.equal(p.from.ring) {
+			return problem
+		}
+		err := m.commit(ctx, p)
+		lost := errors.Is(err, store.ErrChanged)
+		if !lost {
+			m.spares = nil // they are in the ring, or may be
+		}
+		reading := m.refresh(ctx) // also after a failure: it may have taken effect
+		switch {
+		case err != nil && !lost:
+			return err
+		case reading != nil:
+			return reading
+		case !lost:
+			return problem
+		}
+	}
+	return fmt.Errorf("keys: %w", store.ErrChanged)
+}
+
+// publish adds a new standby key to the plan.
+func (m *Manager) publish(ctx context.Context, p *plan, cause string) error {
+	if len(p.ring.Published()) >= MaxKeys {
+		return ErrRingFull
+	}
+	sp, err := m.spare(ctx, p)
+	if err != nil {
+		return fmt.Errorf("keys: make a new key: %w", err)
+	}
+	ring, changes, err := p.ring.Publish(p.at, m.rules, sp.member, cause)
+	if err != nil {
+		return err
+	}
+	p.ring, p.changes = ring, append(p.changes, changes...)
+	p.created[sp.member.ID] = sp.private
+	return nil
+}
+
+// spare returns a key that is not in the plan: one left over from an attempt
+// that came too late, or a new one that has proved that it can sign.
+func (m *Manager) spare(ctx context.Context, p *plan) (spare, error) {
+	for _, sp := range m.spares {
+		if p.ring.index(sp.member.ID) < 0 {
+			return sp, nil
+		}
+	}
+	made, err := m.homes[0].Generate(ctx, m.rules.alg)
+	if err != nil {
+		return spare{}, err
+	}
+	if made.Public.ID() == "" || made.Public.ID() != made.Public.Thumbprint() || made.Public.Algorithm() != m.rules.alg {
+		return spare{}, fmt.Errorf("%w: the home made another key than was asked for", ErrMismatch)
+	}
+	if _, err := openChecked(ctx, m.homes, made); err != nil {
+		return spare{}, err
+	}
+	sp := spare{
+		member:  Member{ID: made.Public.ID(), Algorithm: m.rules.alg, Home: made.Home, Public: made.Public.JWK()},
+		private: keyRow{Form: rowForm, Home: made.Home, Sealed: made.Blob},
+	}
+	m.spares = append(m.spares, sp)
+	return sp, nil
+}
+
+// commit writes the plan: the ring, the private parts that come and go, and a
+// record of each change.
+func (m *Manager) commit(ctx context.Context, p *plan) error {
+	return m.store.Update(ctx, func(tx store.Tx) error {
+		ring := p.ring.clone() // this function may run again
+		end, err := tx.LogEnd()
+		if err != nil {
+			return err
+		}
+		for i := range ring.Members {
+			k := &ring.Members[i]
+			if was, known := p.from.ring.Find(k.ID); k.State == Active && (!known || was.State != Active) {
+				k.LogFrom = end
+			}
+		}
+		if _, err := tx.Put(ringTable, m.ring, encode(ringRow{rowForm, ring}), p.from.version); err != nil {
+			return err
+		}
+		for kid, row := range p.created {
+			if k, ok := ring.Find(kid); !ok || (k.State != Standby && k.State != Active) {
+				continue
+			}
+			if _, err := tx.Put(signingTable, store.Key(m.ring, kid), encode(row), 0); err != nil {
+				return err
+			}
+		}
+		for kid, part := range p.from.private {
+			if k, ok := ring.Find(kid); ok && (k.State == Standby || k.State == Active) || part.version == 0 {
+				continue
+			}
+			if err := tx.Delete(signingTable, store.Key(m.ring, kid), part.version); err != nil {
+				return err
+			}
+		}
+		for _, c := range p.changes {
+			tx.Append(p.record(m.ring, c))
+		}
+		return nil
+	})
+}
+
+func (p *plan) record(ring string, c Change) audit.Record {
+	return audit.Record{
+		Time: p.at, Type: c.Type, Decision: audit.Allow, Reason: c.Reason,
+		Actor: p.by.Subject.String(), ClientID: p.by.ClientID.String(),
+		Resource: audit.Resource{Type: "key_ring", ID: ring}, KeyID: c.KeyID,
+		IP: p.by.IP, RequestID: p.by.RequestID,
+	}
+}
+
+// backoff spaces out attempts to make a key while its home fails.
+type backoff struct {
+	wait    time.Duration
+	until   time.Time
+	problem error
+}
+
+const (
+	shortestBackoff = 5 * time.Second
+	longestBackoff  = 5 * time.Minute
+)
+
+func (b *backoff) allows(now time.Time) error {
+	// A clock that was set back must not make the wait longer than it is.
+	if left := b.until.Sub(now); left > 0 && left <= b.wait {
+		return b.problem
+	}
+	return nil
+}
+
+func (b *backoff) after(now time.Time, err error) {
+	if err == nil {
+		*b = backoff{}
+		return
+	}
+	b.wait = min(max(2*b.wait, shortestBackoff), longestBackoff)
+	b.until, b.problem = now.Add(b.wait), err
+}

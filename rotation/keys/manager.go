@@ -1,0 +1,247 @@
+package keys
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/credential/jwks"
+	"github.com/tenantbroker/tenantbroker/store"
+)
+
+// DefaultInterval is how often a manager reads its ring.
+const DefaultInterval = 5 * time.Second
+
+// DefaultRing is the ring of the access tokens' keys.
+const DefaultRing = "access"
+
+// Config is what a Manager needs. Store and Home are required.
+type Config struct {
+	Store  store.Store
+	Home   Home   // makes new keys, and opens those it made
+	Former []Home // open keys that were made before Home was the home
+	Policy Policy
+	// Ring names the ring, default DefaultRing. Each has its own keys.
+	Ring string
+	// Interval between readings of the ring, at least 10 ms, at most a third of
+	// the policy's Spread; default DefaultInterval.
+	Interval time.Duration
+	// Uptake says which keys the verifiers on the poll hold; nil: none report.
+	Uptake func() Uptake
+	Now    func() time.Time // default time.Now
+	Logger *slog.Logger     // default: none
+}
+
+// Manager keeps one ring: it does what is due, writes each transition with its
+// audit record in one commit, and hands out the key to sign with. Several
+// managers may keep the same ring of the same store.
+type Manager struct {
+	_        [0]func()
+	store    store.Store
+	homes    []Home
+	rules    Rules
+	ring     string
+	interval time.Duration
+	uptake   func() Uptake
+	now      func() time.Time
+	log      *slog.Logger
+
+	current  atomic.Pointer[snapshot]
+	readings atomic.Uint64 // how many readings of the ring have begun
+	poke     chan struct{}
+
+	mu      sync.Mutex // held by whoever reads or changes the ring
+	signers map[string]*Signer
+	broken  map[string]error // kid → why it can't sign here
+	watched map[string]watch
+	spares  []spare // made, not published
+	backoff backoff
+	alarm   string // the last problem that was logged
+	started bool
+}
+
+type watch struct {
+	state State
+	since time.Time // with its monotonic reading, where the clock has one
+}
+
+// snapshot is what requests use. It is never changed.
+type snapshot struct {
+	stored
+	set     jwks.Set
+	active  *Signer
+	reading uint64 // its number
+	readAt  time.Time
+	broken  map[string]error
+	wait    Wait
+}
+
+// New returns a manager. Nothing is read before Start or Run.
+func New(c Config) (*Manager, error) {
+	if c.Store == nil || c.Home == nil {
+		return nil, errors.New("keys: Config needs Store and Home")
+	}
+	rules, err := c.Policy.Rules()
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{
+		store: c.Store, homes: append([]Home{c.Home}, c.Former...), rules: rules, ring: c.Ring,
+		interval: c.Interval, uptake: c.Uptake, now: c.Now, log: c.Logger,
+		poke: make(chan struct{}, 1), signers: make(map[string]*Signer), watched: make(map[string]watch),
+	}
+	if m.ring == "" {
+		m.ring = DefaultRing
+	}
+	if m.interval == 0 {
+		m.interval = min(DefaultInterval, rules.spread/3)
+	}
+	if m.interval < 10*time.Millisecond || m.interval > rules.spread/3 {
+		return nil, fmt.Errorf("%w: interval %s is not 10ms to a third of the spread, %s", ErrPolicy, m.interval, rules.spread/3)
+	}
+	if m.uptake == nil {
+		m.uptake = func() Uptake { return Uptake{} }
+	}
+	if m.now == nil {
+		m.now = time.Now
+	}
+	if m.log == nil {
+		m.log = slog.New(slog.DiscardHandler)
+	}
+	m.log = m.log.With("ring", m.ring)
+	return m, nil
+}
+
+// Start makes sure that the ring exists, with an active and a standby key, and
+// that this process can sign with them. It is done when it returns nil.
+//
+// Errors: ErrKEK, ErrSealed, ErrMismatch, ErrCorrupt, ErrHome; those of the
+// store and of the home.
+func (m *Manager) Start(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.refresh(ctx); err != nil {
+		return err
+	}
+	// A wrong key-encryption key must not look like damage to be repaired.
+	for kid, err := range m.broken {
+		active, _ := m.state().ring.Active()
+		if kid == active.ID || errors.Is(err, ErrKEK) || errors.Is(err, ErrHome) {
+			return fmt.Errorf("signing key %s: %w", kid, err)
+		}
+	}
+	if err := m.advance(ctx); err != nil {
+		return err
+	}
+	if s := m.state(); s.active == nil {
+		return ErrNotReady
+	}
+	m.started = true
+	return nil
+}
+
+// Run starts, unless Start was called, and keeps the ring until ctx ends. A
+// failure to do what is due is logged and tried again; only a failed start is
+// an error.
+func (m *Manager) Run(ctx context.Context) error {
+	m.mu.Lock()
+	started := m.started
+	m.mu.Unlock()
+	if !started {
+		if err := m.Start(ctx); err != nil {
+			return err
+		}
+	}
+	tick := time.NewTicker(m.interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-m.poke:
+		}
+		_ = m.Tick(ctx) // logged there; the next tick tries again
+	}
+}
+
+// Tick reads the ring and does what is due.
+func (m *Manager) Tick(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	err := m.refresh(ctx)
+	if err == nil {
+		err = m.advance(ctx)
+	}
+	m.report(err)
+	return err
+}
+
+// Refresh reads the ring without changing it. Call it when the check of a
+// Signer's Ref failed, before deciding again.
+func (m *Manager) Refresh(ctx context.Context) error {
+	begun := m.readings.Load()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.state(); s != nil && s.reading > begun {
+		return nil // read by somebody else while this caller waited
+	}
+	return m.refresh(ctx)
+}
+
+// Active returns the key to sign with, or ErrNotReady. It does no I/O.
+func (m *Manager) Active() (*Signer, error) {
+	s := m.current.Load()
+	if s == nil || s.active == nil {
+		return nil, ErrNotReady
+	}
+	// Tokens of a time that the ring doesn't remember yet: it should, soon.
+	if m.now().After(s.ring.Latest.Add(latestStep)) {
+		select {
+		case m.poke <- struct{}{}:
+		default:
+		}
+	}
+	return s.active, nil
+}
+
+// Public returns the keys to publish: active, standby and retiring.
+func (m *Manager) Public() jwks.Set {
+	if s := m.current.Load(); s != nil {
+		return s.set
+	}
+	return jwks.Set{}
+}
+
+// Key implements jwks.Source for verifiers in this process.
+func (m *Manager) Key(ctx context.Context, kid string) (jwks.Key, error) {
+	s := m.current.Load()
+	if s == nil {
+		return jwks.Key{}, jwks.ErrUnavailable
+	}
+	return s.set.Key(ctx, kid)
+}
+
+// MaxAge is how long a verifier may keep what Public returns: the policy's
+// max-age, or 0 while the ring was not read for longer than the policy's
+// spread, since another replica may have published a key meanwhile.
+func (m *Manager) MaxAge() time.Duration {
+	if s := m.current.Load(); s == nil || m.now().Sub(s.readAt) > m.rules.spread {
+		return 0
+	}
+	return m.rules.maxAge
+}
+
+// Ready returns nil if there is a key to sign with.
+func (m *Manager) Ready() error {
+	if s := m.current.Load(); s == nil || s.active == nil {
+		return ErrNotReady
+	}
+	return nil
+}
+
+func (m *Manager) state() *snapshot { return m.current.Load() }

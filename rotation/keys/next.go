@@ -1,0 +1,190 @@
+package keys
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Step is what Next found.
+type Step struct {
+	Ring    Ring     // after the transitions that are due
+	Changes []Change // those transitions
+	// NeedStandby asks for a new standby key: Publish it and call Next again.
+	NeedStandby bool
+	Wait        Wait
+}
+
+// Wait says what the next rotation waits for.
+type Wait struct {
+	For     WaitFor
+	KeyID   string    // the key that would become active, if there is one
+	Due     time.Time // when the rotation is or was due
+	Until   time.Time // when the wait ends at the latest, by the wall clock; zero: unknown
+	Missing int       // verifiers without the key
+}
+
+// WaitFor is the kind of a wait.
+type WaitFor string
+
+// The kinds of wait.
+const (
+	WaitSchedule WaitFor = "schedule" // it is not due
+	WaitStandby  WaitFor = "standby"  // a key has to be made and published
+	WaitNotice   WaitFor = "notice"   // the max-age since publication is not over
+	WaitUptake   WaitFor = "uptake"   // verifiers on the poll lack the key
+)
+
+// Next returns the ring after the transitions that are due at now:
+//
+//   - A retiring or revoked key leaves when no token that it signed can be valid.
+//   - A ring without an active key promotes its oldest standby.
+//   - When the active key has signed for the rotation interval, or has another
+//     algorithm than the rules ask for, the oldest standby of that algorithm
+//     becomes active once its notice is over and no verifier on the poll lacks
+//     it, or the deadline has passed; and only if another standby remains.
+//
+// Times in the future, where the clock was set back, and long gaps since the
+// last call make a transition later, never earlier.
+func (r Ring) Next(now time.Time, rules Rules, seen Seen) Step {
+	st := Step{Ring: r.clone()}
+	if rules.alg == "" {
+		return st
+	}
+	st.Ring.remember(now, rules)
+	st.removeExpired(now, rules, seen)
+
+	at := st.Ring.active()
+	if at < 0 {
+		first := st.Ring.emergencyStandby(rules, seen)
+		if first < 0 {
+			st.NeedStandby, st.Wait = st.Ring.oldestStandby("", seen) < 0, Wait{For: WaitStandby, Due: now}
+			return st
+		}
+		st.Changes = append(st.Changes, st.Ring.activate(first, now, rules, "no key was active")...)
+		at = first
+	}
+	active := st.Ring.Members[at]
+	st.Wait = st.Ring.waiting(now, active, rules, seen)
+	st.NeedStandby = st.Wait.For == WaitStandby
+	if st.Wait.For == "" {
+		next := st.Ring.index(st.Wait.KeyID)
+		cause := "scheduled"
+		if active.Algorithm != rules.alg {
+			cause = "the configured algorithm changed"
+		}
+		if seen.Uptake.Missing(st.Wait.KeyID) > 0 {
+			cause += fmt.Sprintf("; the deadline passed with %d verifiers without it", seen.Uptake.Missing(st.Wait.KeyID))
+		}
+		st.Changes = append(st.Changes, st.Ring.activate(next, now, rules, cause)...)
+		st.Ring.Notice = rules.noticed()
+		st.Wait = Wait{For: WaitSchedule, Due: now.Add(rules.rotation), Until: now.Add(rules.rotation)}
+	}
+	return st
+}
+
+// waiting returns what the next rotation waits for; For is empty when it may
+// happen now.
+func (r Ring) waiting(now time.Time, active Member, rules Rules, seen Seen) Wait {
+	w := Wait{For: WaitStandby, Due: active.ActivatedAt.Add(rules.rotation)}
+	at := r.oldestStandby(rules.alg, seen)
+	if at < 0 {
+		return w
+	}
+	next := r.Members[at]
+	w.KeyID = next.ID
+	if active.Algorithm != rules.alg {
+		w.Due = next.PublishedAt
+	}
+	if now.Before(w.Due) {
+		w.For, w.Until = WaitSchedule, w.Due
+		return w
+	}
+	if left := next.noticeLeft(now, seen); left > 0 {
+		w.For, w.Until = WaitNotice, now.Add(left)
+		return w
+	}
+	deadline := later(w.Due, next.PublishedAt).Add(rules.deadline)
+	if w.Missing = seen.Uptake.Missing(next.ID); w.Missing > 0 && now.Before(deadline) {
+		w.For, w.Until = WaitUptake, deadline
+		return w
+	}
+	if r.standbys(rules.alg, seen) < 2 {
+		return w
+	}
+	w.For = ""
+	return w
+}
+
+// noticeLeft is how much of the key's notice is left. The time for which it
+// was watched decides; the wall clock can only prolong it, unless the key
+// seems to be published in the future, which says that the clock was set back.
+func (m Member) noticeLeft(now time.Time, seen Seen) time.Duration {
+	left := m.Notice - seen.For[m.ID]
+	if since := now.Sub(m.PublishedAt); since >= 0 {
+		left = max(left, m.Notice-since)
+	}
+	return max(left, 0)
+}
+
+// remember keeps what later transitions need of the present.
+func (r *Ring) remember(now time.Time, rules Rules) {
+	if now.After(r.Latest.Add(latestStep)) {
+		r.Latest = now
+	}
+	r.Notice = max(r.Notice, rules.noticed())
+	if i := r.active(); i >= 0 {
+		r.Members[i].LongestLife = max(r.Members[i].LongestLife, rules.life)
+	}
+}
+
+// keepFor returns until when a key that stops signing at now is kept: the end
+// of the longest token that it can have signed, by the highest time at which
+// that can have been, plus leeway.
+func (r Ring) keepFor(now time.Time, m Member, rules Rules) time.Time {
+	return later(now, r.Latest.Add(latestStep)).Add(max(m.LongestLife, rules.life) + rules.leeway)
+}
+
+func (st *Step) removeExpired(now time.Time, rules Rules, seen Seen) {
+	st.Ring.Members = slices.DeleteFunc(st.Ring.Members, func(m Member) bool {
+		if m.State != Retiring && m.State != Revoked || now.Before(m.KeepUntil) {
+			return false
+		}
+		watched, ok := seen.For[m.ID]
+		if !ok || watched < m.LongestLife+rules.leeway {
+			return false
+		}
+		st.Changes = append(st.Changes, Change{KeyRemoved, m.ID, "its last token has expired"})
+		return true
+	})
+}
+
+// activate makes the key at index next the one that signs. Standby keys of an
+// algorithm that is no longer asked for go with it: they never signed.
+func (r *Ring) activate(next int, now time.Time, rules Rules, cause string) (changes []Change) {
+	if old := r.active(); old >= 0 {
+		m := &r.Members[old]
+		m.State, m.StoppedAt, m.KeepUntil = Retiring, now, r.keepFor(now, *m, rules)
+		changes = append(changes, Change{KeyRetired, m.ID, cause})
+	}
+	m := &r.Members[next]
+	m.State, m.ActivatedAt, m.LongestLife = Active, now, rules.life
+	changes = append(changes, Change{KeyActivated, m.ID, cause})
+	if r.standbys(rules.alg, Seen{}) > 0 {
+		r.Members = slices.DeleteFunc(r.Members, func(m Member) bool {
+			drop := m.State == Standby && m.Algorithm != rules.alg
+			if drop {
+				changes = append(changes, Change{KeyRemoved, m.ID, "the configured algorithm changed; it never signed"})
+			}
+			return drop
+		})
+	}
+	return changes
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,195 @@
+package keys
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+)
+
+// State is where a key is in its life. A key that left the ring has none.
+type State string
+
+// The states, in order. A revoked key is not published; it is remembered, so
+// that verifiers can be told, for as long as a stale key set may hold it.
+const (
+	Standby  State = "standby"  // published, does not sign
+	Active   State = "active"   // signs
+	Retiring State = "retiring" // published, signs no more
+	Revoked  State = "revoked"
+)
+
+const (
+	// MaxKeys is the most keys that a ring may publish: far above what any
+	// schedule needs, far below what verifiers refuse.
+	MaxKeys = 32
+	// revokedKept is longer than a verifier goes on with a stale key set.
+	revokedKept = 48 * time.Hour
+	// latestStep is how coarsely the ring remembers the latest time it has seen.
+	latestStep = 10 * time.Minute
+)
+
+// Member is one key of a ring, without its private part.
+type Member struct {
+	ID        string               `json:"kid"` // RFC 7638 thumbprint
+	Algorithm credential.Algorithm `json:"alg"`
+	Home      string               `json:"home"`
+	Public    json.RawMessage      `json:"jwk"` // the public JWK
+	State     State                `json:"state"`
+
+	PublishedAt time.Time `json:"published_at"`
+	ActivatedAt time.Time `json:"activated_at,omitzero"`
+	StoppedAt   time.Time `json:"stopped_at,omitzero"` // retired or revoked
+	// KeepUntil is when a retiring or revoked key may leave: for a retiring
+	// one, no token that it signed is valid any more.
+	KeepUntil time.Time `json:"keep_until,omitzero"`
+	// Notice is how long after publication every verifier has the key: the
+	// longest max-age that was in force then, plus the spread.
+	Notice time.Duration `json:"notice"`
+	// LongestLife is the longest life of a token under any policy in force
+	// while the key was active.
+	LongestLife time.Duration `json:"longest_life,omitzero"`
+	// LogFrom is the audit log's end at activation: the key's tokens come after.
+	LogFrom uint64 `json:"log_from,omitzero"`
+}
+
+// Ring is the keys of one purpose and what must be remembered between their
+// changes. It is a value: its methods return another ring and do no I/O.
+type Ring struct {
+	Members []Member `json:"keys"`
+	// Latest is the highest time seen, to latestStep: tokens may bear it even
+	// if the clock was set back since.
+	Latest time.Time `json:"latest"`
+	// Notice is the longest notice that verifiers may still need.
+	Notice time.Duration `json:"notice"`
+}
+
+// Change is one transition of one key, as it goes on the record.
+type Change struct {
+	Type   string // a record type, e.g. KeyActivated
+	KeyID  string
+	Reason string
+}
+
+// The types of audit record that transitions leave.
+const (
+	KeyPublished = "key.published"
+	KeyActivated = "key.activated"
+	KeyRetired   = "key.retired"
+	KeyRemoved   = "key.removed"
+	KeyRevoked   = "key.revoked"
+)
+
+// Uptake is how many verifiers report on the poll, and how many of them hold
+// each key. The zero Uptake is: none report, nobody is waited for.
+type Uptake struct {
+	Verifiers int
+	Holding   map[string]int
+}
+
+// Missing returns how many reporting verifiers lack the key. A key that
+// nobody mentions is held by nobody.
+func (u Uptake) Missing(kid string) int { return max(0, u.Verifiers-u.Holding[kid]) }
+
+// Seen is what was observed of a ring from outside.
+type Seen struct {
+	Uptake Uptake
+	// For is how long each key has been watched in its present state, by a
+	// clock that nobody sets: the wall clock may jump over any wait. A key that
+	// is missing here can't be used here now, and nothing happens to it.
+	For map[string]time.Duration
+	// Unusable are keys whose private part is damaged or lost for good. They
+	// are never activated, and don't count as a standby.
+	Unusable map[string]bool
+}
+
+// Find returns the key with this id.
+func (r Ring) Find(kid string) (Member, bool) {
+	if i := r.index(kid); i >= 0 {
+		return r.Members[i], true
+	}
+	return Member{}, false
+}
+
+// Active returns the key that signs.
+func (r Ring) Active() (Member, bool) {
+	if i := r.active(); i >= 0 {
+		return r.Members[i], true
+	}
+	return Member{}, false
+}
+
+// Published returns the keys that verifiers are shown: active, standby by
+// age, retiring by age, so that the set reads in order of interest.
+func (r Ring) Published() []Member {
+	order := map[State]int{Active: 0, Standby: 1, Retiring: 2}
+	shown := slices.DeleteFunc(slices.Clone(r.Members), func(m Member) bool { return !m.State.published() })
+	slices.SortStableFunc(shown, func(a, b Member) int {
+		return cmp.Or(order[a.State]-order[b.State], a.PublishedAt.Compare(b.PublishedAt))
+	})
+	return shown
+}
+
+func (s State) published() bool { return s == Standby || s == Active || s == Retiring }
+
+func (r Ring) index(kid string) int {
+	return slices.IndexFunc(r.Members, func(m Member) bool { return m.ID == kid })
+}
+
+func (r Ring) active() int {
+	return slices.IndexFunc(r.Members, func(m Member) bool { return m.State == Active })
+}
+
+// oldestStandby returns the index of the usable standby key that was published
+// first, -1 if there is none. An empty alg takes any.
+func (r Ring) oldestStandby(alg credential.Algorithm, s Seen) int {
+	found := -1
+	for i, m := range r.Members {
+		if m.State != Standby || s.Unusable[m.ID] || (alg != "" && m.Algorithm != alg) {
+			continue
+		}
+		if found < 0 || m.PublishedAt.Before(r.Members[found].PublishedAt) {
+			found = i
+		}
+	}
+	return found
+}
+
+// emergencyStandby returns the index of the standby key to go to when there is
+// no time to wait: one that can sign here, of the right algorithm if possible,
+// the oldest, since most verifiers know it. It returns -1 if there is none.
+func (r Ring) emergencyStandby(rules Rules, s Seen) int {
+	here := Seen{Unusable: make(map[string]bool)}
+	for _, m := range r.Members {
+		_, watched := s.For[m.ID]
+		here.Unusable[m.ID] = !watched || s.Unusable[m.ID]
+	}
+	if i := r.oldestStandby(rules.alg, here); i >= 0 {
+		return i
+	}
+	return r.oldestStandby("", here)
+}
+
+func (r Ring) standbys(alg credential.Algorithm, s Seen) (n int) {
+	for _, m := range r.Members {
+		if m.State == Standby && m.Algorithm == alg && !s.Unusable[m.ID] {
+			n++
+		}
+	}
+	return n
+}
+
+func (r Ring) clone() Ring {
+	r.Members = slices.Clone(r.Members)
+	return r
+}
+
+// equal compares all that is stored.
+func (r Ring) equal(other Ring) bool {
+	return r.Latest.Equal(other.Latest) && r.Notice == other.Notice &&
+		slices.EqualFunc(r.Members, other.Members, func(a, b Member) bool {
+			return a.ID == b.ID && a.State == b.State && a.LongestLife == b.LongestLife && a.KeepUntil.Equal(b.KeepUntil)
+		})
+}
