@@ -8,18 +8,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/store"
-	"github.com/tenantbroker/tenantbroker/store/bolt"
 )
-
-func open(t testing.TB, path string) *bolt.Store {
-	t.Helper()
-	s, err := bolt.Open(t.Context(), bolt.Options{Path: path, Writer: "w1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
-	return s
-}
 
 func TestThin(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.db")
