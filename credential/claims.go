@@ -2,6 +2,7 @@ package credential
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -97,7 +98,7 @@ func (c *Claims) set(m JSONMember) (err error) {
 	case "exp":
 		c.Expires, err = numericDate(m)
 	case "nbf":
-		c.NotBefore, err = numericDate(m)
+		c.NotBefore, err = numericDateUp(m)
 	case "jti":
 		c.ID, err = boundedText(m, MaxIDLength)
 	case "txn":
@@ -185,14 +186,32 @@ func boundedText(m JSONMember, limit int) (string, error) {
 // numericDate reads seconds since 1970 (RFC 7519 section 2). A fraction is
 // allowed and dropped; beyond the year 9999, or before 1970, is refused.
 func numericDate(m JSONMember) (time.Time, error) {
+	f, err := number(m)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return time.Unix(int64(f), 0).UTC(), nil
+}
+
+// numericDateUp is numericDate for a beginning: a fraction counts as a whole
+// second, so that nothing is valid too early.
+func numericDateUp(m JSONMember) (time.Time, error) {
+	f, err := number(m)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return time.Unix(int64(math.Ceil(f)), 0).UTC(), nil
+}
+
+func number(m JSONMember) (float64, error) {
 	if m.Kind != JSONNumber {
-		return time.Time{}, ErrClaim
+		return 0, ErrClaim
 	}
 	f, err := strconv.ParseFloat(string(m.Value), 64)
 	if err != nil || f < 1 || f > latest {
-		return time.Time{}, ErrClaim
+		return 0, ErrClaim
 	}
-	return time.Unix(int64(f), 0).UTC(), nil
+	return f, nil
 }
 
 func parseActor(m JSONMember, depth int) (*Actor, error) {
