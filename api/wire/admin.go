@@ -165,6 +165,7 @@ type Grant struct {
 	CreatedAt time.Time `json:"created_at"`
 	CreatedBy string    `json:"created_by"`
 	UpdatedAt time.Time `json:"updated_at"`
+	UpdatedBy string    `json:"updated_by,omitempty"`
 	Version   uint64    `json:"version"`
 }
 
@@ -178,6 +179,7 @@ type AnyTenant struct {
 	Reason     string    `json:"reason"`
 	ExpiresAt  time.Time `json:"expires_at"`
 	ApprovedBy string    `json:"approved_by,omitempty"` // answers only
+	ApprovedAt time.Time `json:"approved_at,omitzero"`  // answers only
 }
 
 // FanOut bounds the distinct tenants that one account may get within Window,
@@ -230,7 +232,7 @@ type Operator struct {
 	Account   credential.AccountID `json:"account"`
 	Roles     credential.Scopes    `json:"roles"`  // space-separated
 	Tenant    credential.Tenant    `json:"tenant"` // "system", or the one tenant it is bound to
-	Condition string               `json:"condition,omitempty"`
+	MaxTTL    credential.Lifetime  `json:"max_ttl,omitzero"`
 	ExpiresAt time.Time            `json:"expires_at,omitzero"`
 	Reason    string               `json:"reason"`
 	CreatedAt time.Time            `json:"created_at"`
@@ -243,6 +245,7 @@ type OperatorCreate struct {
 	Account   credential.AccountID `json:"account"`
 	Roles     credential.Scopes    `json:"roles"`
 	Tenant    credential.Tenant    `json:"tenant"`
+	MaxTTL    credential.Lifetime  `json:"max_ttl,omitzero"` // at most 10 minutes
 	ExpiresAt time.Time            `json:"expires_at,omitzero"`
 	Reason    string               `json:"reason"`
 }

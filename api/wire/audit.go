@@ -40,15 +40,21 @@ type AuditResource struct {
 
 // AuditPage is one page of a search. A page may be short or empty and still
 // have a Next: the search looks at a bounded number of records per request.
+//
+// Tail is a cursor for later: with order=asc it begins with what was recorded
+// after this answer. It comes with the first page, newest first, and with the
+// last page, oldest first.
 type AuditPage struct {
 	Items    []AuditRecord `json:"items"`
 	Next     string        `json:"next,omitempty"`
+	Tail     string        `json:"tail,omitempty"`
 	Examined int           `json:"examined"` // records looked at for this page
 }
 
 // Explanation says what a token request would meet, without issuing anything.
 type Explanation struct {
 	Decision string             `json:"decision"`         // "allow" or "deny"
+	Code     string             `json:"code,omitempty"`   // what a client would be told
 	Reason   string             `json:"reason,omitempty"` // the exact cause of a denial
 	Grant    string             `json:"grant,omitempty"`  // the grant that would match
 	Scope    string             `json:"scope,omitempty"`  // what would be issued

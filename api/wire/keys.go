@@ -19,11 +19,13 @@ type Key struct {
 	ID          string               `json:"kid"`
 	Algorithm   credential.Algorithm `json:"alg"`
 	State       string               `json:"state"`
+	Home        string               `json:"home"` // where its private part lives
 	PublishedAt time.Time            `json:"published_at,omitzero"`
 	ActivatedAt time.Time            `json:"activated_at,omitzero"`
 	RetiredAt   time.Time            `json:"retired_at,omitzero"` // stopped signing
 	RevokedAt   time.Time            `json:"revoked_at,omitzero"`
-	GoneAt      time.Time            `json:"gone_at,omitzero"` // when it leaves the JWKS
+	GoneAt      time.Time            `json:"gone_at,omitzero"`  // when it is forgotten
+	Problem     string               `json:"problem,omitempty"` // why it can't sign
 }
 
 // KeyRotate is the body of POST /v1/keys/rotate. Emergency skips the wait for
