@@ -1,0 +1,115 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/audit"
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/store"
+)
+
+// AuthenticateClient authenticates the sender of a form by any of the methods
+// that the token endpoint takes, and uses up its assertion. It is for endpoints
+// that need to know who asks and nothing else. The error is always an *Error.
+func (i *Issuer) AuthenticateClient(ctx context.Context, r Request) (Client, error) {
+	id, p, failed := i.authenticateForm(ctx, endpointIntrospect, r)
+	if failed != nil {
+		return Client{}, failed
+	}
+	if failed := i.consume(ctx, endpointIntrospect, r.Origin, p, id, nil); failed != nil {
+		return Client{}, failed
+	}
+	return Client{ID: id.account.ID, Method: id.method, Credential: id.credential}, nil
+}
+
+// authenticateForm authenticates the sender of a form to an endpoint other than
+// the token endpoint. The assertion is not used up yet.
+func (i *Issuer) authenticateForm(ctx context.Context, at endpoint, r Request) (*identity, *proof, *Error) {
+	if err := i.admit(at, r.Origin); err != nil {
+		return nil, nil, err
+	}
+	f := form(r.Form)
+	if err := f.once(); err != nil {
+		return nil, nil, i.turnAway(at, r.Origin, err)
+	}
+	p, failed := readProof(f, r.Basic)
+	if failed != nil {
+		return nil, nil, i.turnAway(at, r.Origin, failed)
+	}
+	id, failed := i.authenticate(ctx, &p)
+	if failed != nil {
+		return nil, nil, i.turnAway(at, r.Origin, failed)
+	}
+	if failed := i.limitAccount(at, r.Origin, id); failed != nil {
+		return nil, nil, failed
+	}
+	if why := id.standing(i.now()); why != "" {
+		return nil, nil, i.refuseClient(ctx, at, r.Origin, &p, id, why)
+	}
+	return id, &p, nil
+}
+
+// consume uses up the assertion of an authentic request together with do, in
+// one durable write. A replay is recorded.
+func (i *Issuer) consume(ctx context.Context, at endpoint, from Origin, p *proof, id *identity, do func(store.Tx) error) *Error {
+	switch err := i.mint.Consume(ctx, id.use, do); {
+	case errors.Is(err, store.ErrReplayed):
+		return i.refuseClient(ctx, at, from, p, id, "assertion_replayed")
+	case err != nil:
+		return unavailable(err)
+	}
+	return nil
+}
+
+// refuseClient records the denial of an authentic client and uses up its assertion.
+func (i *Issuer) refuseClient(ctx context.Context, at endpoint, from Origin, p *proof, id *identity, why string) *Error {
+	_, err := i.mint.Refuse(ctx, id.use, audit.Record{
+		Time: i.now().UTC(), Type: string(at), Decision: audit.Deny, Reason: why,
+		Subject: id.account.ID.String(), ClientID: id.account.ID.String(),
+		IP: from.ipText(), RequestID: from.RequestID,
+	})
+	if err != nil {
+		return unavailable(err)
+	}
+	return p.fails(why, nil)
+}
+
+// errNotOurs: not an access token of this broker, or not one in force.
+var errNotOurs = errors.New("not an access token of this broker in force")
+
+// ownToken verifies an access token of the broker's own: signature by a key of
+// the ring, form, issuer and times.
+func (i *Issuer) ownToken(ctx context.Context, raw string, now time.Time) (credential.Claims, error) {
+	jws, err := credential.ParseJWS(raw)
+	if err != nil || jws.Type() != "at+jwt" || jws.KeyID() == "" {
+		return credential.Claims{}, errNotOurs
+	}
+	key, err := i.keys.Key(ctx, jws.KeyID())
+	if err != nil {
+		return credential.Claims{}, errNotOurs
+	}
+	payload, err := jws.Verify(key.Algorithm(), key.Public())
+	if err != nil {
+		return credential.Claims{}, errNotOurs
+	}
+	c, err := credential.ParseClaims(payload)
+	if err != nil || c.Issuer != i.issuer.String() || !now.Before(c.Expires) || c.NotBefore.After(now) {
+		return credential.Claims{}, errNotOurs
+	}
+	return c, nil
+}
+
+// concerns reports whether a token is the client's own, or for an audience that
+// it owns: nobody else learns of it, or may end it.
+func (i *Issuer) concerns(r store.Reader, client credential.AccountID, c *credential.Claims) (bool, error) {
+	if c.ClientID == client {
+		return true, nil
+	}
+	audience, _, err := i.registry.AudienceAt(r, c.Audience)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && audience.Owner == client, err
+}

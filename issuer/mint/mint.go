@@ -1,0 +1,248 @@
+// Package mint is the only way to a signature. It takes a decision, commits it
+// with its audit record in one durable write that also re-checks everything
+// the decision rests on, and gives back an approval; the approval buys one
+// signature.
+//
+// It refuses to sign anything else: an Approval can't be made outside Commit,
+// works once, and exists only after the write is durable (I5). A decision that
+// rests on a row which has changed since commits nothing.
+package mint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/audit"
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/issuer/revocation"
+	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/registry"
+)
+
+// accessTokenType is the JOSE `typ` of an access token (RFC 9068 section 2.1).
+const accessTokenType = "at+jwt"
+
+var (
+	// ErrFanOut: one tenant more than the grant allows in its window. The
+	// denial is recorded.
+	ErrFanOut = errors.New("too many distinct tenants")
+	// ErrRevoked: the account, the tenant or everything was revoked in this
+	// very second; a token issued now would be dead. Try in the next.
+	ErrRevoked = errors.New("revoked in this second")
+	// ErrSpent: the approval has been used.
+	ErrSpent = errors.New("approval already used")
+)
+
+// Signer is one signing key.
+type Signer interface {
+	KeyID() string
+	// Sign returns payload as a compact JWS with this `typ` and the key's id.
+	Sign(ctx context.Context, payload []byte, typ string) (string, error)
+	// Ref is the row of the key ring at the version that made this key active.
+	Ref() store.Ref
+}
+
+// Keys gives the key that signs now.
+type Keys interface {
+	Active() (Signer, error)
+}
+
+// Use is something that may happen only once until Until.
+type Use struct {
+	Key   string
+	Until time.Time
+}
+
+// useSpace is the store's space for single-use assertions.
+const useSpace = "assertion"
+
+// Decision is a token request that policy has approved.
+type Decision struct {
+	Account  credential.AccountID
+	Audience credential.Audience
+	Tenant   credential.Tenant
+	Scopes   credential.Scopes
+	Lifetime credential.Lifetime
+	Grant    string
+	FanOut   *registry.FanOut // of the grant
+	Rests    []store.Ref      // all rows on which the decision rests
+	Use      *Use             // the single-use assertion; nil without one
+	Method   string           // how the account authenticated
+	IP       string
+	Request  string // id of the request
+}
+
+// Approval is a decision that is durably recorded. It is made by Commit only.
+type Approval struct {
+	claims credential.Claims
+	signer Signer
+	spent  atomic.Bool
+}
+
+// Mint commits decisions and signs what was approved.
+type Mint struct {
+	store  store.Store
+	keys   Keys
+	issuer credential.IssuerURL
+	now    func() time.Time
+}
+
+// New returns a Mint.
+func New(st store.Store, keys Keys, issuer credential.IssuerURL, now func() time.Time) *Mint {
+	return &Mint{store: st, keys: keys, issuer: issuer, now: now}
+}
+
+// Commit records the decision durably and returns the approval.
+//
+// Errors: store.ErrChanged when something it rests on has changed (nothing is
+// written); store.ErrReplayed and ErrFanOut (the denial is written, and the
+// assertion consumed); ErrRevoked (nothing is written); otherwise what the
+// store or the key ring returned.
+func (m *Mint) Commit(ctx context.Context, d Decision) (*Approval, error) {
+	signer, err := m.keys.Active()
+	if err != nil {
+		return nil, fmt.Errorf("signing key: %w", err)
+	}
+	now := m.now()
+	claims := d.claims(m.issuer, now)
+	record := d.record(claims, signer, now)
+	rests := append(d.Rests, signer.Ref())
+	var refused error
+	err = m.store.Update(ctx, func(tx store.Tx) error {
+		refused = nil
+		if err := tx.Check(rests...); err != nil {
+			return err
+		}
+		epoch, err := revocation.Epoch(tx, revocation.Everything(),
+			revocation.Account(d.Account), revocation.Tenant(d.Tenant))
+		if err != nil {
+			return err
+		}
+		if !epoch.IsZero() && !claims.IssuedAt.After(epoch) {
+			return ErrRevoked
+		}
+		if d.Use != nil {
+			refused = tx.Once(useSpace, d.Use.Key, now, d.Use.Until)
+		}
+		if refused == nil && d.FanOut != nil {
+			refused = countTenant(tx, d, now)
+		}
+		switch {
+		case refused == nil:
+			tx.Append(record)
+			return nil
+		case errors.Is(refused, store.ErrReplayed):
+			tx.Append(d.denial(record, "assertion_replayed"))
+			return nil
+		case errors.Is(refused, ErrFanOut):
+			tx.Append(d.denial(record, "fan_out_exceeded"))
+			return nil
+		}
+		return refused
+	})
+	if err != nil {
+		return nil, err
+	}
+	if refused != nil {
+		return nil, refused
+	}
+	return &Approval{claims: claims, signer: signer}, nil
+}
+
+// Sign turns an approval into a token, once.
+func (m *Mint) Sign(ctx context.Context, a *Approval) (string, credential.Claims, error) {
+	if a == nil || a.signer == nil || a.spent.Swap(true) {
+		return "", credential.Claims{}, ErrSpent
+	}
+	token, err := a.signer.Sign(ctx, a.claims.AppendJSON(make([]byte, 0, 512)), accessTokenType)
+	if err != nil {
+		return "", credential.Claims{}, fmt.Errorf("sign: %w", err)
+	}
+	return token, a.claims, nil
+}
+
+// Refuse records a denial of an authentic request durably and consumes its
+// assertion in the same write. replayed reports that the assertion had been
+// used before; the record then says so.
+func (m *Mint) Refuse(ctx context.Context, use *Use, record audit.Record) (replayed bool, err error) {
+	err = m.store.Update(ctx, func(tx store.Tx) error {
+		replayed = false
+		r := record
+		if use != nil {
+			switch err := tx.Once(useSpace, use.Key, record.Time, use.Until); {
+			case errors.Is(err, store.ErrReplayed):
+				replayed = true
+				r.Reason = "assertion_replayed"
+			case err != nil:
+				return err
+			}
+		}
+		tx.Append(r)
+		return nil
+	})
+	return replayed, err
+}
+
+// Consume uses up an assertion together with do, which may be nil, in one
+// durable write.
+//
+// Errors: store.ErrReplayed, or what do or the store returned.
+func (m *Mint) Consume(ctx context.Context, use *Use, do func(store.Tx) error) error {
+	if use == nil && do == nil {
+		return nil
+	}
+	now := m.now()
+	return m.store.Update(ctx, func(tx store.Tx) error {
+		if use != nil {
+			if err := tx.Once(useSpace, use.Key, now, use.Until); err != nil {
+				return err
+			}
+		}
+		if do == nil {
+			return nil
+		}
+		return do(tx)
+	})
+}
+
+func (d *Decision) claims(issuer credential.IssuerURL, now time.Time) credential.Claims {
+	issued := now.UTC().Truncate(time.Second)
+	return credential.Claims{
+		Issuer: issuer.String(), Subject: d.Account, ClientID: d.Account,
+		Audience: d.Audience, Tenant: d.Tenant, Scopes: d.Scopes,
+		IssuedAt: issued, Expires: issued.Add(d.Lifetime.Duration()),
+		ID: credential.NewID(), Txn: credential.NewID(),
+	}
+}
+
+func (d *Decision) record(c credential.Claims, signer Signer, now time.Time) audit.Record {
+	return audit.Record{
+		Time: now.UTC(), Type: "token.issued", Decision: audit.Allow, Reason: d.Method,
+		Tenant: chainOf(d.Tenant), Subject: c.Subject.String(), ClientID: c.ClientID.String(),
+		Audience: c.Audience.String(), Scope: c.Scopes.String(), JTI: c.ID, Txn: c.Txn,
+		KeyID: signer.KeyID(), Grant: d.Grant, Expires: c.Expires, IP: d.IP, RequestID: d.Request,
+	}
+}
+
+// denial is the record of the same request when it is refused in the commit:
+// no token, so nothing of one.
+func (d *Decision) denial(r audit.Record, reason string) audit.Record {
+	r.Type, r.Decision, r.Reason = "token.denied", audit.Deny, reason
+	r.JTI, r.Txn, r.KeyID, r.Expires = "", "", "", time.Time{}
+	return r
+}
+
+// chainOf is the chain that a token's record belongs to: the broker's own for
+// tokens that operate the broker.
+func chainOf(t credential.Tenant) credential.Tenant {
+	if t.IsSystem() {
+		return credential.Tenant{}
+	}
+	return t
+}
+
+// ID is the `jti` of the token that the approval is for.
+func (a *Approval) ID() string { return a.claims.ID }

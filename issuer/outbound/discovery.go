@@ -1,0 +1,153 @@
+package outbound
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/credential/jwks"
+)
+
+// rediscover is how long a discovery document is taken for fresh.
+const rediscover = time.Hour
+
+// discovered is a key source whose JWKS URL comes from the issuer's discovery
+// document (OpenID Connect Discovery 1.0 section 4). The document is fetched
+// when a key is first asked for, by one caller for all, and again every hour;
+// an older one serves while the new one can't be had, up to maxStale.
+type discovered struct {
+	issuer  string
+	client  *Client
+	now     func() time.Time
+	flights *sync.WaitGroup
+
+	mu      sync.Mutex
+	remote  *jwks.Remote
+	url     string
+	fetched time.Time     // when the document was last read
+	tried   time.Time     // when it was last asked for
+	flight  chan struct{} // closed when the fetch under way ends; nil: none
+	failure error         // of the last fetch
+}
+
+// Key implements jwks.Source.
+func (d *discovered) Key(ctx context.Context, kid string) (jwks.Key, error) {
+	remote, err := d.current(ctx)
+	if err != nil {
+		return jwks.Key{}, fmt.Errorf("%w: discovery of %s: %w", jwks.ErrUnavailable, d.issuer, err)
+	}
+	return remote.Key(ctx, kid)
+}
+
+// Close ends a fetch of keys under way.
+func (d *discovered) Close() {
+	d.mu.Lock()
+	remote := d.remote
+	d.mu.Unlock()
+	if remote != nil {
+		remote.Close()
+	}
+}
+
+func (d *discovered) current(ctx context.Context) (*jwks.Remote, error) {
+	d.mu.Lock()
+	now := d.now()
+	age := now.Sub(d.fetched)
+	if d.remote != nil && age < rediscover {
+		defer d.mu.Unlock()
+		return d.remote, nil
+	}
+	if d.flight == nil && now.Sub(d.tried) >= minRefetch {
+		d.tried = now
+		d.flight = make(chan struct{})
+		d.flights.Add(1)
+		// Not this caller's alone: it must not end with the caller's context.
+		go d.fetch(context.WithoutCancel(ctx), d.flight)
+	}
+	remote, flight, failure := d.remote, d.flight, d.failure
+	d.mu.Unlock()
+	switch {
+	case remote != nil && age < maxStale:
+		return remote, nil // the old one serves; nobody waits
+	case flight == nil:
+		return nil, failure
+	}
+	select {
+	case <-flight:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.failure != nil {
+		return nil, d.failure
+	}
+	return d.remote, nil
+}
+
+func (d *discovered) fetch(ctx context.Context, flight chan struct{}) {
+	defer d.flights.Done()
+	jwksURL, err := d.document(ctx)
+	if old := d.land(jwksURL, err, flight); old != nil {
+		old.Close()
+	}
+}
+
+// land ends the flight with its outcome and returns the key source that was
+// replaced, if one was.
+func (d *discovered) land(jwksURL string, err error, flight chan struct{}) (old *jwks.Remote) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	defer close(flight)
+	d.flight, d.failure = nil, err
+	if err != nil {
+		return nil
+	}
+	if d.remote == nil || jwksURL != d.url {
+		remote, err := newRemote(jwksURL, d.client, d.now)
+		if err != nil {
+			d.failure = err
+			return nil
+		}
+		old = d.remote
+		d.remote, d.url = remote, jwksURL
+	}
+	d.fetched = d.now()
+	return old
+}
+
+// document fetches the discovery document and returns its jwks_uri.
+func (d *discovered) document(ctx context.Context) (string, error) {
+	body, err := d.client.Get(ctx, strings.TrimSuffix(d.issuer, "/")+"/.well-known/openid-configuration")
+	if err != nil {
+		return "", err
+	}
+	members, err := credential.ParseObject(body)
+	if err != nil {
+		return "", err
+	}
+	var issuer, jwksURI string
+	for _, m := range members {
+		switch string(m.Name) {
+		case "issuer":
+			issuer, err = m.JSONText()
+		case "jwks_uri":
+			jwksURI, err = m.JSONText()
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	if issuer != d.issuer {
+		return "", fmt.Errorf("%w: the document is about another issuer", ErrForbidden)
+	}
+	u, err := url.Parse(jwksURI)
+	if err != nil {
+		return "", fmt.Errorf("%w: jwks_uri is not a URL", ErrForbidden)
+	}
+	return jwksURI, d.client.CheckURL(u)
+}

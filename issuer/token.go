@@ -1,0 +1,153 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/audit"
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/issuer/mint"
+	"github.com/tenantbroker/tenantbroker/store"
+)
+
+// maxTries is how often a request is decided when what it rests on changes
+// between the decision and its commit.
+const maxTries = 4
+
+// Token answers a token request (RFC 6749 section 4.4, RFC 8693). The error is
+// always an *Error. A denial of an authentic request is on record, and its
+// assertion used up, before Token returns; so is an issued token (I5).
+func (i *Issuer) Token(ctx context.Context, r TokenRequest) (TokenResponse, error) {
+	resp, err := i.token(ctx, r.Request)
+	if err != nil {
+		return TokenResponse{}, err
+	}
+	return resp, nil
+}
+
+func (i *Issuer) token(ctx context.Context, r Request) (TokenResponse, *Error) {
+	if err := i.admit(endpointToken, r.Origin); err != nil {
+		return TokenResponse{}, err
+	}
+	f, err := i.readTokenForm(r)
+	if err != nil {
+		return TokenResponse{}, i.turnAway(endpointToken, r.Origin, err)
+	}
+	for try := 1; ; try++ {
+		resp, err := i.decide(ctx, r.Origin, f)
+		if err == nil || !errors.Is(err.Cause, store.ErrChanged) {
+			return resp, err
+		}
+		if try == maxTries || !pause(ctx, time.Duration(try)*time.Millisecond) {
+			return TokenResponse{}, err
+		}
+	}
+}
+
+// decide goes once through authentication, policy, commit and signature. Its
+// error has store.ErrChanged as its cause when the same should be tried again
+// on the newer state.
+func (i *Issuer) decide(ctx context.Context, from Origin, f *tokenForm) (TokenResponse, *Error) {
+	id, failed := i.authenticate(ctx, &f.proof)
+	if failed != nil {
+		return TokenResponse{}, i.turnAway(endpointToken, from, failed)
+	}
+	if failed := i.limitAccount(endpointToken, from, id); failed != nil {
+		return TokenResponse{}, failed
+	}
+	if why := id.standing(i.now()); why != "" {
+		return TokenResponse{}, i.deny(ctx, from, f, id, credential.Tenant{}, f.proof.fails(why, nil))
+	}
+	v, err := i.match(ctx, &ask{
+		account: id.account, audience: f.audience, tenant: f.tenant, scopes: f.scopes,
+		lifetime: f.lifetime, claims: id.claims,
+	})
+	if err != nil {
+		return TokenResponse{}, unavailable(err)
+	}
+	if v.code != "" {
+		chain := credential.Tenant{}
+		if v.granted && !f.tenant.IsSystem() {
+			chain = f.tenant
+		}
+		return TokenResponse{}, i.deny(ctx, from, f, id, chain, &Error{Code: v.code, Reason: v.reason})
+	}
+	if failed := i.limitTenant(from, id, f.tenant); failed != nil {
+		return TokenResponse{}, failed
+	}
+	return i.release(ctx, from, f, id, v)
+}
+
+// release commits an approved request and signs its token.
+func (i *Issuer) release(ctx context.Context, from Origin, f *tokenForm, id *identity, v *verdict) (TokenResponse, *Error) {
+	approval, err := i.mint.Commit(ctx, mint.Decision{
+		Account: id.account.ID, Audience: f.audience, Tenant: f.tenant, Scopes: v.scopes,
+		Lifetime: v.lifetime, Grant: v.grant.ID, FanOut: v.grant.FanOut,
+		Rests: append(v.rests, id.rests...), Use: id.use, Method: id.method,
+		IP: from.ipText(), Request: from.RequestID,
+	})
+	switch {
+	case errors.Is(err, store.ErrReplayed):
+		return TokenResponse{}, f.proof.fails("assertion_replayed", err)
+	case errors.Is(err, mint.ErrFanOut):
+		return TokenResponse{}, &Error{Code: InvalidTarget, Reason: "fan_out_exceeded", Cause: err}
+	case err != nil:
+		return TokenResponse{}, unavailable(err)
+	}
+	token, claims, err := i.mint.Sign(ctx, approval)
+	if err != nil {
+		i.log.ErrorContext(ctx, "a token on record could not be signed and was not released",
+			"jti", approval.ID(), "request_id", from.RequestID, "error", err)
+		return TokenResponse{}, unavailable(err)
+	}
+	resp := TokenResponse{
+		AccessToken: token, TokenType: "Bearer", ExpiresIn: v.lifetime.Seconds(),
+		Scope: claims.Scopes.String(), Claims: claims,
+	}
+	if f.exchange {
+		resp.IssuedTokenType = TokenTypeAccessToken
+	}
+	return resp, nil
+}
+
+// deny records a denial of an authentic request, durably and by itself, and
+// uses up its assertion in the same write. It returns what the caller is told.
+func (i *Issuer) deny(ctx context.Context, from Origin, f *tokenForm, id *identity, chain credential.Tenant, denial *Error) *Error {
+	r := audit.Record{
+		Time: i.now().UTC(), Type: string(endpointToken), Decision: audit.Deny, Reason: denial.Reason,
+		Tenant: chain, Subject: id.account.ID.String(), ClientID: id.account.ID.String(),
+		Audience: f.audience.String(), Scope: f.scopes.String(), IP: from.ipText(), RequestID: from.RequestID,
+	}
+	if chain.IsZero() {
+		r.Resource = audit.Resource{Type: "tenant", ID: f.tenant.String()}
+	}
+	replayed, err := i.mint.Refuse(ctx, id.use, r)
+	switch {
+	case err != nil:
+		return unavailable(err)
+	case replayed:
+		return f.proof.fails("assertion_replayed", store.ErrReplayed)
+	}
+	return denial
+}
+
+// ipText is the client's address for a record, "" if it is not known.
+func (o Origin) ipText() string {
+	if !o.IP.IsValid() {
+		return ""
+	}
+	return o.IP.Unmap().WithZone("").String()
+}
+
+// pause waits, and reports whether ctx let it.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
