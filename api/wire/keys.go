@@ -40,8 +40,11 @@ type KeyRotate struct {
 type KeyImpact struct {
 	ID      string         `json:"kid"`
 	Tokens  uint64         `json:"live_tokens"`
-	Tenants []TenantImpact `json:"tenants"`                // most tokens first
-	More    uint64         `json:"more_tenants,omitempty"` // tenants left out of the list
+	Last    time.Time      `json:"last_expires_at,omitzero"` // when the last of them expires
+	Tenants []TenantImpact `json:"tenants"`                  // most tokens first
+	More    uint64         `json:"more_tenants,omitempty"`   // tenants left out of the list
+
+	Uncounted bool `json:"uncounted,omitempty"` // the revocation is done, the count failed
 }
 
 // TenantImpact is one tenant's part of it.

@@ -40,6 +40,7 @@ const (
 	CodeReserved         = "reserved"               // 409: the id was used before or belongs to the broker
 	CodeInUse            = "in_use"                 // 409: something still rests on it
 	CodeTooEarly         = "too_early"              // 409: a key may not be rotated yet
+	CodeConflict         = "conflict"               // 409: not possible as things are
 	CodeChanged          = "changed"                // 412: not at the version in If-Match
 	CodeNeedIfMatch      = "precondition_required"  // 428: If-Match is missing
 	CodeTooLarge         = "too_large"              // 413
@@ -60,6 +61,7 @@ var (
 	ErrReserved        = errors.New("reserved")
 	ErrInUse           = errors.New("in use")
 	ErrTooEarly        = errors.New("too early")
+	ErrConflict        = errors.New("not possible as things are")
 	ErrChanged         = errors.New("changed since it was read")
 	ErrNeedIfMatch     = errors.New("needs If-Match")
 	ErrRateLimited     = errors.New("too many requests")
@@ -69,7 +71,7 @@ var (
 var sentinels = map[string]error{
 	CodeMalformed: ErrMalformed, CodeInvalid: ErrInvalid, CodeUnauthenticated: ErrUnauthenticated,
 	CodeForbidden: ErrForbidden, CodeNotFound: ErrNotFound, CodeExists: ErrExists, CodeReserved: ErrReserved,
-	CodeInUse: ErrInUse, CodeTooEarly: ErrTooEarly, CodeChanged: ErrChanged, CodeNeedIfMatch: ErrNeedIfMatch,
+	CodeInUse: ErrInUse, CodeTooEarly: ErrTooEarly, CodeConflict: ErrConflict, CodeChanged: ErrChanged, CodeNeedIfMatch: ErrNeedIfMatch,
 	CodeRateLimited: ErrRateLimited, CodeUnavailable: ErrUnavailable,
 }
 

@@ -1,0 +1,180 @@
+package api
+
+import (
+	"encoding"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"reflect"
+	"strings"
+
+	"github.com/tenantbroker/tenantbroker/api/wire"
+	"github.com/tenantbroker/tenantbroker/credential"
+)
+
+// readBody returns the body, which the adapter has bounded.
+func readBody(r *http.Request) ([]byte, error) {
+	b, err := io.ReadAll(r.Body)
+	if err == nil {
+		return b, nil
+	}
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return nil, refuse(wire.CodeTooLarge, "", fmt.Sprintf("the body is over %d bytes", tooLarge.Limit))
+	}
+	return nil, refuse(wire.CodeMalformed, "", "the body could not be read")
+}
+
+// jsonBody reads a JSON body of one of the media types; any parameter but
+// charset=utf-8 is refused.
+func jsonBody(r *http.Request, mediaTypes ...string) ([]byte, error) {
+	types := r.Header["Content-Type"]
+	if len(types) != 1 || !isMediaType(types[0], mediaTypes...) {
+		return nil, refuse(wire.CodeMediaType, "", "send "+strings.Join(mediaTypes, " or "))
+	}
+	return readBody(r)
+}
+
+func isMediaType(header string, wanted ...string) bool {
+	got, params, err := mime.ParseMediaType(header)
+	if err != nil {
+		return false
+	}
+	for name, value := range params {
+		if name != "charset" || !strings.EqualFold(value, "utf-8") {
+			return false
+		}
+	}
+	for _, w := range wanted {
+		if got == w {
+			return true
+		}
+	}
+	return false
+}
+
+// decodeStrict reads a JSON object into the struct that v points to. Beyond
+// encoding/json it refuses duplicate members and invalid UTF-8 at any depth,
+// members that the struct does not have, and members that match one only when
+// case is ignored. The error names the member.
+func decodeStrict(data []byte, v any) error {
+	members, err := credential.ParseObject(data)
+	if err != nil {
+		return refuse(wire.CodeMalformed, "", strings.TrimPrefix(err.Error(), credential.ErrMalformed.Error()+": "))
+	}
+	if err := checkMembers(members, reflect.TypeOf(v).Elem(), ""); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return decodeError(err, v, members)
+	}
+	return nil
+}
+
+// checkMembers holds the members to the fields of the struct t, and so on
+// downwards where a field is a struct that encoding/json reads member by member.
+func checkMembers(members []credential.JSONMember, t reflect.Type, path string) error {
+	for _, m := range members {
+		name := path + string(m.Name)
+		field, found := jsonField(t, string(m.Name))
+		if !found {
+			return refuse(wire.CodeInvalid, showName(name), "there is no such member")
+		}
+		if field.Kind() == reflect.Pointer {
+			field = field.Elem()
+		}
+		if m.Kind != credential.JSONObject || field.Kind() != reflect.Struct || readsItself(field) {
+			continue
+		}
+		inner, err := credential.ParseObject(m.Value)
+		if err != nil {
+			return refuse(wire.CodeMalformed, showName(name), "not an object")
+		}
+		if err := checkMembers(inner, field, name+"."); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// jsonField returns the type of the field that a member of this exact name sets.
+func jsonField(t reflect.Type, name string) (reflect.Type, bool) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if f.Anonymous {
+			if inner, found := jsonField(f.Type, name); found {
+				return inner, true
+			}
+			continue
+		}
+		tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if tag == name && tag != "" && tag != "-" {
+			return f.Type, true
+		}
+	}
+	return nil, false
+}
+
+var (
+	jsonReader = reflect.TypeFor[json.Unmarshaler]()
+	textReader = reflect.TypeFor[encoding.TextUnmarshaler]()
+)
+
+func readsItself(t reflect.Type) bool {
+	p := reflect.PointerTo(t)
+	return p.Implements(jsonReader) || p.Implements(textReader)
+}
+
+// decodeError finds the member at fault. encoding/json names it for wrong
+// types; an error from a type's own parser comes without, so each member is
+// tried by itself.
+func decodeError(err error, v any, members []credential.JSONMember) error {
+	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) && wrong.Field != "" {
+		return refuse(wire.CodeInvalid, showName(wrong.Field), "not a "+kindName(wrong.Type))
+	}
+	for _, m := range members {
+		field, _ := jsonField(reflect.TypeOf(v).Elem(), string(m.Name))
+		if err := json.Unmarshal(m.Value, reflect.New(field).Interface()); err != nil {
+			return refuse(wire.CodeInvalid, showName(string(m.Name)), publicText(err))
+		}
+	}
+	return refuse(wire.CodeInvalid, "", publicText(err))
+}
+
+// publicText is the text of a parser of credential, which names rules and
+// positions and never repeats its input; anything else is put in our words.
+func publicText(err error) string {
+	if s := err.Error(); !strings.HasPrefix(s, "json:") && !strings.Contains(s, `"\`) && !strings.HasPrefix(s, "parsing time") {
+		return s
+	}
+	return "not of the right form"
+}
+
+func kindName(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "boolean"
+	case reflect.Int, reflect.Int64, reflect.Uint64:
+		return "whole number"
+	case reflect.Slice, reflect.Array:
+		return "list"
+	case reflect.Map, reflect.Struct:
+		if readsItself(t) {
+			return "value of the right form"
+		}
+		return "object"
+	}
+	return "string"
+}
+
+// showName bounds a member's name that came from the client before it is
+// shown: a name is not a secret, but it may be anything.
+func showName(name string) string {
+	const limit = 64
+	if len(name) > limit {
+		name = strings.ToValidUTF8(name[:limit], "") + "…"
+	}
+	return name
+}

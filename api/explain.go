@@ -1,0 +1,78 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/tenantbroker/tenantbroker/api/wire"
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/issuer"
+	"github.com/tenantbroker/tenantbroker/store/registry"
+)
+
+func explainRoutes() []route {
+	return []route{{
+		method: http.MethodGet, path: "/v1/explain", role: registry.RoleViewer,
+		query: []string{"account", "audience", "tenant", "scope"}, do: explain,
+	}}
+}
+
+// explain says what a token request would come to. An operator bounded to a
+// tenant may ask for that tenant and for accounts that it sees, and is shown
+// only the grants that it sees.
+func explain(c *call) (answer, error) {
+	req, err := c.explainRequest()
+	if err != nil {
+		return answer{}, err
+	}
+	if _, err := c.registry.Account(c.r.Context(), c.by, req.Account); err != nil {
+		return answer{}, err
+	}
+	if !c.by.Tenant.IsSystem() && req.Tenant != c.by.Tenant {
+		return answer{}, refuse(wire.CodeForbidden, "tenant", "only the operator's own tenant")
+	}
+	found, err := c.issuer.Explain(c.r.Context(), req)
+	if err != nil {
+		return answer{}, err
+	}
+	out := wire.Explanation{Decision: "deny", Code: string(found.Code), Reason: found.Reason, Grants: []wire.ExplanationGrant{}}
+	if found.Allowed {
+		out = wire.Explanation{
+			Decision: "allow", Reason: found.Reason, Grant: found.Grant, Scope: found.Scopes.String(),
+			Seconds: int64(found.Lifetime.Seconds()), Grants: []wire.ExplanationGrant{},
+		}
+	}
+	for _, g := range found.Grants {
+		if !c.by.Tenant.IsSystem() {
+			if _, err := c.registry.Grant(c.r.Context(), c.by, g.ID); errors.Is(err, registry.ErrNotFound) {
+				if g.ID == out.Grant {
+					out.Grant = ""
+				}
+				continue
+			} else if err != nil {
+				return answer{}, err
+			}
+		}
+		out.Grants = append(out.Grants, wire.ExplanationGrant{Grant: g.ID, Matches: g.Covers, Reason: g.Reason})
+	}
+	return ok(out, 0)
+}
+
+func (c *call) explainRequest() (req issuer.ExplainRequest, err error) {
+	for _, name := range []string{"account", "audience", "tenant"} {
+		if c.query.get(name) == "" {
+			return req, refuse(wire.CodeMalformed, name, "is required")
+		}
+	}
+	if req.Account, err = queryValue(c, "account", credential.ParseAccountID); err != nil {
+		return req, err
+	}
+	if req.Audience, err = queryValue(c, "audience", credential.ParseAudience); err != nil {
+		return req, err
+	}
+	if req.Tenant, err = queryValue(c, "tenant", credential.ParseTenant); err != nil {
+		return req, err
+	}
+	req.Scopes, err = queryValue(c, "scope", credential.ParseScopes)
+	return req, err
+}

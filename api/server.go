@@ -1,0 +1,171 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gorilla/mux"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tenantbroker/tenantbroker/api/wire"
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/credential/jwks"
+	"github.com/tenantbroker/tenantbroker/issuer"
+	"github.com/tenantbroker/tenantbroker/rotation/keys"
+	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/registry"
+)
+
+// Issuer is what decides on tokens; *issuer.Issuer is one. Errors are
+// *issuer.Error; any other is answered as temporarily unavailable.
+type Issuer interface {
+	Token(context.Context, issuer.TokenRequest) (issuer.TokenResponse, error)
+	Introspect(context.Context, issuer.IntrospectRequest) (issuer.Introspection, error)
+	Revoke(context.Context, issuer.RevokeRequest) error
+	Explain(context.Context, issuer.ExplainRequest) (issuer.Explanation, error)
+}
+
+// Keys are the broker's signing keys; *keys.Manager is one.
+type Keys interface {
+	Public() jwks.Set
+	MaxAge() time.Duration
+	List() []keys.KeyInfo
+	Impact(ctx context.Context, kid string) (keys.Impact, error)
+	Rotate(ctx context.Context, by registry.By, o keys.RotateOptions) error
+	Revoke(ctx context.Context, by registry.By, kid, reason string) error
+}
+
+// Config says what the handler serves. All but TrustedProxies, Logger and
+// Metrics is required.
+type Config struct {
+	Issuer   credential.IssuerURL
+	Tokens   Issuer
+	Registry *registry.Registry
+	Keys     Keys
+	Store    store.Store
+	Export   Exporter
+	// Verifier accepts tokens for <issuer>/admin.
+	Verifier Verifier
+	// SigningAlgorithms are those of the broker's own keys, for the metadata.
+	SigningAlgorithms []credential.Algorithm
+	Now               func() time.Time
+
+	// TrustedProxies may say in X-Forwarded-For where a request came from.
+	TrustedProxies []netip.Prefix
+	Logger         *slog.Logger          // nil: none
+	Metrics        prometheus.Registerer // nil: none
+}
+
+type server struct {
+	issuer   Issuer
+	registry *registry.Registry
+	keys     Keys
+	store    store.Store
+	export   Exporter
+	verifier Verifier
+	now      func() time.Time
+	proxies  []netip.Prefix
+	log      *slog.Logger
+	metrics  *metrics
+
+	admin credential.Audience // of operators' tokens
+	https bool
+
+	basicChallenge, bearerChallenge, invalidTokenChallenge []string
+	scopeChallenge                                         map[registry.Role][]string
+
+	token  *oauthEndpoint
+	router *mux.Router
+}
+
+// New returns the handler of the public listener, or an error that says what
+// is missing. It starts nothing.
+func New(cfg Config) (http.Handler, error) { return newServer(cfg, adminRoutes()) }
+
+func adminRoutes() []route {
+	return slices.Concat(tenantRoutes(), accountRoutes(), audienceRoutes(), grantRoutes(), issuerRoutes(),
+		operatorRoutes(), keyRoutes(), auditRoutes(), explainRoutes())
+}
+
+func newServer(cfg Config, routes []route) (*server, error) {
+	switch {
+	case cfg.Issuer.IsZero():
+		return nil, errors.New("api: no issuer URL")
+	case cfg.Tokens == nil, cfg.Registry == nil, cfg.Keys == nil, cfg.Store == nil, cfg.Export == nil, cfg.Verifier == nil, cfg.Now == nil:
+		return nil, errors.New("api: tokens, registry, keys, store, export, verifier and clock are required")
+	case len(cfg.SigningAlgorithms) == 0:
+		return nil, errors.New("api: no signing algorithm")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	m, err := newMetrics(cfg.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{
+		issuer: cfg.Tokens, registry: cfg.Registry, keys: cfg.Keys, store: cfg.Store, export: cfg.Export, verifier: cfg.Verifier,
+		now: cfg.Now, proxies: cfg.TrustedProxies, log: cfg.Logger, metrics: m,
+		admin: cfg.Issuer.Own("admin"), https: strings.HasPrefix(cfg.Issuer.String(), "https:"),
+	}
+	s.setChallenges(cfg.Issuer)
+	s.token = &oauthEndpoint{s, wire.PathToken, s.issueToken}
+	s.router = mux.NewRouter().UseEncodedPath().SkipClean(true)
+	s.router.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		s.fail(w.(*response), refuse(wire.CodeNotFound, "", "there is no such path")) // the adapter's own
+	})
+	if err := s.mountPublic(cfg); err != nil {
+		return nil, err
+	}
+	return s, s.mount(s.router, routes)
+}
+
+// mountPublic mounts what needs no operator: the OAuth endpoints, which
+// authenticate their clients by themselves, and the published documents.
+func (s *server) mountPublic(cfg Config) error {
+	s.router.Handle(wire.PathToken, s.token)
+	s.router.Handle(wire.PathIntrospect, &oauthEndpoint{s, wire.PathIntrospect, s.introspect})
+	s.router.Handle(wire.PathRevoke, &oauthEndpoint{s, wire.PathRevoke, s.revoke})
+	meta, err := newDocument(metadata(cfg.Issuer, cfg.SigningAlgorithms))
+	if err != nil {
+		return err
+	}
+	for _, path := range []string{wire.PathServerMetadata, wire.PathOpenIDConfiguration} {
+		s.router.Handle(path, s.published(path, func(w *response, r *http.Request) error {
+			meta.serve(w, r, "application/json", metadataMaxAge)
+			return nil
+		}))
+	}
+	set := &keySet{keys: s.keys}
+	s.router.Handle(wire.PathJWKS, s.published(wire.PathJWKS, func(w *response, r *http.Request) error {
+		doc, err := set.document()
+		if err != nil {
+			return err
+		}
+		doc.serve(w, r, "application/jwk-set+json", s.keys.MaxAge())
+		return nil
+	}))
+	return nil
+}
+
+// published serves a document that anyone may read.
+func (s *server) published(path string, serve func(*response, *http.Request) error) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w := rw.(*response) // the adapter's own, see server.ServeHTTP
+		w.route = path
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			s.fail(w, refuse(wire.CodeMethodNotAllowed, "", ""))
+			return
+		}
+		if err := serve(w, r); err != nil {
+			s.fail(w, err)
+		}
+	})
+}
