@@ -131,7 +131,7 @@ func (m *Manager) spare(ctx context.Context, p *plan) (spare, error) {
 	}
 	sp := spare{
 		member:  Member{ID: made.Public.ID(), Algorithm: m.rules.alg, Home: made.Home, Public: made.Public.JWK()},
-		private: keyRow{Form: rowForm, Home: made.Home, Sealed: made.Blob},
+		private: keyRow{Form: rowForm, Algorithm: m.rules.alg, Home: made.Home, Sealed: made.Blob},
 	}
 	m.spares = append(m.spares, sp)
 	return sp, nil

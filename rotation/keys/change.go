@@ -76,7 +76,7 @@ func (r Ring) Revoke(now time.Time, rules Rules, seen Seen, kid, cause string) (
 	}
 	was := m.State
 	m.State, m.StoppedAt = Revoked, now
-	m.KeepUntil = later(next.keepFor(now, *m, rules), now.Add(revokedKept))
+	m.KeepUntil = later(m.keepUntil(now, rules), now.Add(revokedKept))
 	changes := []Change{{KeyRevoked, kid, cause}}
 	if was != Active {
 		return next, changes, nil

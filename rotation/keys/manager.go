@@ -74,6 +74,7 @@ type snapshot struct {
 	stored
 	set     jwks.Set
 	active  *Signer
+	latest  time.Time // of the active key
 	reading uint64 // its number
 	readAt  time.Time
 	broken  map[string]error
@@ -200,7 +201,7 @@ func (m *Manager) Active() (*Signer, error) {
 		return nil, ErrNotReady
 	}
 	// Tokens of a time that the ring doesn't remember yet: it should, soon.
-	if m.now().After(s.ring.Latest.Add(latestStep)) {
+	if m.now().After(s.latest.Add(latestStep)) {
 		select {
 		case m.poke <- struct{}{}:
 		default:
@@ -230,7 +231,14 @@ func (m *Manager) Key(ctx context.Context, kid string) (jwks.Key, error) {
 // max-age, or 0 while the ring was not read for longer than the policy's
 // spread, since another replica may have published a key meanwhile.
 func (m *Manager) MaxAge() time.Duration {
-	if s := m.current.Load(); s == nil || m.now().Sub(s.readAt) > m.rules.spread {
+	s := m.current.Load()
+	if s == nil {
+		return 0
+	}
+	// By either clock: one may be set back, the other may stop while the
+	// machine sleeps.
+	now := m.now()
+	if max(now.Sub(s.readAt), now.Round(0).Sub(s.readAt.Round(0))) > m.rules.spread {
 		return 0
 	}
 	return m.rules.maxAge

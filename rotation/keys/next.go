@@ -52,7 +52,7 @@ func (r Ring) Next(now time.Time, rules Rules, seen Seen) Step {
 		return st
 	}
 	st.Ring.remember(now, rules)
-	st.removeExpired(now, rules, seen)
+	st.removeExpired(now, seen)
 
 	at := st.Ring.active()
 	if at < 0 {
@@ -129,33 +129,39 @@ func (m Member) noticeLeft(now time.Time, seen Seen) time.Duration {
 
 // remember keeps what later transitions need of the present.
 func (r *Ring) remember(now time.Time, rules Rules) {
-	if now.After(r.Latest.Add(latestStep)) {
-		r.Latest = now
-	}
 	r.Notice = max(r.Notice, rules.noticed())
 	if i := r.active(); i >= 0 {
-		r.Members[i].LongestLife = max(r.Members[i].LongestLife, rules.life)
+		m := &r.Members[i]
+		m.LongestLife = max(m.LongestLife, rules.life)
+		if now.After(m.Latest.Add(latestStep)) {
+			m.Latest = now
+		}
 	}
 }
 
-// keepFor returns until when a key that stops signing at now is kept: the end
-// of the longest token that it can have signed, by the highest time at which
-// that can have been, plus leeway.
-func (r Ring) keepFor(now time.Time, m Member, rules Rules) time.Time {
-	return later(now, r.Latest.Add(latestStep)).Add(max(m.LongestLife, rules.life) + rules.leeway)
+// keepUntil returns until when a key that stops signing at now is kept: the
+// end of the longest token that it can have signed, by the highest time at
+// which that can have been, plus leeway.
+func (m Member) keepUntil(now time.Time, rules Rules) time.Time {
+	return later(now, m.Latest.Add(latestStep)).Add(max(m.LongestLife, rules.life) + rules.leeway)
 }
 
-func (st *Step) removeExpired(now time.Time, rules Rules, seen Seen) {
+// removeExpired drops what may leave. A retiring key has to have been watched
+// for all of its wait as well, so that a clock that runs ahead can't end it. A
+// revoked key is published no more, so for it the wall clock is enough.
+func (st *Step) removeExpired(now time.Time, seen Seen) {
 	st.Ring.Members = slices.DeleteFunc(st.Ring.Members, func(m Member) bool {
-		if m.State != Retiring && m.State != Revoked || now.Before(m.KeepUntil) {
+		switch {
+		case now.Before(m.KeepUntil):
 			return false
+		case m.State == Revoked:
+			st.Changes = append(st.Changes, Change{KeyRemoved, m.ID, "no verifier holds it any more"})
+			return true
+		case m.State == Retiring && seen.For[m.ID] >= m.KeepUntil.Sub(m.StoppedAt):
+			st.Changes = append(st.Changes, Change{KeyRemoved, m.ID, "its last token has expired"})
+			return true
 		}
-		watched, ok := seen.For[m.ID]
-		if !ok || watched < m.LongestLife+rules.leeway {
-			return false
-		}
-		st.Changes = append(st.Changes, Change{KeyRemoved, m.ID, "its last token has expired"})
-		return true
+		return false
 	})
 }
 
@@ -164,11 +170,11 @@ func (st *Step) removeExpired(now time.Time, rules Rules, seen Seen) {
 func (r *Ring) activate(next int, now time.Time, rules Rules, cause string) (changes []Change) {
 	if old := r.active(); old >= 0 {
 		m := &r.Members[old]
-		m.State, m.StoppedAt, m.KeepUntil = Retiring, now, r.keepFor(now, *m, rules)
+		m.State, m.StoppedAt, m.KeepUntil = Retiring, now, m.keepUntil(now, rules)
 		changes = append(changes, Change{KeyRetired, m.ID, cause})
 	}
 	m := &r.Members[next]
-	m.State, m.ActivatedAt, m.LongestLife = Active, now, rules.life
+	m.State, m.ActivatedAt, m.Latest, m.LongestLife = Active, now, now, rules.life
 	changes = append(changes, Change{KeyActivated, m.ID, cause})
 	if r.standbys(rules.alg, Seen{}) > 0 {
 		r.Members = slices.DeleteFunc(r.Members, func(m Member) bool {

@@ -35,7 +35,7 @@ func (m *Manager) refresh(ctx context.Context) error {
 
 	next := &snapshot{stored: st, set: st.set(), reading: reading, readAt: readAt, broken: m.broken}
 	if active, ok := st.ring.Active(); ok {
-		next.active = m.signers[active.ID]
+		next.active, next.latest = m.signers[active.ID], active.Latest
 	}
 	if old := m.current.Load(); old != nil {
 		next.wait = old.wait

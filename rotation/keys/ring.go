@@ -27,7 +27,8 @@ const (
 	MaxKeys = 32
 	// revokedKept is longer than a verifier goes on with a stale key set.
 	revokedKept = 48 * time.Hour
-	// latestStep is how coarsely the ring remembers the latest time it has seen.
+	// latestStep is how coarsely the latest time is remembered: between its
+	// steps the ring needn't be written.
 	latestStep = 10 * time.Minute
 )
 
@@ -51,6 +52,9 @@ type Member struct {
 	// LongestLife is the longest life of a token under any policy in force
 	// while the key was active.
 	LongestLife time.Duration `json:"longest_life,omitzero"`
+	// Latest is the highest time seen while the key was active, to latestStep:
+	// its tokens may bear it even if the clock was set back since.
+	Latest time.Time `json:"latest,omitzero"`
 	// LogFrom is the audit log's end at activation: the key's tokens come after.
 	LogFrom uint64 `json:"log_from,omitzero"`
 }
@@ -59,9 +63,6 @@ type Member struct {
 // changes. It is a value: its methods return another ring and do no I/O.
 type Ring struct {
 	Members []Member `json:"keys"`
-	// Latest is the highest time seen, to latestStep: tokens may bear it even
-	// if the clock was set back since.
-	Latest time.Time `json:"latest"`
 	// Notice is the longest notice that verifiers may still need.
 	Notice time.Duration `json:"notice"`
 }
@@ -186,10 +187,9 @@ func (r Ring) clone() Ring {
 	return r
 }
 
-// equal compares all that is stored.
+// equal compares what changes without a change of state, and the states.
 func (r Ring) equal(other Ring) bool {
-	return r.Latest.Equal(other.Latest) && r.Notice == other.Notice &&
-		slices.EqualFunc(r.Members, other.Members, func(a, b Member) bool {
-			return a.ID == b.ID && a.State == b.State && a.LongestLife == b.LongestLife && a.KeepUntil.Equal(b.KeepUntil)
-		})
+	return r.Notice == other.Notice && slices.EqualFunc(r.Members, other.Members, func(a, b Member) bool {
+		return a.ID == b.ID && a.State == b.State && a.LongestLife == b.LongestLife && a.Latest.Equal(b.Latest)
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/credential/jwks"
 	"github.com/tenantbroker/tenantbroker/store"
 )
@@ -31,9 +32,11 @@ type ringRow struct {
 }
 
 type keyRow struct {
-	Form   int    `json:"form"`
-	Home   string `json:"home"`
-	Sealed []byte `json:"sealed"`
+	Form      int                  `json:"form"`
+	Algorithm credential.Algorithm `json:"alg"`
+	Home      string               `json:"home"`
+	Sealed    []byte               `json:"sealed"`
+	Public    json.RawMessage      `json:"jwk,omitempty"` // of the audit key, which is in no ring
 }
 
 // encode can't fail: the rows hold no type that does.

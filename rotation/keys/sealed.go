@@ -51,7 +51,7 @@ func (h *sealedHome) Generate(ctx context.Context, alg credential.Algorithm) (St
 		return Stored{}, fmt.Errorf("keys: encode a new key: %w", err)
 	}
 	defer clear(der)
-	blob, err := h.kek.Seal(ctx, der, aad(h.purpose, public))
+	blob, err := h.kek.Seal(ctx, der, aad(h.purpose, alg, public.ID()))
 	if err != nil {
 		return Stored{}, fmt.Errorf("keys: seal a new key: %w", err)
 	}
@@ -63,7 +63,16 @@ func (h *sealedHome) Open(ctx context.Context, key Stored) (SigningKey, error) {
 	if key.Home != sealedName {
 		return nil, fmt.Errorf("%w: %q", ErrHome, key.Home)
 	}
-	der, err := h.kek.Open(ctx, key.Blob, aad(h.purpose, key.Public))
+	private, err := h.private(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return newLocalKey(private)
+}
+
+// private opens the key and holds it against its public part.
+func (h *sealedHome) private(ctx context.Context, key Stored) (crypto.Signer, error) {
+	der, err := h.kek.Open(ctx, key.Blob, aad(h.purpose, key.Public.Algorithm(), key.Public.ID()))
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +89,7 @@ func (h *sealedHome) Open(ctx context.Context, key Stored) (SigningKey, error) {
 	if err != nil || !public.Equal(key.Public) {
 		return nil, ErrMismatch
 	}
-	return newLocalKey(private)
+	return private, nil
 }
 
 // localKey holds the private key in a closure, where no formatting verb,
@@ -151,6 +160,6 @@ func identified(alg credential.Algorithm, public crypto.PublicKey) (jwks.Key, er
 
 // aad binds sealed bytes to what they are for. The id is the thumbprint of
 // the public key, so that neither half of a pair can be exchanged.
-func aad(purpose string, public jwks.Key) []byte {
-	return []byte(purpose + "\x00" + string(public.Algorithm()) + "\x00" + public.ID())
+func aad(purpose string, alg credential.Algorithm, kid string) []byte {
+	return []byte(purpose + "\x00" + string(alg) + "\x00" + kid)
 }

@@ -1,0 +1,113 @@
+package keys
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/audit"
+	"github.com/tenantbroker/tenantbroker/credential/jwks"
+	"github.com/tenantbroker/tenantbroker/store"
+)
+
+// KeyResealed is the type of the record that Rewrap leaves for each key.
+const KeyResealed = "key.resealed"
+
+// Rewrap seals all private keys of the store, those of every ring and the audit
+// key, anew under to, in one commit, and returns how many. It opens them with
+// from. Keys that are under to already stay as they are, so that it can be
+// repeated. Every replica must hold both by then (KEKs), and can forget from
+// afterwards. Keys of other homes are left alone.
+//
+// Errors: ErrKEK and ErrSealed, naming the key; ErrCorrupt; store.ErrChanged if
+// a key came or went meanwhile; those of the store.
+func Rewrap(ctx context.Context, st store.Store, from, to KEK, now func() time.Time) (int, error) {
+	var sealed []sealedRow
+	err := st.View(ctx, func(r store.Reader) (err error) {
+		sealed, err = sealedRows(r)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	pending := sealed[:0]
+	for _, s := range sealed {
+		old, err := to.Open(ctx, s.row.Sealed, s.aad)
+		clear(old)
+		if err == nil {
+			continue
+		}
+		plain, err := from.Open(ctx, s.row.Sealed, s.aad)
+		if err != nil {
+			return 0, fmt.Errorf("key %s: %w", s.kid, err)
+		}
+		s.row.Sealed, err = to.Seal(ctx, plain, s.aad)
+		clear(plain)
+		if err != nil {
+			return 0, fmt.Errorf("key %s: %w", s.kid, err)
+		}
+		pending = append(pending, s)
+	}
+	if len(pending) == 0 {
+		return 0, nil
+	}
+	at := now().UTC()
+	err = st.Update(ctx, func(tx store.Tx) error {
+		for _, s := range pending {
+			if _, err := tx.Put(s.ref.Table, s.ref.Key, encode(s.row), s.ref.Version); err != nil {
+				return err
+			}
+			tx.Append(audit.Record{
+				Time: at, Type: KeyResealed, Decision: audit.Allow, Reason: "the key-encryption key changed",
+				Resource: audit.Resource{Type: string(s.ref.Table), ID: s.kid}, KeyID: s.kid,
+			})
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return len(pending), nil
+}
+
+type sealedRow struct {
+	ref store.Ref
+	row keyRow
+	kid string
+	aad []byte
+}
+
+func sealedRows(r store.Reader) (all []sealedRow, err error) {
+	for row, err := range r.Scan(signingTable, "", "") {
+		if err != nil {
+			return nil, err
+		}
+		_, kid, _ := strings.Cut(row.Key, "\x00")
+		s := sealedRow{ref: store.Ref{Table: signingTable, Key: row.Key, Version: row.Version}, kid: kid}
+		if err := decode(row.Value, &s.row); err != nil {
+			return nil, fmt.Errorf("key %s: %w", kid, err)
+		}
+		s.aad = aad(sealedPurpose, s.row.Algorithm, kid)
+		if s.row.Home == sealedName {
+			all = append(all, s)
+		}
+	}
+	for row, err := range r.Scan(auditTable, "", "") {
+		if err != nil {
+			return nil, err
+		}
+		s := sealedRow{ref: store.Ref{Table: auditTable, Key: row.Key, Version: row.Version}}
+		if err := decode(row.Value, &s.row); err != nil {
+			return nil, fmt.Errorf("audit key: %w", err)
+		}
+		public, err := jwks.ParseKey(s.row.Public)
+		if err != nil {
+			return nil, fmt.Errorf("audit key: %w", ErrCorrupt)
+		}
+		s.kid = public.ID()
+		s.aad = aad(auditPurpose, s.row.Algorithm, s.kid)
+		all = append(all, s)
+	}
+	return all, nil
+}
