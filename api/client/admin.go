@@ -128,7 +128,11 @@ func (a *Admin) once(ctx context.Context, k call) (*http.Response, []byte, error
 	if err != nil {
 		return nil, nil, err
 	}
-	return a.client.do(k.op, req, maxAnswer)
+	res, data, err := a.client.do(k.op, req, maxAnswer)
+	if err == nil && res.StatusCode == http.StatusUnauthorized {
+		a.client.refused(TokenRequest{Tenant: a.tenant, Audience: a.client.issuer.Own("admin")})
+	}
+	return res, data, err
 }
 
 func (a *Admin) request(ctx context.Context, k call) (*http.Request, error) {

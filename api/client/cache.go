@@ -156,21 +156,19 @@ func (c *Client) backoff(n int, ceiling time.Duration) time.Duration {
 	return d + time.Duration(backoffSpread*c.jitter()*float64(d))
 }
 
-// forget makes the next call fetch a new token instead of t, which a service
-// refused, unless t is younger than refusedAge: a service that refuses
-// everything does not turn every call into a fetch.
-func (c *Client) forget(t *Token) {
+// refused notes that a service did not accept the token for req: the next call
+// fetches a new one, unless this one is younger than refusedAge, so that a
+// service that refuses everything does not turn every call into a fetch.
+func (c *Client) refused(req TokenRequest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e, ok := c.cache.Peek(t.request)
-	if !ok || e.token != t {
+	e, ok := c.cache.Peek(req)
+	if !ok || e.token == nil {
 		return
 	}
-	now := c.now().Round(0)
-	if now.Sub(t.expires.Add(-t.life)) < refusedAge {
-		return
+	if issued := e.token.expires.Add(-e.token.life); c.now().Round(0).Sub(issued) >= refusedAge {
+		e.token = nil
 	}
-	e.token = nil
 }
 
 // refusedAge is how old a token must be for a refusal of it to bring a new one.

@@ -66,7 +66,7 @@ func (b *bearer) RoundTrip(req *http.Request) (*http.Response, error) {
 	sent.Header.Set("Authorization", "Bearer "+t.Reveal())
 	res, err := b.next.RoundTrip(sent)
 	if err == nil && res.StatusCode == http.StatusUnauthorized {
-		b.client.forget(t)
+		b.client.refused(b.request)
 	}
 	return res, err
 }
