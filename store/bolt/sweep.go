@@ -3,7 +3,6 @@ package bolt
 import (
 	"context"
 	"fmt"
-	"io"
 	"time"
 
 	bbolt "go.etcd.io/bbolt"
@@ -101,36 +100,4 @@ func writtenBefore(value []byte, keepFrom time.Time) (bool, error) {
 	}
 	r, _, err := audit.Parse(value[8:])
 	return err == nil && r.Time.Before(keepFrom), err
-}
-
-// Snapshot implements store.Store. What it holds on to can't be reused until
-// it is done: the file grows meanwhile.
-func (s *Store) Snapshot(ctx context.Context, w io.Writer) error {
-	return s.view(ctx, func(tx *bbolt.Tx) error {
-		if _, err := tx.WriteTo(&cancelWriter{ctx, s, w}); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return fmt.Errorf("%w: snapshot: %w", store.ErrUnavailable, err)
-		}
-		return nil
-	})
-}
-
-// cancelWriter stops when ctx ends, and when the store must have the file to
-// itself: a slow taker of a snapshot may not keep it from recovering.
-type cancelWriter struct {
-	ctx context.Context //nolint:containedctx // lives for one call
-	s   *Store
-	w   io.Writer
-}
-
-func (c *cancelWriter) Write(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	if c.s.reopening.Load() {
-		return 0, store.ErrUnavailable
-	}
-	return c.w.Write(p)
 }
