@@ -241,12 +241,20 @@ func (g *Registry) updateAccount(ctx context.Context, by By, how accountChange, 
 			return next, next.parseKeys()
 		},
 		func(c *change, old, next *Account) error {
+			replace := func() error { return c.replaceAccount(how.event, old, next) }
+			isOperator, err := anyRow(c, grantsOperator, under(id.String()))
+			if err != nil {
+				return err
+			}
+			if !isOperator {
+				return replace()
+			}
 			if how.privileged {
-				if err := c.guardOperator(id); err != nil {
+				if err := by.may(actPrivileged); err != nil {
 					return err
 				}
 			}
-			return c.keepingAdmin(func() error { return c.replaceAccount(how.event, old, next) })
+			return c.keepingAdmin(replace)
 		})
 	if err != nil {
 		return Account{}, err

@@ -70,7 +70,7 @@ func (c *change) putIndex(r indexRow, replace bool) error {
 	return err
 }
 
-// any reports whether a table has a row under prefix.
+// anyRow reports whether a table has a row under prefix.
 func anyRow(r store.Reader, t store.Table, prefix string) (bool, error) {
 	for _, err := range r.Scan(t, prefix, "") {
 		return err == nil, err

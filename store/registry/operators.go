@@ -103,15 +103,6 @@ func (g *Registry) RemoveOperator(ctx context.Context, by By, grantID string, if
 	})
 }
 
-// guardOperator asks for an admin where the account is an operator's.
-func (c *change) guardOperator(id credential.AccountID) error {
-	is, err := anyRow(c, grantsOperator, under(id.String()))
-	if err != nil || !is {
-		return err
-	}
-	return c.by.may(actPrivileged)
-}
-
 // keepingAdmin runs do and refuses its outcome if it leaves the whole broker
 // without an admin who can sign in, where there was one before.
 func (c *change) keepingAdmin(do func() error) error {
@@ -180,7 +171,7 @@ func operatorGrants(r store.Reader) ([]string, error) {
 	return found, nil
 }
 
-// OperatorSpec of the first operator of a new broker.
+// Bootstrap is the first operator of a new broker.
 type Bootstrap struct {
 	Account   credential.AccountID
 	Owner     string // a person or team to reach

@@ -40,7 +40,8 @@ func cached[T any](g *Registry, r store.Reader, t store.Table, key string, decod
 	if err != nil {
 		return nil, store.Ref{}, err
 	}
-	g.cache.Add(cacheKey{t, key}, cacheEntry{row.Version, object})
+	// The key may be a piece of a longer one, which the cache need not keep.
+	g.cache.Add(cacheKey{t, strings.Clone(key)}, cacheEntry{row.Version, object})
 	return object, ref, nil
 }
 
