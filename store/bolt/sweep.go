@@ -8,7 +8,6 @@ import (
 	bbolt "go.etcd.io/bbolt"
 
 	"github.com/tenantbroker/tenantbroker/audit"
-	"github.com/tenantbroker/tenantbroker/store"
 )
 
 // Bounds of one Sweep.
