@@ -120,15 +120,15 @@ func TestEachAdminCallOnTheWire(t *testing.T) {
 			return err
 		}, adminCall{"POST", "/v1/tenants", "", "", "application/json", `{"id":"acme","reason":"x"}`}},
 		"key list": {func(a *Admin) error { return drain(a.Keys().List(ctx)) }, adminCall{method: "GET", path: "/v1/keys"}},
-		"key rotate": {func(a *Admin) error { return a.Keys().Rotate(ctx, true, "x") },
+		"key rotate": {func(a *Admin) error { _, err := a.Keys().Rotate(ctx, true, "x"); return err },
 			adminCall{"POST", "/v1/keys/rotate", "", "", "application/json", `{"emergency":true,"reason":"x"}`}},
 		"key impact": {func(a *Admin) error { _, err := a.Keys().Impact(ctx, "k1"); return err },
 			adminCall{method: "GET", path: "/v1/keys/k1/impact"}},
-		"key revoke": {func(a *Admin) error { return a.Keys().Revoke(ctx, "k1", why) },
+		"key revoke": {func(a *Admin) error { _, err := a.Keys().Revoke(ctx, "k1", why); return err },
 			adminCall{"POST", "/v1/keys/k1/revoke", "", "", "application/json", reason}},
 		"audit search": {func(a *Admin) error {
-			return drain(a.Audit().Search(ctx, AuditFilter{Tenant: acme, Decision: "deny", Since: epoch, Newest: true, Limit: 5, JTI: "j"}))
-		}, adminCall{method: "GET", path: "/v1/audit", query: "decision=deny&jti=j&limit=5&order=desc&since=2026-03-01T12%3A00%3A00Z&tenant=acme"}},
+			return drain(a.Audit().Search(ctx, AuditFilter{Tenant: acme, Decision: "deny", Since: epoch, Oldest: true, Limit: 5, JTI: "j"}))
+		}, adminCall{method: "GET", path: "/v1/audit", query: "decision=deny&jti=j&limit=5&order=asc&since=2026-03-01T12%3A00%3A00Z&tenant=acme"}},
 		"audit export": {func(a *Admin) error { return a.Audit().Export(ctx, acme, io.Discard) },
 			adminCall{method: "GET", path: "/v1/audit/export", query: "tenant=acme"}},
 		"explain": {func(a *Admin) error {
@@ -165,7 +165,7 @@ func TestAnIdThatWouldNameAnotherPathIsNotSent(t *testing.T) {
 		if err := a.Grants().Delete(t.Context(), id, 0, "x"); err == nil {
 			t.Errorf("%q accepted", id)
 		}
-		if err := a.Keys().Revoke(t.Context(), id, "x"); err == nil {
+		if _, err := a.Keys().Revoke(t.Context(), id, "x"); err == nil {
 			t.Errorf("key %q accepted", id)
 		}
 	}

@@ -22,13 +22,15 @@ func (k Keys) List(ctx context.Context) iter.Seq2[wire.Key, error] {
 	return pages[wire.Key](ctx, k.admin, "key list", "/v1/keys", nil)
 }
 
-// Rotate puts the standby key to work. Before its time it is refused
-// (wire.ErrTooEarly) unless it is an emergency.
-func (k Keys) Rotate(ctx context.Context, emergency bool, reason string) error {
-	return k.admin.do(ctx, call{
+// Rotate puts the standby key to work and returns the ring as it is then.
+// Before its time it is refused (wire.ErrTooEarly) unless it is an emergency.
+func (k Keys) Rotate(ctx context.Context, emergency bool, reason string) ([]wire.Key, error) {
+	var ring wire.List[wire.Key]
+	err := k.admin.do(ctx, call{
 		op: "key rotate", method: http.MethodPost, path: "/v1/keys/rotate",
 		body: wire.KeyRotate{Emergency: emergency, Reason: reason},
-	}, nil)
+	}, &ring)
+	return ring.Items, err
 }
 
 // Impact says which tokens a revocation of the key would end.
@@ -44,40 +46,51 @@ func (k Keys) Impact(ctx context.Context, kid string) (*wire.KeyImpact, error) {
 	return &impact, nil
 }
 
-// Revoke withdraws the key at once; every token that it signed ends.
-func (k Keys) Revoke(ctx context.Context, kid, reason string) error {
+// Revoke withdraws the key at once; every token that it signed ends. It
+// returns the impact as it was just before.
+func (k Keys) Revoke(ctx context.Context, kid, reason string) (*wire.KeyImpact, error) {
 	path, err := under("/v1/keys", kid, "revoke")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return k.admin.do(ctx, call{
+	var killed wire.KeyImpact
+	err = k.admin.do(ctx, call{
 		op: "key revoke", method: http.MethodPost, path: path, body: wire.Change{Reason: reason},
-	}, nil)
+	}, &killed)
+	if err != nil {
+		return nil, err
+	}
+	return &killed, nil
 }
 
 // Audit are the calls for the audit trail.
 type Audit struct{ admin *Admin }
 
-// AuditFilter narrows a search; zero members don't.
+// AuditFilter narrows a search; zero members don't. All are compared exactly.
 type AuditFilter struct {
-	Tenant    credential.Tenant
-	Subject   string
-	ClientID  string
+	Tenant    credential.Tenant // credential.System: the broker's own records
 	Type      string
 	Decision  string // "allow" or "deny"
+	Subject   string
+	Actor     string
+	ClientID  string
+	Audience  string
 	JTI       string
 	Txn       string
+	KeyID     string
+	Grant     string
 	RequestID string
-	Since     time.Time
-	Until     time.Time
-	Newest    bool // newest first; default: oldest first
-	Limit     int  // records per page; 0: the broker's default
-	Cursor    string
+	Since     time.Time // inclusive
+	Until     time.Time // exclusive
+	Oldest    bool      // oldest first; default: newest first
+	Limit     int       // records per page; 0: the broker's default
+	Cursor    string    // from the Next, or the Tail, of a page
 }
 
 func (f AuditFilter) query() url.Values {
-	q := filter("tenant", f.Tenant.String(), "subject", f.Subject, "client_id", f.ClientID, "type", f.Type,
-		"decision", f.Decision, "jti", f.JTI, "txn", f.Txn, "request_id", f.RequestID, "cursor", f.Cursor)
+	q := filter("tenant", f.Tenant.String(), "type", f.Type, "decision", f.Decision, "subject", f.Subject,
+		"actor", f.Actor, "client_id", f.ClientID, "audience", f.Audience, "jti", f.JTI, "txn", f.Txn,
+		"kid", f.KeyID, "grant", f.Grant, "request_id", f.RequestID, "cursor", f.Cursor)
 	if !f.Since.IsZero() {
 		q.Set("since", f.Since.UTC().Format(time.RFC3339Nano))
 	}
@@ -87,8 +100,8 @@ func (f AuditFilter) query() url.Values {
 	if f.Limit > 0 {
 		q.Set("limit", strconv.Itoa(f.Limit))
 	}
-	if f.Newest {
-		q.Set("order", "desc")
+	if f.Oldest {
+		q.Set("order", "asc")
 	}
 	return q
 }
