@@ -1,0 +1,85 @@
+// Bench measures the broker as a process beside the floor server, a bare
+// handler that does only the same cryptography, and prints ratios: the method
+// and a table are in docs/performance.md. It judges nothing.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+)
+
+func main() {
+	floor := flag.Bool("floor", false, "serve the floor, used by the benchmark itself")
+	binary := flag.String("broker", "bin/broker", "the broker's binary")
+	requests := flag.Int("requests", 20_000, "requests per run")
+	large := flag.Int("large", 1_000_000, "tenants, accounts and grants of the large world; 0: leave it out")
+	folder := flag.String("dir", "", "where to put the data folders (default: the temporary folder)")
+	flag.Parse()
+	if *floor {
+		fail(serveFloor())
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	fail(benchmark(ctx, *binary, *folder, *requests, *large))
+}
+
+func fail(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is one invocation: the floor, a broker, and what to print.
+type bench struct {
+	binary   string
+	folder   string
+	requests int
+	floor    *process
+}
+
+func benchmark(ctx context.Context, binary, folder string, requests, large int) error {
+	folder, err := os.MkdirTemp(folder, "tenantbroker-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(folder) }()
+	b := &bench{binary: binary, folder: folder, requests: requests}
+	if b.floor, err = startFloor(ctx); err != nil {
+		return err
+	}
+	defer func() { _ = b.floor.stop() }()
+
+	if err := b.verifier(ctx); err != nil {
+		return err
+	}
+	small, err := b.world(ctx, 1_000)
+	if err != nil {
+		return err
+	}
+	if err := b.issuing(ctx, small); err != nil {
+		return err
+	}
+	if large == 0 {
+		return nil
+	}
+	big, err := b.world(ctx, large)
+	if err != nil {
+		return err
+	}
+	return b.scale(ctx, small, big)
+}
+
+func (b *bench) world(ctx context.Context, n int) (*world, error) {
+	listen, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	fmt.Printf("seeding %d tenants, accounts and grants\n", n)
+	return seed(ctx, filepath.Join(b.folder, fmt.Sprint(n)), listen, n)
+}
