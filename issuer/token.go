@@ -42,6 +42,9 @@ func (i *Issuer) token(ctx context.Context, r Request) (TokenResponse, *Error) {
 		if try == maxTries || !pause(ctx, time.Duration(try)*time.Millisecond) {
 			return TokenResponse{}, err
 		}
+		if err := i.keys.Refresh(ctx); err != nil {
+			i.log.WarnContext(ctx, "the key ring can't be read", "error", err)
+		}
 	}
 }
 

@@ -47,7 +47,11 @@ type Signer interface {
 
 // Keys gives the key that signs now.
 type Keys interface {
+	// Active returns the key to sign with. It does no I/O.
 	Active() (Signer, error)
+	// Refresh reads again which key that is: called after a commit failed
+	// because something the decision rests on has changed.
+	Refresh(ctx context.Context) error
 }
 
 // Use is something that may happen only once until Until.
