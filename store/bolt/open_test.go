@@ -1,6 +1,7 @@
 package bolt_test
 
 import (
+	"strconv"
 	"testing"
 
 	"github.com/tenantbroker/tenantbroker/store/bolt"
@@ -24,3 +25,5 @@ func openWith(t testing.TB, path string, change func(*options)) *bolt.Store {
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
+
+func stringOf(n int) string { return strconv.Itoa(n) }
