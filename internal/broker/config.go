@@ -5,13 +5,17 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/rotation/keys"
 )
 
 // File names inside the data folder.
@@ -19,6 +23,9 @@ const (
 	storeFile  = "store.db"
 	socketFile = "ops.sock"
 )
+
+// maxWriter leaves room for what a restored store adds to the name.
+const maxWriter = audit.MaxWriterLength - maxGeneration
 
 // maxSocketPath is what fits into a socket's address on Linux.
 const maxSocketPath = 107
@@ -38,6 +45,7 @@ type Config struct {
 	issuer    credential.IssuerURL
 	algorithm credential.Algorithm
 	level     slog.Level
+	proxies   []netip.Prefix
 	source    string // the file it came from, "" if none
 }
 
@@ -92,6 +100,16 @@ func (c *Config) checkListeners() error {
 	if c.doc.TLS.CertFile == "" && !loopback(c.doc.Listen) && !c.doc.Development.InsecurePlainHTTP {
 		return &KeyError{"listen", "plain HTTP is for loopback only: set tls, or development.insecure_plain_http behind a TLS proxy"}
 	}
+	for cidr := range strings.SplitSeq(c.doc.Proxies, ",") {
+		if cidr = strings.TrimSpace(cidr); cidr == "" {
+			continue
+		}
+		prefix, err := netip.ParsePrefix(cidr)
+		if err != nil || prefix != prefix.Masked() {
+			return &KeyError{"trusted_proxies", fmt.Sprintf("%q is not a network such as 10.0.0.0/8", cidr)}
+		}
+		c.proxies = append(c.proxies, prefix)
+	}
 	if c.doc.Ops.Listen != "" {
 		if err := checkAddress(c.doc.Ops.Listen); err != nil {
 			return &KeyError{"ops.listen", err.Error()}
@@ -112,8 +130,8 @@ func (c *Config) checkFiles() error {
 	case c.doc.KEKFile == "":
 		return &KeyError{"kek_file", "required"}
 	}
-	if _, err := credential.ParseTenant(c.doc.Writer); err != nil { // the same grammar
-		return &KeyError{"writer", "1 to 64 letters, digits and, after the first, _ . -"}
+	if err := audit.CheckWriter(c.doc.Writer); err != nil || len(c.doc.Writer) > maxWriter {
+		return &KeyError{"writer", fmt.Sprintf("1 to %d letters, digits and, after the first, _ . -", maxWriter)}
 	}
 	return nil
 }
@@ -128,7 +146,18 @@ func (c *Config) checkSigning() error {
 	if err := within("signing.rotate_every", c.doc.Signing.RotateEvery, time.Hour, 365*24*time.Hour); err != nil {
 		return err
 	}
-	return within("signing.jwks_max_age", c.doc.Signing.JWKSMaxAge, 30*time.Second, time.Hour)
+	if err := within("signing.jwks_max_age", c.doc.Signing.JWKSMaxAge, 30*time.Second, time.Hour); err != nil {
+		return err
+	}
+	if _, err := c.policy().Rules(); err != nil {
+		return &KeyError{"signing.rotate_every", err.Error()}
+	}
+	return nil
+}
+
+// policy is how the signing keys change.
+func (c *Config) policy() keys.Policy {
+	return keys.Policy{Algorithm: c.algorithm, Rotation: c.doc.Signing.RotateEvery, MaxAge: c.doc.Signing.JWKSMaxAge}
 }
 
 func (c *Config) checkLimits() error {
@@ -142,6 +171,8 @@ func (c *Config) checkLimits() error {
 		{"limits.account_burst", l.AccountBurst},
 		{"limits.tenant_per_second", l.TenantPerSecond},
 		{"limits.tenant_burst", l.TenantBurst},
+		{"limits.failures_per_second", l.FailuresPerSecond},
+		{"limits.failures_burst", l.FailuresBurst},
 	} {
 		if limit.n < 1 || limit.n > 1_000_000 {
 			return &KeyError{limit.key, "1 to 1000000"}

@@ -70,6 +70,7 @@ func TestConfigurationIsStrict(t *testing.T) {
 		"a timeout of zero":                      {"timeouts:\n  read_header: 0s\n", []string{"timeouts.read_header"}},
 		"a level that doesn't exist":             {"log:\n  level: loud\n", []string{"log.level"}},
 		"a format that doesn't exist":            {"log:\n  format: xml\n", []string{"log.format"}},
+		"a proxy that is no network":             {"trusted_proxies: 10.0.0.1/8\n", []string{"line 4", "trusted_proxies"}},
 		"a writer that can't name a chain":       {"writer: a b\n", []string{"line 4", "writer"}},
 		"an alias of what isn't there":           {"listen: *x\n", []string{"x"}},
 	} {
@@ -121,6 +122,9 @@ func TestEveryVariableSetsItsKey(t *testing.T) {
 	values := map[string]string{
 		"TENANTBROKER_ISSUER":                          "https://other.example.com",
 		"TENANTBROKER_LISTEN":                          "127.0.0.1:7000",
+		"TENANTBROKER_TRUSTED_PROXIES":                 "10.0.0.0/8, ::1/128",
+		"TENANTBROKER_LIMITS_FAILURES_PER_SECOND":      "12",
+		"TENANTBROKER_LIMITS_FAILURES_BURST":           "13",
 		"TENANTBROKER_TLS_CERT_FILE":                   "/c.pem",
 		"TENANTBROKER_TLS_KEY_FILE":                    "/k.pem",
 		"TENANTBROKER_OPS_LISTEN":                      "127.0.0.1:7001",

@@ -8,6 +8,7 @@ import "time"
 type Document struct {
 	Issuer      string      `yaml:"issuer" help:"the broker's URL as clients see it, the iss of its tokens; required"`
 	Listen      string      `yaml:"listen" help:"address of the public listener"`
+	Proxies     string      `yaml:"trusted_proxies" help:"CIDRs, separated by commas, whose X-Forwarded-For is believed"`
 	TLS         TLS         `yaml:"tls"`
 	Ops         Ops         `yaml:"ops"`
 	DataDir     string      `yaml:"data_dir" help:"folder of the store, mode 0700; required"`
@@ -42,11 +43,13 @@ type Signing struct {
 
 // Limits bound what one client, or all of them, can take.
 type Limits struct {
-	Connections      int `yaml:"connections" help:"connections open at a time on the public listener, 1 to 1000000"`
-	AccountPerSecond int `yaml:"account_per_second" help:"token requests of one account in a second, on average"`
-	AccountBurst     int `yaml:"account_burst" help:"token requests of one account at once"`
-	TenantPerSecond  int `yaml:"tenant_per_second" help:"tokens for one tenant in a second, on average"`
-	TenantBurst      int `yaml:"tenant_burst" help:"tokens for one tenant at once"`
+	Connections       int `yaml:"connections" help:"connections open at a time on the public listener, 1 to 1000000"`
+	AccountPerSecond  int `yaml:"account_per_second" help:"token requests of one account in a second, on average"`
+	AccountBurst      int `yaml:"account_burst" help:"token requests of one account at once"`
+	TenantPerSecond   int `yaml:"tenant_per_second" help:"tokens for one tenant in a second, on average"`
+	TenantBurst       int `yaml:"tenant_burst" help:"tokens for one tenant at once"`
+	FailuresPerSecond int `yaml:"failures_per_second" help:"failed authentications from one IPv4 address or IPv6 /64 in a second, on average"`
+	FailuresBurst     int `yaml:"failures_burst" help:"failed authentications from one such source at once"`
 }
 
 // Audit is how long the audit log is kept and how often its heads are signed.
@@ -89,11 +92,13 @@ func Default() Document {
 			JWKSMaxAge:  5 * time.Minute,
 		},
 		Limits: Limits{
-			Connections:      4096,
-			AccountPerSecond: 100,
-			AccountBurst:     200,
-			TenantPerSecond:  500,
-			TenantBurst:      1000,
+			Connections:       4096,
+			AccountPerSecond:  500,
+			AccountBurst:      1000,
+			TenantPerSecond:   1000,
+			TenantBurst:       2000,
+			FailuresPerSecond: 20,
+			FailuresBurst:     200,
 		},
 		Audit: Audit{
 			Retention:    400 * 24 * time.Hour,

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"bytes"
+	"flag"
 	"os"
 	"strings"
 	"testing"
@@ -44,17 +46,25 @@ func TestCommentedKeysAreTheDefaults(t *testing.T) {
 	}
 }
 
+var update = flag.Bool("update", false, "rewrite deploy/broker.example.yaml")
+
 func TestExampleConfigurationLoadsAndIsComplete(t *testing.T) {
 	const path = "../../deploy/broker.example.yaml"
 	c, err := Load(path, noEnvironment)
 	if err != nil {
 		t.Fatal(err)
 	}
+	want := Render(c.Document())
+	if *update {
+		if err := os.WriteFile(path, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := string(Render(c.Document())); string(text) != want {
-		t.Errorf("deploy/broker.example.yaml is not what Render writes; it should be:\n%s", want)
+	if !bytes.Equal(text, want) {
+		t.Error("deploy/broker.example.yaml is not what Render writes: run go test ./internal/broker -update")
 	}
 }

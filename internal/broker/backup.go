@@ -1,0 +1,163 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	bbolt "go.etcd.io/bbolt"
+
+	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/bolt"
+)
+
+// snapshotPath answers a POST on the local socket with the whole store.
+const snapshotPath = "/snapshot"
+
+// Backup writes a consistent copy of the store to the file to, mode 0600,
+// which must not exist. A broker that is serving makes it, without a pause,
+// over the socket in its data folder; where none is, the file is read itself.
+// The copy is checked before it gets its name.
+//
+// It holds no private key in the clear: to restore it takes the
+// key-encryption key, which is not in it and is better kept elsewhere.
+func Backup(ctx context.Context, c Config, to string, now func() time.Time) (hot bool, err error) {
+	if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("backup: %s: %w", to, orExists(err))
+	}
+	partial := to + ".partial"
+	f, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the operator names it
+	if err != nil {
+		return false, fmt.Errorf("backup: %w", err)
+	}
+	defer func() { _ = os.Remove(partial) }()
+	hot = true
+	if err = fetchSnapshot(ctx, c.Socket(), f); errors.Is(err, errNobodyServes) {
+		hot, err = false, readSnapshot(ctx, c, f, now)
+	}
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return hot, fmt.Errorf("backup: %w", err)
+	}
+	if err := checkPages(partial); err != nil {
+		return hot, fmt.Errorf("backup: the copy is damaged: %w", err)
+	}
+	if err := os.Link(partial, to); err != nil { // unlike a rename, never overwrites
+		return hot, fmt.Errorf("backup: %w", err)
+	}
+	return hot, syncFolder(filepath.Dir(to))
+}
+
+func orExists(err error) error {
+	if err == nil {
+		return fs.ErrExist
+	}
+	return err
+}
+
+var errNobodyServes = errors.New("no broker serves this data folder")
+
+// fetchSnapshot has the serving broker write its store to w.
+func fetchSnapshot(ctx context.Context, socket string, w io.Writer) error {
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://broker"+snapshotPath, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return errNobodyServes
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }() // read to its end or given up
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
+		return fmt.Errorf("the broker answered %s: %s", resp.Status, strings.TrimSpace(string(text)))
+	}
+	_, err = io.Copy(w, resp.Body) // an answer that was cut short is an error here
+	return err
+}
+
+// readSnapshot takes the copy from the file of a broker that is not running.
+func readSnapshot(ctx context.Context, c Config, w io.Writer, now func() time.Time) error {
+	if _, err := os.Stat(c.StorePath()); err != nil { // opening would create one
+		return err
+	}
+	st, _, err := openStore(ctx, c.StorePath(), c, bolt.Options{LockTimeout: time.Second, Now: now})
+	if err != nil {
+		return err
+	}
+	err = recordEvent(ctx, st, event(now(), "broker.backup", "a copy while nobody served"))
+	if err == nil {
+		err = st.Snapshot(ctx, w)
+	}
+	return errors.Join(err, st.Close())
+}
+
+// snapshotHandler serves the local socket only. Who may open that is the owner
+// of the data folder, who could read the file itself.
+func snapshotHandler(st store.Store, now func() time.Time, logger *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The record first, so that the backup holds it too.
+		if err := recordEvent(r.Context(), st, event(now(), "broker.backup", "a copy while serving")); err != nil {
+			logger.Error("backup refused", "error", err)
+			http.Error(w, "the audit record can't be written", http.StatusServiceUnavailable)
+			return
+		}
+		// A large store takes longer than any request.
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil {
+			http.Error(w, "no deadline", http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/octet-stream")
+		start := time.Now()
+		if err := st.Snapshot(r.Context(), w); err != nil {
+			logger.Error("backup failed", "error", err)
+			panic(http.ErrAbortHandler) // half a copy must not pass for a whole one
+		}
+		logger.Info("backup taken", "took", time.Since(start))
+	})
+}
+
+// checkPages opens a copy for reading only and checks every page of it.
+func checkPages(path string) (err error) {
+	defer func() { // bbolt panics on pages that make no sense
+		if p := recover(); p != nil {
+			err = fmt.Errorf("unreadable: %v", p)
+		}
+	}()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second, PreLoadFreelist: true})
+	if err != nil {
+		return err
+	}
+	err = db.View(func(tx *bbolt.Tx) error {
+		var faults bytes.Buffer
+		n := 0
+		for fault := range tx.Check() { // to its end: it is another goroutine's channel
+			if n++; n <= 3 {
+				fmt.Fprintf(&faults, "; %v", fault)
+			}
+		}
+		if n > 0 {
+			return fmt.Errorf("%d faults%s", n, faults.String())
+		}
+		return nil
+	})
+	return errors.Join(err, db.Close())
+}

@@ -1,0 +1,273 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/tenantbroker/tenantbroker/api"
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/issuer"
+	"github.com/tenantbroker/tenantbroker/issuer/policy"
+	"github.com/tenantbroker/tenantbroker/rotation/keys"
+	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/auditlog"
+	"github.com/tenantbroker/tenantbroker/store/bolt"
+	"github.com/tenantbroker/tenantbroker/store/registry"
+	"github.com/tenantbroker/tenantbroker/verifier"
+)
+
+// Deps are what a broker needs besides its configuration. The zero Deps will do.
+type Deps struct {
+	Now     func() time.Time // default time.Now
+	Logger  *slog.Logger     // default: none
+	Level   *slog.LevelVar   // of Logger; moved by Reload; nil: stays
+	Version string           // named in the log and the audit trail
+	// Listener, unless nil, takes the place of the configuration's listen
+	// address. Open owns it from then on.
+	Listener net.Listener
+}
+
+// Broker is everything that runs: Open makes it, Run serves.
+type Broker struct {
+	config   Config
+	deps     Deps
+	store    *bolt.Store
+	restored *restored
+	signing  signingParts
+	registry *registry.Registry
+	issuer   *issuer.Issuer
+	keeper   *auditlog.Keeper
+
+	certificate *certificate // nil: plain HTTP
+	connections *limitedListener
+	servers     []*httpServer
+	opsAddress  net.Addr // nil: only the socket
+}
+
+// Open opens the store and the keys and starts to listen; it answers nothing
+// before Run. What it can't have is an error, and nothing is left open then.
+func Open(ctx context.Context, c Config, deps Deps) (b *Broker, err error) {
+	if c.issuer.IsZero() {
+		return nil, errors.New("broker: the configuration was not validated")
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	if deps.Logger == nil {
+		deps.Logger = slog.New(slog.DiscardHandler)
+	}
+	b = &Broker{config: c, deps: deps}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("broker: %w", errors.Join(err, b.Close()))
+			b = nil
+		}
+	}()
+	if err := checkFolder(c.doc.DataDir); err != nil {
+		return b, err
+	}
+	metrics := newMetrics()
+	b.store, b.restored, err = openStore(ctx, c.StorePath(), c, bolt.Options{
+		Now: deps.Now, Logger: deps.Logger, Observe: metrics.commit,
+	})
+	if err != nil {
+		return b, err
+	}
+	if err := claim(ctx, b.store, c.issuer, deps.Now()); err != nil {
+		return b, err
+	}
+	if b.signing, err = openKeys(ctx, c, b.store, deps.Now, deps.Logger); err != nil {
+		return b, err
+	}
+	public, err := b.wire(ctx, metrics.registry)
+	if err != nil {
+		return b, err
+	}
+	if err := b.listen(ctx, public, metrics); err != nil {
+		return b, err
+	}
+	return b, nil
+}
+
+// wire joins the parts and returns the handler of the public listener.
+func (b *Broker) wire(ctx context.Context, metrics prometheus.Registerer) (http.Handler, error) {
+	c, now, logger := b.config, b.deps.Now, b.deps.Logger
+	options := []registry.Option{registry.WithCEL(func(kind, expr string) error { return policy.Check(policy.Kind(kind), expr) })}
+	if c.doc.Development.AllowLoopbackHTTP {
+		options = append(options, registry.AllowLoopbackHTTP())
+	}
+	b.registry = registry.New(b.store, c.issuer, now, options...)
+
+	var err error
+	b.issuer, err = issuer.New(issuer.Config{
+		Issuer: c.issuer, Store: b.store, Registry: b.registry, Keys: issuerKeys{b.signing.manager}, Now: now, Logger: logger,
+		Limits: c.limits(), AllowLoopbackHTTP: c.doc.Development.AllowLoopbackHTTP,
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.keeper, err = auditlog.New(auditlog.Config{
+		Store: b.store, Signer: b.signing.audit, Issuer: c.issuer.String(),
+		Interval: c.doc.Audit.HeadInterval, Now: now, Logger: logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	operators, err := verifier.New(ctx, verifier.Config{
+		Issuer: c.issuer.String(), Audience: c.issuer.Own("admin").String(), Keys: b.signing.manager, Now: now,
+		Revocations: revocations{b.store, context.WithoutCancel(ctx)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	var tokens api.Issuer = b.issuer
+	if b.restored != nil {
+		tokens = &waiting{Issuer: b.issuer, until: b.restored.Until, now: now}
+	}
+	return api.New(api.Config{
+		Issuer: c.issuer, Tokens: tokens, Registry: b.registry, Keys: b.signing.manager, Store: b.store, Export: b.keeper,
+		Verifier: operators, SigningAlgorithms: []credential.Algorithm{c.algorithm}, Now: now,
+		TrustedProxies: c.proxies, Logger: logger, Metrics: metrics,
+	})
+}
+
+// listen opens the listeners and prepares a server for each.
+func (b *Broker) listen(ctx context.Context, public http.Handler, m *metrics) (err error) {
+	c, logger := b.config, b.deps.Logger
+	l := b.deps.Listener
+	if l == nil {
+		if l, err = listen(ctx, c.doc.Listen); err != nil {
+			return err
+		}
+	}
+	b.connections = limitConnections(l, c.doc.Limits.Connections)
+	m.connections(b.connections)
+	front := newHTTPServer("public", b.connections, public, c.doc.Timeouts, nil, logger)
+	b.servers = append(b.servers, front)
+	if c.doc.TLS.CertFile != "" {
+		if b.certificate, err = loadCertificate(c.doc.TLS.CertFile, c.doc.TLS.KeyFile, logger); err != nil {
+			return err
+		}
+		front.server.TLSConfig = b.certificate.config()
+	}
+
+	ops, err := api.Ops(api.OpsConfig{Checks: b.checks(), Gatherer: m.registry})
+	if err != nil {
+		return err
+	}
+	if c.doc.Ops.Listen != "" {
+		if l, err = listen(ctx, c.doc.Ops.Listen); err != nil {
+			return err
+		}
+		b.opsAddress = l.Addr()
+		b.servers = append(b.servers, newHTTPServer("ops", l, ops, c.doc.Timeouts, nil, logger))
+	}
+	// Only who holds the store's lock may touch the socket, so it comes last.
+	if l, err = listenSocket(ctx, c.Socket()); err != nil {
+		return err
+	}
+	local := http.NewServeMux()
+	local.Handle("/", ops)
+	local.Handle("POST "+snapshotPath, snapshotHandler(b.store, b.deps.Now, logger))
+	b.servers = append(b.servers, newHTTPServer("socket", l, local, c.doc.Timeouts, nil, logger))
+	return nil
+}
+
+// checks are what /readyz asks.
+func (b *Broker) checks() []api.Check {
+	return []api.Check{
+		{Name: "store", Run: func(context.Context) error { return b.store.Healthy() }},
+		{Name: "signing_key", Run: func(context.Context) error { return b.signing.manager.Ready() }},
+		{Name: "restored_backup", Run: func(context.Context) error { return b.restored.wait(b.deps.Now()) }},
+	}
+}
+
+// Close closes what Open opened, for a broker that Run was not called on.
+func (b *Broker) Close() error {
+	var errs []error
+	for _, s := range b.servers {
+		errs = append(errs, s.listener.Close())
+	}
+	if len(b.servers) == 0 && b.deps.Listener != nil {
+		errs = append(errs, b.deps.Listener.Close())
+	}
+	if b.store != nil {
+		errs = append(errs, b.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Issuer returns the broker's URL.
+func (b *Broker) Issuer() credential.IssuerURL { return b.config.issuer }
+
+// Address returns where the public listener is.
+func (b *Broker) Address() net.Addr { return b.connections.Addr() }
+
+// OpsAddress returns where the listener for probes and metrics is, nil if
+// there is only the socket.
+func (b *Broker) OpsAddress() net.Addr { return b.opsAddress }
+
+// Registry returns what operators declare.
+func (b *Broker) Registry() *registry.Registry { return b.registry }
+
+// Store returns the store.
+func (b *Broker) Store() store.Store { return b.store }
+
+// Keys returns the keeper of the signing keys.
+func (b *Broker) Keys() *keys.Manager { return b.signing.manager }
+
+// Audit returns the keeper of the audit log.
+func (b *Broker) Audit() *auditlog.Keeper { return b.keeper }
+
+// limits are the rates as the issuer knows them.
+func (c Config) limits() issuer.Limits {
+	l := c.doc.Limits
+	return issuer.Limits{
+		Account:  issuer.Rate{PerSecond: float64(l.AccountPerSecond), Burst: l.AccountBurst},
+		Tenant:   issuer.Rate{PerSecond: float64(l.TenantPerSecond), Burst: l.TenantBurst},
+		Failures: issuer.Rate{PerSecond: float64(l.FailuresPerSecond), Burst: l.FailuresBurst},
+	}
+}
+
+// metrics are the broker's own, beside those of the HTTP interface.
+type metrics struct {
+	registry *prometheus.Registry
+	commits  prometheus.Histogram
+	batch    prometheus.Histogram
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		commits: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "tenantbroker_store_commit_seconds", Help: "Durable commits of the store, sync included.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 12),
+		}),
+		batch: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "tenantbroker_store_commit_updates", Help: "Updates that shared one commit.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 10),
+		}),
+	}
+	m.registry.MustRegister(m.commits, m.batch, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) commit(updates int, took time.Duration) {
+	m.commits.Observe(took.Seconds())
+	m.batch.Observe(float64(updates))
+}
+
+func (m *metrics) connections(l *limitedListener) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "tenantbroker_connections", Help: "Connections open on the public listener.",
+	}, func() float64 { return float64(l.open()) }))
+}

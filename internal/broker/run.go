@@ -1,0 +1,158 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Bounds of the sweeper's work.
+const (
+	sweepEvery  = time.Minute
+	sweepPasses = 200 // transactions of one turn, at most
+	lastRecord  = 5 * time.Second
+)
+
+// Run serves until ctx ends or a part fails, finishes the requests in flight,
+// and closes the broker. It returns when every goroutine of it has ended.
+//
+// It stops in the order in which the parts need each other: first the
+// listeners, then the workers, then the keeper of the audit log, whose last
+// signed heads cover the last record, then the store.
+func (b *Broker) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, b.store.Close()) }()
+	if err := recordEvent(ctx, b.store, event(b.deps.Now(), "broker.started", "version "+b.version())); err != nil {
+		return errors.Join(err, b.closeListeners())
+	}
+	b.log("serving")
+
+	workers := startStage(context.WithoutCancel(ctx),
+		b.signing.manager.Run, b.issuer.Run, b.sweep)
+	keeper := startStage(context.WithoutCancel(ctx), b.keeper.Run)
+	front := startStage(ctx, b.frontTasks()...)
+	bestEffort(b.deps.Logger, "telling the service manager", notify(ctx, "READY=1"))
+
+	select {
+	case <-front.ctx.Done(): // asked to stop, or a listener failed
+	case <-workers.ctx.Done():
+	case <-keeper.ctx.Done():
+	}
+	b.deps.Logger.Info("stopping")
+	late := context.WithoutCancel(ctx)
+	bestEffort(b.deps.Logger, "telling the service manager", notify(late, "STOPPING=1"))
+	err = errors.Join(front.stop(), workers.stop())
+
+	last, cancel := context.WithTimeout(late, lastRecord)
+	defer cancel()
+	err = errors.Join(err, recordEvent(last, b.store, event(b.deps.Now(), "broker.stopped", "version "+b.version())))
+	return errors.Join(err, keeper.stop())
+}
+
+func (b *Broker) frontTasks() []func(context.Context) error {
+	var tasks []func(context.Context) error
+	for _, s := range b.servers {
+		tasks = append(tasks, s.Run)
+	}
+	if c := b.certificate; c != nil {
+		tasks = append(tasks, func(ctx context.Context) error { return c.Run(ctx, certificatePoll) })
+	}
+	return tasks
+}
+
+func (b *Broker) closeListeners() error {
+	var errs []error
+	for _, s := range b.servers {
+		errs = append(errs, s.listener.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (b *Broker) version() string {
+	if b.deps.Version == "" {
+		return "unknown"
+	}
+	return b.deps.Version
+}
+
+func (b *Broker) log(what string) {
+	attrs := []any{"issuer", b.config.issuer.String(), "listen", b.Address().String(), "tls", b.certificate != nil, "version", b.version()}
+	if b.opsAddress != nil {
+		attrs = append(attrs, "ops", b.opsAddress.String())
+	}
+	b.deps.Logger.Info(what, attrs...)
+	if err := b.restored.wait(b.deps.Now()); err != nil {
+		b.deps.Logger.Warn("not ready yet", "reason", err.Error())
+	}
+	if b.certificate == nil && !loopback(b.Address().String()) {
+		b.deps.Logger.Warn("plain HTTP beyond loopback: whoever can listen in sees every token")
+	}
+}
+
+// Reload reads the TLS certificate and, from the configuration file, log.level
+// again. Everything else in the configuration needs a restart.
+func (b *Broker) Reload(lookup func(string) (string, bool)) {
+	if b.certificate != nil {
+		b.certificate.reload(true)
+	}
+	if b.config.source == "" || b.deps.Level == nil {
+		return
+	}
+	c, err := Load(b.config.source, lookup)
+	if err != nil {
+		b.deps.Logger.Error("the configuration is not usable, nothing of it changes", "error", err)
+		return
+	}
+	b.deps.Level.Set(c.level)
+	b.deps.Logger.Info("reloaded", "log_level", c.doc.Log.Level)
+}
+
+// sweep forgets what the store need not remember any more, until ctx ends.
+func (b *Broker) sweep(ctx context.Context) error {
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		now := b.deps.Now()
+		var keepFrom time.Time
+		if r := b.config.doc.Audit.Retention; r > 0 {
+			keepFrom = now.Add(-r)
+		}
+		for range sweepPasses {
+			more, err := b.store.Sweep(ctx, now, keepFrom)
+			if err != nil && ctx.Err() == nil {
+				b.deps.Logger.Error("sweeping the store failed", "error", err)
+			}
+			if !more || err != nil {
+				break
+			}
+		}
+	}
+}
+
+// stage is a number of tasks that are stopped and awaited together. When one
+// fails, ctx ends.
+type stage struct {
+	ctx    context.Context //nolint:containedctx // says when the stage ends
+	cancel context.CancelFunc
+	group  *errgroup.Group
+}
+
+func startStage(parent context.Context, tasks ...func(context.Context) error) *stage {
+	ctx, cancel := context.WithCancel(parent)
+	group, ctx := errgroup.WithContext(ctx)
+	for _, task := range tasks {
+		group.Go(func() error { return task(ctx) })
+	}
+	return &stage{ctx, cancel, group}
+}
+
+func (s *stage) stop() error {
+	s.cancel()
+	return s.group.Wait()
+}

@@ -1,0 +1,55 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/audit"
+	"github.com/tenantbroker/tenantbroker/issuer/mint"
+	"github.com/tenantbroker/tenantbroker/rotation/keys"
+	"github.com/tenantbroker/tenantbroker/store"
+)
+
+// signingParts are the keys that the broker signs with.
+type signingParts struct {
+	manager *keys.Manager // of access tokens; started
+	audit   *audit.Signer // of the audit log's heads
+}
+
+// openKeys opens the signing keys with the key-encryption key, and makes those
+// that don't exist yet. A key-encryption key that is not the store's is an error.
+func openKeys(ctx context.Context, c Config, st store.Store, now func() time.Time, logger *slog.Logger) (signingParts, error) {
+	kek, err := keys.LoadKeyFile(c.doc.KEKFile)
+	if err != nil {
+		return signingParts{}, err
+	}
+	signer, err := keys.AuditKey(ctx, st, kek, now)
+	if err != nil {
+		return signingParts{}, fmt.Errorf("%s: %w", c.doc.KEKFile, err)
+	}
+	manager, err := keys.New(keys.Config{
+		Store: st, Home: keys.Sealed(kek), Policy: c.policy(), Now: now, Logger: logger,
+	})
+	if err != nil {
+		return signingParts{}, err
+	}
+	if err := manager.Start(ctx); err != nil {
+		return signingParts{}, fmt.Errorf("%s: %w", c.doc.KEKFile, err)
+	}
+	return signingParts{manager, signer}, nil
+}
+
+// issuerKeys are the keys as the issuer knows them: rotation and issuing never
+// import each other.
+type issuerKeys struct{ *keys.Manager }
+
+// Active implements mint.Keys.
+func (k issuerKeys) Active() (mint.Signer, error) {
+	signer, err := k.Manager.Active()
+	if err != nil {
+		return nil, err // a nil *keys.Signer in the interface would not be nil
+	}
+	return signer, nil
+}

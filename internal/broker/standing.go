@@ -1,0 +1,91 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/api"
+	"github.com/tenantbroker/tenantbroker/issuer"
+	"github.com/tenantbroker/tenantbroker/issuer/revocation"
+	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/verifier"
+)
+
+// revocations tell the verifier of operators' tokens what was revoked. It asks
+// the store itself, on every call.
+type revocations struct {
+	store store.Store
+	ctx   context.Context //nolint:containedctx // the verifier passes none on; reads are local and short
+}
+
+var errRevoked = errors.New("revoked")
+
+// Revoked implements verifier.Revocations.
+func (r revocations) Revoked(t *verifier.Token) error {
+	var revoked bool
+	err := r.store.View(r.ctx, func(reader store.Reader) (err error) {
+		revoked, err = revocation.Revoked(reader, t.Claims())
+		return err
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", verifier.ErrUnavailable, err)
+	case revoked:
+		return errRevoked
+	}
+	return nil
+}
+
+// wait returns why nobody is authenticated yet, nil once they are.
+func (r *restored) wait(now time.Time) error {
+	if r == nil || !now.Before(r.Until) {
+		return nil
+	}
+	return fmt.Errorf("a backup was restored at %s: no token is issued before %s, when the last assertion in flight has expired",
+		r.At.Format(time.RFC3339), r.Until.Format(time.RFC3339))
+}
+
+// waiting stands before the issuer of a restored store (I9). Whoever
+// authenticates could use an assertion that the lost store has seen, so none
+// of the endpoints that take one answers before it is over.
+type waiting struct {
+	*issuer.Issuer
+	until time.Time
+	now   func() time.Time
+}
+
+var _ api.Issuer = (*waiting)(nil)
+
+// Token implements api.Issuer.
+func (w *waiting) Token(ctx context.Context, r issuer.TokenRequest) (issuer.TokenResponse, error) {
+	if err := w.refuse(); err != nil {
+		return issuer.TokenResponse{}, err
+	}
+	return w.Issuer.Token(ctx, r)
+}
+
+// Introspect implements api.Issuer.
+func (w *waiting) Introspect(ctx context.Context, r issuer.IntrospectRequest) (issuer.Introspection, error) {
+	if err := w.refuse(); err != nil {
+		return issuer.Introspection{}, err
+	}
+	return w.Issuer.Introspect(ctx, r)
+}
+
+// Revoke implements api.Issuer.
+func (w *waiting) Revoke(ctx context.Context, r issuer.RevokeRequest) error {
+	if err := w.refuse(); err != nil {
+		return err
+	}
+	return w.Issuer.Revoke(ctx, r)
+}
+
+func (w *waiting) refuse() error {
+	left := w.until.Sub(w.now())
+	if left <= 0 {
+		return nil
+	}
+	return &issuer.Error{Code: issuer.TemporarilyUnavailable, RetryAfter: left, Reason: "restored_backup"}
+}
