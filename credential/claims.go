@@ -59,7 +59,9 @@ func (c Confirmation) IsZero() bool { return c == Confirmation{} }
 //
 // Errors: ErrMalformed, ErrTenant, ErrClaim.
 func ParseClaims(payload []byte) (Claims, error) {
-	members, err := ParseObject(payload)
+	s := newScanner(payload, tokenLimits)
+	defer s.release()
+	members, err := s.document()
 	if err != nil {
 		return Claims{}, err
 	}

@@ -3,7 +3,9 @@ package credential
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
+	"sync"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -20,6 +22,8 @@ const (
 type JSONLimits struct {
 	Depth, Members, Values int
 }
+
+var tokenLimits = JSONLimits{MaxJSONDepth, MaxJSONMembers, MaxJSONValues}
 
 // JSONKind is the type of a JSON value.
 type JSONKind byte
@@ -50,29 +54,15 @@ type JSONMember struct {
 //
 // Every error wraps ErrMalformed.
 func ParseObject(data []byte) ([]JSONMember, error) {
-	return ParseObjectWithin(data, JSONLimits{MaxJSONDepth, MaxJSONMembers, MaxJSONValues})
+	return ParseObjectWithin(data, tokenLimits)
 }
 
 // ParseObjectWithin is ParseObject with limits of the caller's.
 func ParseObjectWithin(data []byte, limits JSONLimits) ([]JSONMember, error) {
-	if !utf8.Valid(data) {
-		return nil, fmt.Errorf("%w: not UTF-8", ErrMalformed)
-	}
-	// The stack of names of all open objects; 24 fit without growing.
-	s := scanner{data: data, limits: limits, names: make([][]byte, 0, 24)}
-	top := make([]JSONMember, 0, 16)
-	s.space()
-	if s.peek() != '{' {
-		return nil, s.fail("not an object")
-	}
-	if err := s.object(1, &top); err != nil {
-		return nil, err
-	}
-	s.space()
-	if s.at != len(data) {
-		return nil, s.fail("something after the object")
-	}
-	return top, nil
+	s := newScanner(data, limits)
+	defer s.release()
+	members, err := s.document()
+	return slices.Clone(members), err
 }
 
 // JSONText returns the text of a string value that ParseObject has checked.
@@ -91,19 +81,67 @@ func (m JSONMember) Elements() ([]JSONMember, error) {
 	}
 	// The value was within somebody's limits already; its length bounds it here.
 	n := len(m.Value)
-	s := scanner{data: m.Value, limits: JSONLimits{n, n, n}}
+	s := newScanner(m.Value, JSONLimits{n + 1, n, n})
+	defer s.release()
 	var elements []JSONMember
-	err := s.array(1, func(e JSONMember) { elements = append(elements, e) })
+	err := s.array(2, func(e JSONMember) { elements = append(elements, e) })
 	return elements, err
 }
 
+// scanner reads one document. Scanners are used again, so that a token costs no
+// lists of its own.
 type scanner struct {
 	data    []byte
 	limits  JSONLimits
 	at      int
-	names   [][]byte
+	names   [][]byte     // of all open objects
+	top     []JSONMember // of the outermost
 	members int
 	values  int
+}
+
+// keptMembers is how long a list of a scanner that is kept may be.
+const keptMembers = 64
+
+var scanners = sync.Pool{New: func() any {
+	return &scanner{names: make([][]byte, 0, keptMembers/2), top: make([]JSONMember, 0, keptMembers/2)}
+}}
+
+func newScanner(data []byte, limits JSONLimits) *scanner {
+	s, _ := scanners.Get().(*scanner)
+	s.data, s.limits = data, limits
+	return s
+}
+
+// release gives the scanner back, with nothing of the document left in it.
+func (s *scanner) release() {
+	if cap(s.names) > keptMembers || cap(s.top) > keptMembers {
+		return
+	}
+	clear(s.names[:cap(s.names)])
+	clear(s.top[:cap(s.top)])
+	*s = scanner{names: s.names[:0], top: s.top[:0]}
+	scanners.Put(s)
+}
+
+// document reads all of data, one object, and returns its members; they are
+// valid until release.
+func (s *scanner) document() ([]JSONMember, error) {
+	if !utf8.Valid(s.data) {
+		return nil, fmt.Errorf("%w: not UTF-8", ErrMalformed)
+	}
+	s.space()
+	if s.peek() != '{' {
+		return nil, s.fail("not an object")
+	}
+	if err := s.object(1); err != nil {
+		return nil, err
+	}
+	s.space()
+	if s.at != len(s.data) {
+		return nil, s.fail("something after the object")
+	}
+	return s.top, nil
 }
 
 func (s *scanner) fail(what string) error {
@@ -128,8 +166,8 @@ func (s *scanner) space() {
 	}
 }
 
-// object reads from '{' to its '}'; top, when not nil, collects the members.
-func (s *scanner) object(depth int, top *[]JSONMember) error {
+// object reads from '{' to its '}'; the outermost object's members are kept.
+func (s *scanner) object(depth int) error {
 	if depth > s.limits.Depth {
 		return s.fail("nested too deep")
 	}
@@ -151,8 +189,8 @@ func (s *scanner) object(depth int, top *[]JSONMember) error {
 		if err != nil {
 			return err
 		}
-		if top != nil {
-			*top = append(*top, JSONMember{Name: name, Value: s.data[from:s.at], Kind: kind})
+		if depth == 1 {
+			s.top = append(s.top, JSONMember{Name: name, Value: s.data[from:s.at], Kind: kind})
 		}
 		s.space()
 		switch s.peek() {
@@ -205,7 +243,7 @@ func (s *scanner) value(depth int) (JSONKind, error) {
 		_, err := s.text()
 		return JSONString, err
 	case c == '{':
-		return JSONObject, s.object(depth+1, nil)
+		return JSONObject, s.object(depth + 1)
 	case c == '[':
 		return JSONArray, s.array(depth+1, nil)
 	case c == '-' || '0' <= c && c <= '9':
