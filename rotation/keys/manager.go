@@ -75,7 +75,7 @@ type snapshot struct {
 	set     jwks.Set
 	active  *Signer
 	latest  time.Time // of the active key
-	reading uint64 // its number
+	reading uint64    // its number
 	readAt  time.Time
 	broken  map[string]error
 	wait    Wait
@@ -228,7 +228,7 @@ func (m *Manager) Key(ctx context.Context, kid string) (jwks.Key, error) {
 }
 
 // MaxAge is how long a verifier may keep what Public returns: the policy's
-// max-age, or 0 while the ring was not read for longer than the policy's
+// max-age (a ring that can't be written yet may know a shorter one), or 0 while the ring was not read for longer than the policy's
 // spread, since another replica may have published a key meanwhile.
 func (m *Manager) MaxAge() time.Duration {
 	s := m.current.Load()
@@ -241,7 +241,7 @@ func (m *Manager) MaxAge() time.Duration {
 	if max(now.Sub(s.readAt), now.Round(0).Sub(s.readAt.Round(0))) > m.rules.spread {
 		return 0
 	}
-	return m.rules.maxAge
+	return min(m.rules.maxAge, s.ring.Notice-m.rules.spread) // no more than is on the record
 }
 
 // Ready returns nil if there is a key to sign with.

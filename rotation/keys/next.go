@@ -77,7 +77,6 @@ func (r Ring) Next(now time.Time, rules Rules, seen Seen) Step {
 			cause += fmt.Sprintf("; the deadline passed with %d verifiers without it", seen.Uptake.Missing(st.Wait.KeyID))
 		}
 		st.Changes = append(st.Changes, st.Ring.activate(next, now, rules, cause)...)
-		st.Ring.Notice = rules.noticed()
 		st.Wait = Wait{For: WaitSchedule, Due: now.Add(rules.rotation), Until: now.Add(rules.rotation)}
 	}
 	return st
@@ -129,10 +128,10 @@ func (m Member) noticeLeft(now time.Time, seen Seen) time.Duration {
 
 // remember keeps what later transitions need of the present.
 func (r *Ring) remember(now time.Time, rules Rules) {
-	r.Notice = max(r.Notice, rules.noticed())
+	r.Notice, r.Life = max(r.Notice, rules.noticed()), max(r.Life, rules.life)
 	if i := r.active(); i >= 0 {
 		m := &r.Members[i]
-		m.LongestLife = max(m.LongestLife, rules.life)
+		m.LongestLife = max(m.LongestLife, r.Life)
 		if now.After(m.Latest.Add(latestStep)) {
 			m.Latest = now
 		}
@@ -174,7 +173,7 @@ func (r *Ring) activate(next int, now time.Time, rules Rules, cause string) (cha
 		changes = append(changes, Change{KeyRetired, m.ID, cause})
 	}
 	m := &r.Members[next]
-	m.State, m.ActivatedAt, m.Latest, m.LongestLife = Active, now, now, rules.life
+	m.State, m.ActivatedAt, m.Latest, m.LongestLife = Active, now, now, r.Life
 	changes = append(changes, Change{KeyActivated, m.ID, cause})
 	if r.standbys(rules.alg, Seen{}) > 0 {
 		r.Members = slices.DeleteFunc(r.Members, func(m Member) bool {

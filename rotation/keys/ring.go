@@ -63,8 +63,11 @@ type Member struct {
 // changes. It is a value: its methods return another ring and do no I/O.
 type Ring struct {
 	Members []Member `json:"keys"`
-	// Notice is the longest notice that verifiers may still need.
+	// Notice and Life are the longest notice and token life under any policy
+	// of this ring. They only grow: no replica knows what max-age another one
+	// promises, or what lives it signs with, while configurations differ.
 	Notice time.Duration `json:"notice"`
+	Life   time.Duration `json:"life"`
 }
 
 // Change is one transition of one key, as it goes on the record.
@@ -189,7 +192,7 @@ func (r Ring) clone() Ring {
 
 // equal compares what changes without a change of state, and the states.
 func (r Ring) equal(other Ring) bool {
-	return r.Notice == other.Notice && slices.EqualFunc(r.Members, other.Members, func(a, b Member) bool {
+	return r.Notice == other.Notice && r.Life == other.Life && slices.EqualFunc(r.Members, other.Members, func(a, b Member) bool {
 		return a.ID == b.ID && a.State == b.State && a.LongestLife == b.LongestLife && a.Latest.Equal(b.Latest)
 	})
 }
