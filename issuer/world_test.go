@@ -59,8 +59,10 @@ type pair struct {
 	pub  jwks.Key
 }
 
+// RSA keys are slow to make: one per algorithm serves all tests.
 var (
-	rsaOnce = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+	rsaKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+	pssKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
 )
 
 func newPair(tb testing.TB, kid string, alg credential.Algorithm) *pair {
@@ -74,8 +76,10 @@ func newPair(tb testing.TB, kid string, alg credential.Algorithm) *pair {
 		priv, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	case credential.EdDSA:
 		_, priv, err = ed25519.GenerateKey(rand.Reader)
+	case credential.PS256:
+		priv, err = pssKey()
 	default:
-		priv, err = rsaOnce()
+		priv, err = rsaKey()
 	}
 	if err != nil {
 		tb.Fatal(err)
