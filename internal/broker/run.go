@@ -12,7 +12,9 @@ import (
 const (
 	sweepEvery  = time.Minute
 	sweepPasses = 200 // transactions of one turn, at most
-	lastRecord  = 5 * time.Second
+
+	// recordTimeout bounds the wait for the record of a start or a stop.
+	recordTimeout = 5 * time.Second
 )
 
 // Run serves until ctx ends or a part fails, finishes the requests in flight,
@@ -23,7 +25,7 @@ const (
 // signed heads cover the last record, then the store.
 func (b *Broker) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, b.store.Close()) }()
-	if err := recordEvent(ctx, b.store, event(b.deps.Now(), "broker.started", "version "+b.version())); err != nil {
+	if err := b.record(ctx, "broker.started"); err != nil {
 		return errors.Join(err, b.closeListeners())
 	}
 	b.log("serving")
@@ -40,14 +42,17 @@ func (b *Broker) Run(ctx context.Context) (err error) {
 	case <-keeper.ctx.Done():
 	}
 	b.deps.Logger.Info("stopping")
-	late := context.WithoutCancel(ctx)
-	bestEffort(b.deps.Logger, "telling the service manager", notify(late, "STOPPING=1"))
+	bestEffort(b.deps.Logger, "telling the service manager", notify(context.WithoutCancel(ctx), "STOPPING=1"))
 	err = errors.Join(front.stop(), workers.stop())
-
-	last, cancel := context.WithTimeout(late, lastRecord)
-	defer cancel()
-	err = errors.Join(err, recordEvent(last, b.store, event(b.deps.Now(), "broker.stopped", "version "+b.version())))
+	err = errors.Join(err, b.record(ctx, "broker.stopped"))
 	return errors.Join(err, keeper.stop())
+}
+
+// record writes that the broker starts or stops, even where ctx has ended.
+func (b *Broker) record(ctx context.Context, kind string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	return recordEvent(ctx, b.store, event(b.deps.Now(), kind, "version "+b.version()))
 }
 
 func (b *Broker) frontTasks() []func(context.Context) error {
