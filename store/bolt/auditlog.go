@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"iter"
+	"slices"
 
 	bbolt "go.etcd.io/bbolt"
 
@@ -74,18 +75,21 @@ func (r *reader) Chain(c audit.Chain, seq uint64) iter.Seq2[store.Entry, error] 
 				yield(store.Entry{}, errLog)
 				return
 			}
-			positions := make([]uint64, 0, markEvery)
+			found := make([]store.Entry, 0, markEvery)
 			for at := last; at >= next; at-- {
 				value := log.Get(putUint(nil, position))
 				if value == nil { // gone by retention, and all before it
 					break
 				}
-				positions = append(positions, position)
+				if len(value) < 8 {
+					yield(store.Entry{}, errLog)
+					return
+				}
+				found = append(found, store.Entry{Position: position, Chain: c, Raw: value[8:]})
 				position = getUint(value)
 			}
-			for i := len(positions) - 1; i >= 0; i-- {
-				raw := log.Get(putUint(nil, positions[i]))[8:]
-				if !yield(store.Entry{Position: positions[i], Chain: c, Raw: raw}, nil) {
+			for _, entry := range slices.Backward(found) {
+				if !yield(entry, nil) {
 					return
 				}
 			}

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -113,7 +114,10 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 
 // openFile sets db and file. The caller is alone with the store.
 func (s *Store) openFile() (err error) {
-	defer func() { // bbolt panics on pages that make no sense
+	// bbolt panics on pages that make no sense, and reads from memory what may
+	// be beyond the end of a file that was cut short.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("store: %s is damaged: %v", s.opts.Path, p)
 		}
