@@ -245,7 +245,7 @@ func TestAPlatformIdentityBelongsToOneAccount(t *testing.T) {
 	if id := must(find("kube", sub))(t); id != worker {
 		t.Errorf("found %s", id)
 	}
-	for _, other := range [][2]string{{"kube", sub + "x"}, {"kube", ""}, {"kub", "e\x00" + sub}, {"kube\x00" + sub, ""}, {"other", sub}} {
+	for _, other := range [][2]string{{"kube", sub + "x"}, {"kube", ""}, {"kub", "e\x00" + sub}, {"kube\x00" + sub, ""}, {"other", sub}, {"kube", strings.Repeat("s", 5000)}, {strings.Repeat("k", 5000), sub}} {
 		_, err := find(other[0], other[1])
 		wantErr(t, err, registry.ErrNotFound)
 	}

@@ -33,7 +33,7 @@ const (
 	MaxFanOutWindow     = 24 * time.Hour
 	MaxAnyTenant        = 30 * 24 * time.Hour
 	MaxTenantCascade    = 1000 // grants that the deletion of one tenant may change
-	MaxURLLength        = 2048
+	MaxURLLength        = 1024 // of an issuer, and of where its keys are, bytes
 	MaxAllowedCIDRs     = 32
 	MaxCABundleSize     = 64 << 10
 	MaxStaticJWKSSize   = 64 << 10

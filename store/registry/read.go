@@ -70,7 +70,7 @@ func (g *Registry) IssuerAt(r store.Reader, id string) (*TrustedIssuer, store.Re
 
 // IssuerByURL returns the trusted issuer with exactly this `iss`, or ErrNotFound.
 func (g *Registry) IssuerByURL(r store.Reader, iss string) (*TrustedIssuer, store.Ref, error) {
-	if strings.IndexByte(iss, 0) >= 0 {
+	if iss == "" || len(iss) > MaxURLLength || strings.IndexByte(iss, 0) >= 0 {
 		return nil, store.Ref{}, ErrNotFound
 	}
 	row, err := r.Get(issuerURLs, iss)
@@ -85,7 +85,7 @@ func (g *Registry) IssuerByURL(r store.Reader, iss string) (*TrustedIssuer, stor
 // the credential changes the account's version.
 func (g *Registry) AccountBySubject(r store.Reader, issuerID, subject string) (credential.AccountID, error) {
 	// A NUL would let a subject spell another key.
-	if strings.IndexByte(issuerID, 0) >= 0 || strings.IndexByte(subject, 0) >= 0 {
+	if len(subject) > MaxSubjectLength || !plainID(issuerID) || strings.IndexByte(subject, 0) >= 0 {
 		return credential.AccountID{}, ErrNotFound
 	}
 	row, err := r.Get(subjects, store.Key(issuerID, subject))
