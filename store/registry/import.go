@@ -2,10 +2,14 @@ package registry
 
 import "context"
 
-// importBatch is how many objects one commit of an import holds: enough that
-// the sync at its end is cheap per object, few enough that token requests in
-// between don't wait long.
-const importBatch = 256
+// One commit of an import holds importBatch objects, and grants with
+// importTenants tenants between them (one grant may have more on its own):
+// enough that the sync at its end is cheap per object, few enough that token
+// requests in between don't wait long.
+const (
+	importBatch   = 256
+	importTenants = 512
+)
 
 // Objects are what Import adds.
 type Objects struct {
@@ -71,6 +75,12 @@ func (g *Registry) Import(ctx context.Context, by By, o Objects) (int, error) {
 		if err != nil {
 			return b.done, err
 		}
+		if b.tenants += len(next.Tenants); b.tenants > importTenants {
+			if err := b.flush(ctx); err != nil {
+				return b.done, err
+			}
+			b.tenants = len(next.Tenants)
+		}
 		if err := b.add(ctx, actCreate, func(c *change) error { _, err := c.createGrant(next); return err }); err != nil {
 			return b.done, err
 		}
@@ -84,6 +94,8 @@ type batch struct {
 	by   By
 	work []func(*change) error
 	done int
+
+	tenants int // in the grants of work
 }
 
 func (b *batch) add(ctx context.Context, a action, fn func(*change) error) error {
@@ -113,6 +125,6 @@ func (b *batch) flush(ctx context.Context) error {
 		return err
 	}
 	b.done += len(b.work)
-	b.work = b.work[:0]
+	b.work, b.tenants = b.work[:0], 0
 	return nil
 }
