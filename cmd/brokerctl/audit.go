@@ -1,0 +1,327 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tenantbroker/tenantbroker/api/client"
+	"github.com/tenantbroker/tenantbroker/api/wire"
+	"github.com/tenantbroker/tenantbroker/audit"
+	"github.com/tenantbroker/tenantbroker/credential"
+)
+
+func auditCommand(a *app) *cobra.Command {
+	return group("audit", "The audit trail", "", auditTail(a), auditSearch(a), auditExport(a), auditVerify(a))
+}
+
+// recordColumns is how records are shown as a table.
+var recordColumns = columns[wire.AuditRecord]{
+	[]string{"TIME", "DECISION", "TYPE", "TENANT", "SUBJECT", "ACTOR", "WHAT", "REASON"},
+	func(r wire.AuditRecord) []string {
+		what := r.Audience
+		if r.Resource != nil {
+			what = r.Resource.Type + " " + r.Resource.ID
+		}
+		reason := r.Reason
+		if r.Count > 1 {
+			reason = fmt.Sprintf("%d times: %s", r.Count, reason)
+		}
+		return []string{when(r.Time), r.Decision, r.Type, r.Tenant, r.Subject, r.Actor, shortened(what, 48), shortened(reason, 60)}
+	},
+}
+
+// filterFlags adds the flags that narrow a search.
+func filterFlags(c *cobra.Command, f *client.AuditFilter) {
+	parsed(c.Flags(), &f.Tenant, credential.ParseTenant, "tenant", "tenant", `only this tenant's; "system" for the broker's own`)
+	for _, text := range []struct {
+		to          *string
+		name, usage string
+	}{
+		{&f.Type, "type", "what happened, e.g. token.issued"},
+		{&f.Decision, "decision", "allow or deny"},
+		{&f.Subject, "subject", "whom it is about"},
+		{&f.Actor, "actor", "who acted, e.g. an operator"},
+		{&f.ClientID, "client-id", "the account that authenticated"},
+		{&f.Audience, "audience", "the service that a token is for"},
+		{&f.JTI, "jti", "one token"},
+		{&f.Txn, "txn", "one chain of tokens"},
+		{&f.KeyID, "kid", "tokens signed by this key"},
+		{&f.Grant, "grant", "tokens that rest on this grant"},
+		{&f.RequestID, "request-id", "one request, as errors name it"},
+	} {
+		c.Flags().StringVar(text.to, text.name, "", text.usage)
+	}
+}
+
+func auditSearch(a *app) *cobra.Command {
+	var f client.AuditFilter
+	var limit int
+	c := &cobra.Command{
+		Use: "search", Short: "Search the audit trail, newest first", Args: cobra.NoArgs,
+		Example: `  brokerctl audit search --decision deny --since -1h
+  brokerctl audit search --request-id 6Jm1c2 -o json
+  brokerctl audit search --tenant acme --since 2026-03-01 --until 2026-04-01 --limit 0`,
+	}
+	filterFlags(c, &f)
+	parsed(c.Flags(), &f.Since, a.instant, "time", "since", "from then on: a time, a date, or from now such as -1h")
+	parsed(c.Flags(), &f.Until, a.instant, "time", "until", "before then")
+	c.Flags().IntVar(&limit, "limit", 100, "at most so many records; 0: all")
+	c.Flags().BoolVar(&f.Oldest, "oldest-first", false, "in the order in which it happened")
+	c.RunE = a.does(func(ctx context.Context, _ []string) error {
+		if limit < 0 {
+			return usageError{errors.New("--limit can't be negative")}
+		}
+		if limit > 0 {
+			f.Limit = min(limit, wire.MaxLimit)
+		}
+		return a.admin(ctx, func(ctx context.Context, admin *client.Admin) error {
+			found := admin.Audit().Search(ctx, f)
+			return printList(a, func(yield func(wire.AuditRecord, error) bool) {
+				n := 0
+				for r, err := range found {
+					if !yield(r, err) {
+						return
+					}
+					if n++; n == limit {
+						return
+					}
+				}
+			}, recordColumns)
+		})
+	})
+	return c
+}
+
+// tailInterval is how often audit tail --follow looks.
+const tailInterval = 2 * time.Second
+
+func auditTail(a *app) *cobra.Command {
+	var f client.AuditFilter
+	var lines int
+	var follow bool
+	c := &cobra.Command{
+		Use: "tail", Short: "Show the newest records, and what follows", Args: cobra.NoArgs,
+		Long:    "tail shows the newest records, oldest first. With -o json or yaml: one JSON object per line.",
+		Example: "  brokerctl audit tail -n 50\n  brokerctl audit tail -f --decision deny",
+	}
+	filterFlags(c, &f)
+	c.Flags().IntVarP(&lines, "lines", "n", 20, fmt.Sprintf("how many, at most %d", wire.MaxLimit))
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until interrupted")
+	c.RunE = a.does(func(ctx context.Context, _ []string) error {
+		if lines < 1 || lines > wire.MaxLimit {
+			return usageError{fmt.Errorf("--lines is between 1 and %d", wire.MaxLimit)}
+		}
+		return a.admin(ctx, func(ctx context.Context, admin *client.Admin) error {
+			err := a.tail(ctx, admin.Audit(), f, lines, follow)
+			if follow && errors.Is(err, context.Canceled) {
+				return nil // how it ends
+			}
+			return err
+		})
+	})
+	return c
+}
+
+func (a *app) tail(ctx context.Context, trail client.Audit, f client.AuditFilter, lines int, follow bool) error {
+	f.Limit = lines
+	var newest []wire.AuditRecord
+	var next string
+	for len(newest) < lines { // a page may be short although there is more
+		page, err := trail.Page(ctx, f)
+		if err != nil {
+			return err
+		}
+		if next == "" {
+			next = page.Tail
+		}
+		newest = append(newest, page.Items...)
+		if f.Cursor = page.Next; page.Next == "" {
+			break
+		}
+	}
+	for i := min(len(newest), lines) - 1; i >= 0; i-- {
+		if err := a.printRecord(newest[i]); err != nil {
+			return err
+		}
+	}
+	f.Oldest, f.Limit = true, 0
+	for follow {
+		f.Cursor = next
+		page, err := trail.Page(ctx, f)
+		switch {
+		case errors.Is(err, client.ErrUnavailable) && ctx.Err() == nil:
+			a.note("%v; still trying", err)
+		case err != nil:
+			return errors.Join(ctx.Err(), err)
+		default:
+			for _, r := range page.Items {
+				if err := a.printRecord(r); err != nil {
+					return err
+				}
+			}
+			if next = page.Next; next != "" {
+				continue // more is there already
+			}
+			if next = page.Tail; next == "" {
+				return errors.New("the broker did not say where to go on")
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(tailInterval):
+		}
+	}
+	return nil
+}
+
+// printRecord writes one line: columns of fixed width, since more may follow.
+func (a *app) printRecord(r wire.AuditRecord) error {
+	if a.output != outputTable {
+		line, err := json.Marshal(r)
+		if err == nil {
+			_, err = fmt.Fprintf(a.out, "%s\n", line)
+		}
+		return err
+	}
+	cells := recordColumns.row(r)
+	for i := range cells {
+		cells[i] = printable(cell(cells[i]))
+	}
+	_, err := fmt.Fprintf(a.out, "%-20s %-5s %-18s %-16s %-20s %-16s %s: %s\n",
+		cells[0], cells[1], cells[2], cells[3], cells[4], cells[5], cells[6], cells[7])
+	return err
+}
+
+func auditExport(a *app) *cobra.Command {
+	var tenant credential.Tenant
+	var out string
+	c := &cobra.Command{
+		Use: "export", Short: "Copy the audit trail, to be kept and verified elsewhere", Args: cobra.NoArgs,
+		Long: `export copies the trail of one tenant, or all of it, with the signed heads of its
+chains. The copy verifies on its own: brokerctl audit verify.`,
+		Example: "  brokerctl audit export --tenant acme --out acme.ndjson\n  brokerctl audit export > all.ndjson",
+	}
+	parsed(c.Flags(), &tenant, credential.ParseTenant, "tenant", "tenant", `only this tenant's; "system" for the broker's own`)
+	c.Flags().StringVar(&out, "out", "", "new file, mode 0600; default: stdout")
+	c.RunE = a.does(func(ctx context.Context, _ []string) error {
+		return a.admin(ctx, func(ctx context.Context, admin *client.Admin) error {
+			if out == "" {
+				return admin.Audit().Export(ctx, tenant, a.out)
+			}
+			f, err := newPrivateFile(out)
+			if err != nil {
+				return err
+			}
+			err = errors.Join(admin.Audit().Export(ctx, tenant, f), f.Sync(), f.Close())
+			if err != nil {
+				_ = os.Remove(out) // half a trail is worth nothing
+				return err
+			}
+			a.note("written to %s", out)
+			return nil
+		})
+	})
+	return c
+}
+
+func auditVerify(a *app) *cobra.Command {
+	var keyFile string
+	c := &cobra.Command{
+		Use: "verify FILE --key FILE", Short: "Verify an exported audit trail, offline", Args: cobra.ExactArgs(1),
+		Long: `verify recomputes an exported trail: every record must follow the one before it in
+its chain, and the chains must agree with the heads that the broker's audit key
+has signed. The first fault is named by chain and record. Exit code 7 says that
+the trail is not what was written.
+
+The key is the broker's public audit key, got once and kept apart from the
+exports; the key that stands in the export itself proves nothing.`,
+		Example: "  brokerctl audit verify acme.ndjson --key audit-key.json",
+	}
+	c.Flags().StringVar(&keyFile, "key", "", "file with the broker's public audit key, JWK or PEM (required)")
+	required(c, "key")
+	_ = c.MarkFlagFilename("key") // fails for a flag that doesn't exist
+	c.RunE = a.does(func(_ context.Context, args []string) error {
+		data, err := os.ReadFile(keyFile) //nolint:gosec // the path is the user's own choice
+		if err != nil {
+			return err
+		}
+		key, err := audit.ParseKey(data)
+		if err != nil {
+			return usageError{fmt.Errorf("%s: %w", keyFile, err)}
+		}
+		var in io.Reader = a.in
+		if args[0] != "-" {
+			f, err := os.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer f.Close() //nolint:errcheck // nothing was written
+			in = f
+		}
+		header, report, err := audit.VerifyExport(in, key)
+		if errors.Is(err, audit.ErrExport) {
+			return err
+		}
+		if err != nil {
+			return unverifiedError{err}
+		}
+		return a.printReport(header, report)
+	})
+	return c
+}
+
+// chainRow is one verified chain as it is shown.
+type chainRow struct {
+	Chain    string    `json:"chain"`
+	First    uint64    `json:"first"`
+	Last     uint64    `json:"last"`
+	Signed   uint64    `json:"signed"`
+	SignedAt time.Time `json:"signed_at,omitzero"`
+	Unsigned uint64    `json:"unsigned"`
+}
+
+func (a *app) printReport(header audit.Header, report audit.Report) error {
+	rows := make([]chainRow, 0, len(report.Chains))
+	unsigned := uint64(0)
+	for _, c := range report.Chains {
+		rows = append(rows, chainRow{c.Chain.String(), c.First, c.Last, c.Signed, c.SignedAt, c.Unsigned()})
+		unsigned += c.Unsigned()
+	}
+	if a.output != outputTable {
+		return a.printData(struct {
+			Verified   bool       `json:"verified"`
+			Issuer     string     `json:"issuer"`
+			ExportedAt time.Time  `json:"exported_at"`
+			Records    uint64     `json:"records"`
+			Unsigned   uint64     `json:"unsigned"`
+			Chains     []chainRow `json:"chains"`
+		}{true, header.Issuer, header.ExportedAt, report.Records, unsigned, rows})
+	}
+	_, err := fmt.Fprintf(a.out, "verified: %d records of %s in %d chains\n", report.Records, printable(header.Issuer), len(rows))
+	if err != nil {
+		return err
+	}
+	if unsigned > 0 {
+		a.note("%d records are newer than the last signed head of their chain: they follow each other, but could have been cut off", unsigned)
+	}
+	return printList(a, func(yield func(chainRow, error) bool) {
+		for _, r := range rows {
+			if !yield(r, nil) {
+				return
+			}
+		}
+	}, columns[chainRow]{
+		[]string{"CHAIN", "FIRST", "LAST", "SIGNED", "SIGNED AT"},
+		func(r chainRow) []string {
+			return []string{r.Chain, fmt.Sprint(r.First), fmt.Sprint(r.Last), fmt.Sprint(r.Signed), when(r.SignedAt)}
+		},
+	})
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tenantbroker/tenantbroker/api/client"
+	"github.com/tenantbroker/tenantbroker/api/wire"
+)
+
+func keyCommand(a *app) *cobra.Command {
+	return group("key", "The broker's signing keys",
+		`A signing key is standby (published, so that verifiers have it in time), then
+active (signing), then retiring (verifying what it signed), then gone.`,
+		keyList(a), keyRotate(a), keyRevoke(a))
+}
+
+var keyColumns = columns[wire.Key]{
+	[]string{"KEY", "STATE", "ALG", "HOME", "PUBLISHED", "ACTIVATED", "STOPPED", "PROBLEM"},
+	func(k wire.Key) []string {
+		stopped := k.RetiredAt
+		if !k.RevokedAt.IsZero() {
+			stopped = k.RevokedAt
+		}
+		return []string{k.ID, k.State, string(k.Algorithm), k.Home, when(k.PublishedAt), when(k.ActivatedAt), when(stopped), k.Problem}
+	},
+}
+
+func keyList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the signing keys", Args: cobra.NoArgs,
+		Example: "  brokerctl key list",
+		RunE: a.does(func(ctx context.Context, _ []string) error {
+			return a.admin(ctx, func(ctx context.Context, admin *client.Admin) error {
+				return printList(a, admin.Keys().List(ctx), keyColumns)
+			})
+		}),
+	}
+}
+
+func keyRotate(a *app) *cobra.Command {
+	var reason string
+	var emergency, yes bool
+	c := &cobra.Command{
+		Use: "rotate --reason WHY", Short: "Put the standby key to work", Args: cobra.NoArgs,
+		Long: `rotate makes the standby key the active one; the old key goes on verifying what it
+signed. It is refused until verifiers have had time to fetch the standby key.
+
+--emergency does not wait: verifiers that have not fetched it yet refuse tokens
+until they do. It needs the role security.`,
+		Example: "  brokerctl key rotate --reason \"quarterly\"",
+	}
+	c.Flags().BoolVar(&emergency, "emergency", false, "don't wait for the verifiers")
+	yesFlag(c, &yes)
+	reasonFlag(c, &reason)
+	c.RunE = a.does(func(ctx context.Context, _ []string) error {
+		if emergency {
+			if err := a.confirm(yes, "Verifiers that don't have the standby key yet will refuse new tokens until they fetch it.", "emergency"); err != nil {
+				return err
+			}
+		}
+		return a.admin(ctx, func(ctx context.Context, admin *client.Admin) error {
+			ring, err := admin.Keys().Rotate(ctx, emergency, reason)
+			if err != nil {
+				return err
+			}
+			return printList(a, func(yield func(wire.Key, error) bool) {
+				for _, k := range ring {
+					if !yield(k, nil) {
+						return
+					}
+				}
+			}, keyColumns)
+		})
+	})
+	return c
+}
+
+func keyRevoke(a *app) *cobra.Command {
+	var reason string
+	var yes bool
+	c := &cobra.Command{
+		Use: "revoke KEY --reason WHY", Short: "Withdraw a key at once: an emergency", Args: cobra.ExactArgs(1),
+		Long: `revoke withdraws a signing key at once. Every token that it signed ends, as soon as
+verifiers notice. It shows first how many tokens of which tenants that is, at
+most, and asks. If it is the active key, the standby key takes over.`,
+		Example: "  brokerctl key revoke 2026-03-a --reason \"the key may have leaked, incident 12\"",
+	}
+	yesFlag(c, &yes)
+	reasonFlag(c, &reason)
+	c.RunE = a.does(func(ctx context.Context, args []string) error {
+		return a.admin(ctx, func(ctx context.Context, admin *client.Admin) error {
+			if !yes {
+				impact, err := admin.Keys().Impact(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				a.noteImpact("This would end", impact)
+				if err := a.confirm(false, "A revoked key can't be brought back.", args[0]); err != nil {
+					return err
+				}
+			}
+			killed, err := admin.Keys().Revoke(ctx, args[0], reason)
+			if err != nil {
+				return err
+			}
+			if a.output != outputTable {
+				return a.printData(killed)
+			}
+			if killed.Uncounted {
+				a.note("revoked %s; how many tokens that ended could not be counted", args[0])
+				return nil
+			}
+			a.noteImpact("revoked "+args[0]+", which ends", killed)
+			return nil
+		})
+	})
+	return c
+}
+
+// noteImpact says how many tokens of whom a revocation ends.
+func (a *app) noteImpact(what string, impact *wire.KeyImpact) {
+	text := fmt.Sprintf("%s at most %d live tokens of %d tenants", what, impact.Tokens, uint64(len(impact.Tenants))+impact.More)
+	if !impact.Last.IsZero() {
+		text += ", the last until " + when(impact.Last)
+	}
+	a.note("%s", text)
+	const shown = 20
+	for i, t := range impact.Tenants {
+		if i == shown {
+			a.note("  and others")
+			break
+		}
+		a.note("  %-30s %d", t.Tenant, t.Tokens)
+	}
+}
