@@ -17,7 +17,14 @@ import (
 
 // readBody returns the body, which the adapter has bounded.
 func readBody(r *http.Request) ([]byte, error) {
-	b, err := io.ReadAll(r.Body)
+	var b []byte
+	var err error
+	if n := r.ContentLength; n > 0 && n <= maxBody {
+		b = make([]byte, n) // net/http ends the body there
+		_, err = io.ReadFull(r.Body, b)
+	} else {
+		b, err = io.ReadAll(r.Body)
+	}
 	if err == nil {
 		return b, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/api/wire"
+	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
 	"github.com/tenantbroker/tenantbroker/store/registry"
 )
@@ -92,6 +93,9 @@ func wireImpact(kid string, i keys.Impact) wire.KeyImpact {
 		if n == maxImpactTenants {
 			out.More = uint64(len(i.Tenants) - n)
 			break
+		}
+		if t.Tenant.IsZero() { // on the broker's own chain: operators' tokens
+			t.Tenant = credential.System
 		}
 		out.Tenants = append(out.Tenants, wire.TenantImpact{Tenant: t.Tenant, Tokens: t.Tokens})
 	}
