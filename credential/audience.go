@@ -71,6 +71,8 @@ func ParseIssuerURL(s string) (IssuerURL, error) {
 		return IssuerURL{}, errors.New("issuer: http is for loopback only, use https")
 	case u.Scheme != "http" && u.Scheme != "https":
 		return IssuerURL{}, errors.New("issuer: the scheme must be https")
+	case strings.HasSuffix(u.Host, ":"):
+		return IssuerURL{}, errors.New("issuer: a colon without a port")
 	case s != u.Scheme+"://"+u.Host || strings.ToLower(s) != s:
 		return IssuerURL{}, errors.New("issuer: write it in its plain lower-case form")
 	}

@@ -14,34 +14,45 @@ const redacted = "[redacted]"
 
 // Secret holds a value that no log, error, JSON document or %v may show. It
 // can't be compared with ==; use Equal. The zero Secret is none.
-type Secret struct {
-	_     [0]func()
-	value []byte
-}
+//
+// The value hides in a function because fmt doesn't call the methods of a
+// struct's unexported fields, but prints what they hold.
+type Secret struct{ value func() []byte }
 
 // NewSecret returns a Secret with a copy of value.
 func NewSecret(value []byte) Secret {
-	return Secret{value: append([]byte(nil), value...)}
+	if len(value) == 0 {
+		return Secret{}
+	}
+	return hide(append([]byte(nil), value...))
 }
 
 // GenerateSecret returns 256 fresh random bits in 43 URL-safe characters.
 func GenerateSecret() Secret {
 	var b [32]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand, Go 1.24)
-	return Secret{value: base64.RawURLEncoding.AppendEncode(nil, b[:])}
+	return hide(base64.RawURLEncoding.AppendEncode(nil, b[:]))
 }
 
-// Reveal returns the value: for the one place that must hand it over.
-func (s Secret) Reveal() []byte { return append([]byte(nil), s.value...) }
+func hide(value []byte) Secret { return Secret{func() []byte { return value }} }
+
+// Reveal returns a copy of the value, for the one place that must hand it
+// over; nil for none.
+func (s Secret) Reveal() []byte {
+	if s.value == nil {
+		return nil
+	}
+	return append([]byte(nil), s.value()...)
+}
 
 // IsZero reports whether s is none.
-func (s Secret) IsZero() bool { return len(s.value) == 0 }
+func (s Secret) IsZero() bool { return s.value == nil }
 
 // Equal compares in constant time, without telling the length. None equals nothing.
 func (s Secret) Equal(other Secret) bool {
-	a, b := sha256.Sum256(s.value), sha256.Sum256(other.value)
+	a, b := sha256.Sum256(s.Reveal()), sha256.Sum256(other.Reveal())
 	same := subtle.ConstantTimeCompare(a[:], b[:]) == 1
-	return same && len(s.value) > 0
+	return same && !s.IsZero()
 }
 
 // String returns a placeholder.
