@@ -1,0 +1,20 @@
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tenantbroker/tenantbroker/internal/demo"
+)
+
+func demoCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "demo",
+		Short: "Play the broker's main job in a temporary folder, in under a minute",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return demo.Run(c.Context(), c.OutOrStdout(), os.Args[0])
+		},
+	}
+}
