@@ -14,7 +14,9 @@ import (
 // Stored objects are decoded strictly: a row that this program would not have
 // written is an error, and an error denies.
 
-func decode(row store.Row, v any, id func() string) error {
+// decode reads row into v. check says whether what every object of the type
+// has is there, and which key it belongs under.
+func decode(row store.Row, v any, check func() (id string, whole bool)) error {
 	d := json.NewDecoder(bytes.NewReader(row.Value))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
@@ -23,7 +25,10 @@ func decode(row store.Row, v any, id func() string) error {
 	if _, err := d.Token(); err == nil {
 		return errors.New("registry: stored row: more than one value")
 	}
-	if id() != row.Key {
+	switch id, whole := check(); {
+	case id == "" || !whole:
+		return errors.New("registry: stored row: not whole")
+	case id != row.Key:
 		return errors.New("registry: stored row: under another key than its own")
 	}
 	return nil
@@ -31,7 +36,9 @@ func decode(row store.Row, v any, id func() string) error {
 
 func decodeTenant(row store.Row) (*Tenant, error) {
 	t := &Tenant{}
-	if err := decode(row, t, func() string { return t.ID.String() }); err != nil {
+	if err := decode(row, t, func() (string, bool) {
+		return t.ID.String(), t.State == TenantActive || t.State == TenantSuspended
+	}); err != nil {
 		return nil, err
 	}
 	t.Version = row.Version
@@ -40,7 +47,7 @@ func decodeTenant(row store.Row) (*Tenant, error) {
 
 func decodeAccount(row store.Row) (*Account, error) {
 	a := &Account{}
-	if err := decode(row, a, func() string { return a.ID.String() }); err != nil {
+	if err := decode(row, a, func() (string, bool) { return a.ID.String(), !a.Home.IsZero() }); err != nil {
 		return nil, err
 	}
 	a.Version = row.Version
@@ -52,7 +59,7 @@ func decodeAccount(row store.Row) (*Account, error) {
 
 func decodeAudience(row store.Row) (*Audience, error) {
 	a := &Audience{}
-	if err := decode(row, a, func() string { return a.Name.String() }); err != nil {
+	if err := decode(row, a, func() (string, bool) { return a.Name.String(), !a.Owner.IsZero() }); err != nil {
 		return nil, err
 	}
 	a.Version = row.Version
@@ -61,7 +68,7 @@ func decodeAudience(row store.Row) (*Audience, error) {
 
 func decodeGrant(row store.Row) (*Grant, error) {
 	g := &Grant{}
-	if err := decode(row, g, func() string { return g.ID }); err != nil {
+	if err := decode(row, g, func() (string, bool) { return g.ID, !g.Account.IsZero() && !g.Audience.IsZero() }); err != nil {
 		return nil, err
 	}
 	g.Version = row.Version
@@ -70,7 +77,7 @@ func decodeGrant(row store.Row) (*Grant, error) {
 
 func decodeIssuer(row store.Row) (*TrustedIssuer, error) {
 	i := &TrustedIssuer{}
-	if err := decode(row, i, func() string { return i.ID }); err != nil {
+	if err := decode(row, i, func() (string, bool) { return i.ID, i.Issuer != "" }); err != nil {
 		return nil, err
 	}
 	i.Version = row.Version

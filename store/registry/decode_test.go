@@ -71,11 +71,20 @@ func TestStoredRowsAreReadStrictly(t *testing.T) {
 			"second value":   sample + "{}",
 			"cut short":      sample[:len(sample)-1],
 			"wrong type":     strings.Replace(sample, `"created_at":"2030`, `"created_at":1,"x":"`, 1),
+			"nothing in it":  "{}",
 			"empty":          "",
 		} {
 			if err := decodeAll(t, []byte(bad))[kind]; err == nil {
 				t.Errorf("a stored %s with %s is read", kind, what)
 			}
+		}
+	}
+	for kind, need := range map[string]string{
+		"tenant": `"state":"active",`, "account": `"home":"system",`, "audience": `"owner":"worker",`,
+		"grant": `"audience":"orders",`, "issuer": `"issuer":"https://kube.example",`,
+	} {
+		if err := decodeAll(t, []byte(strings.Replace(storedSamples[kind], need, "", 1)))[kind]; err == nil {
+			t.Errorf("a stored %s without %s is read", kind, need)
 		}
 	}
 	moved := store.Row{Key: "globex", Value: []byte(storedSamples["tenant"]), Version: 1}
