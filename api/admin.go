@@ -282,7 +282,7 @@ func (c *call) patch() (patchBody, error) {
 		return patchBody{}, err
 	}
 	if err := json.Unmarshal(outcome, &only); err != nil {
-		return patchBody{}, refuse(wire.CodeInvalid, "reason", "not a string")
+		return patchBody{}, refuse(wire.CodeInvalid, "reason", "must be a string")
 	}
 	c.by.Reason = only.Reason
 	return patchBody{ifVersion: ifVersion, patch: data}, nil

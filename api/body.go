@@ -139,7 +139,7 @@ func readsItself(t reflect.Type) bool {
 // tried by itself.
 func decodeError(err error, v any, members []credential.JSONMember) error {
 	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) && wrong.Field != "" {
-		return refuse(wire.CodeInvalid, showName(wrong.Field), "not a "+kindName(wrong.Type))
+		return refuse(wire.CodeInvalid, showName(wrong.Field), "must be "+kindName(wrong.Type))
 	}
 	for _, m := range members {
 		field, _ := jsonField(reflect.TypeOf(v).Elem(), string(m.Name))
@@ -162,18 +162,18 @@ func publicText(err error) string {
 func kindName(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Bool:
-		return "boolean"
+		return "true or false"
 	case reflect.Int, reflect.Int64, reflect.Uint64:
-		return "whole number"
+		return "a whole number"
 	case reflect.Slice, reflect.Array:
-		return "list"
+		return "a list"
 	case reflect.Map, reflect.Struct:
 		if readsItself(t) {
-			return "value of the right form"
+			return "of the right form"
 		}
-		return "object"
+		return "an object"
 	}
-	return "string"
+	return "a string"
 }
 
 // showName bounds a member's name that came from the client before it is

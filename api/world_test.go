@@ -2,6 +2,7 @@ package api
 
 import (
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
@@ -44,6 +45,7 @@ type world struct {
 	keys     *keys.Manager
 	metrics  *prometheus.Registry
 	config   Config
+	auditKey ed25519.PublicKey
 
 	mu     sync.Mutex
 	now    time.Time
@@ -114,6 +116,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.auditKey = signer.Public()
 	keeper := must[*auditlog.Keeper](t)(auditlog.New(auditlog.Config{Store: st, Signer: signer, Issuer: testIssuer, Now: w.clock}))
 	admin := must[*verifier.Verifier](t)(verifier.New(ctx, verifier.Config{
 		Issuer: testIssuer, Audience: testIssuer + "/admin", Keys: w.keys, Now: w.clock,

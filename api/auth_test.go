@@ -1,0 +1,188 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/api/wire"
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/credential/jwks"
+	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/registry"
+	"github.com/tenantbroker/tenantbroker/verifier"
+)
+
+func TestAnOperatorsTokenIsHeldToWhatItsOwnerIsNow(t *testing.T) {
+	w := newWorld(t)
+	w.tenant("acme")
+	ctx := t.Context()
+	for name, dismiss := range map[string]func(id string){
+		"disabled": func(id string) {
+			must[registry.Account](t)(w.registry.DisableAccount(ctx, root(), mustAccount(id), 0))
+		},
+		"ended": func(id string) {
+			must[registry.Account](t)(w.registry.UpdateAccount(ctx, root(), mustAccount(id), 0, func(a *registry.Account) error {
+				a.ExpiresAt = w.clock().Add(time.Second)
+				return nil
+			}))
+			w.advance(2 * time.Second)
+		},
+		"no operator any more": func(id string) {
+			for _, g := range must2(t)(w.registry.ListGrants(ctx, root(), registry.GrantFilter{Account: mustAccount(id)}, registry.Page{})) {
+				if err := w.registry.RemoveOperator(ctx, root(), g.ID, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+		"tenant suspended": func(string) {
+			must[registry.Tenant](t)(w.registry.SuspendTenant(ctx, root(), credential.MustTenant("acme"), 0))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.t = t
+			id := w.unique("op")
+			token := w.operator(id, "admin", "acme")
+			if a := w.call(token, "GET", "/v1/accounts", nil); a.status != 200 {
+				t.Fatalf("before: %d %s", a.status, a.body)
+			}
+			dismiss(id)
+			a := w.call(token, "GET", "/v1/accounts", nil)
+			if a.status != 401 || !contains(a.header.Get("WWW-Authenticate"), `error="invalid_token"`) {
+				t.Errorf("after: %d %v", a.status, a.header)
+			}
+			if name == "tenant suspended" {
+				must[registry.Tenant](t)(w.registry.ResumeTenant(ctx, root(), credential.MustTenant("acme"), 0))
+			}
+		})
+	}
+}
+
+func must2(t *testing.T) func([]registry.Grant, string, error) []registry.Grant {
+	return func(g []registry.Grant, _ string, err error) []registry.Grant {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+}
+
+func TestARevokedTokenOfAnOperator(t *testing.T) {
+	w := newWorld(t)
+	token := w.rootToken()
+	if a := w.post(wire.PathRevoke, url.Values{"token": {token}, "client_assertion_type": {wire.AssertionJWTBearer}, "client_assertion": {w.assertion("root")}}); a.status != 200 {
+		t.Fatalf("revoke: %d %s", a.status, a.body)
+	}
+	if a := w.call(token, "GET", "/v1/tenants", nil); a.status != 401 {
+		t.Errorf("it still gets in: %d", a.status)
+	}
+}
+
+func TestTokensThatDontOpenTheAdminAPI(t *testing.T) {
+	w := service(t)
+	good := w.rootToken()
+	other := w.post(wire.PathToken, w.tokenForm("worker", "orders", "acme")).json("access_token")
+	expired := w.adminToken("root", "system")
+	for name, header := range map[string][]string{
+		"of another audience": {"Bearer " + other},
+		"not a token":         {"Bearer nonsense"},
+		"cut":                 {"Bearer " + good[:len(good)-4]},
+		"with another at it":  {"Bearer " + good + "," + good},
+		"twice":               {"Bearer " + good, "Bearer " + good},
+		"in Basic":            {"Basic " + good},
+		"without a scheme":    {good},
+		"nothing":             {"Bearer "},
+	} {
+		r := httptest.NewRequest("GET", "/v1/tenants", nil)
+		r.Header["Authorization"] = header
+		if a := w.serve(r); a.status != 401 || a.header.Get("WWW-Authenticate") == "" || contains(a.body, good[:40]) {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
+	}
+	r := httptest.NewRequest("GET", "/v1/tenants?access_token="+good, nil)
+	if a := w.serve(r); a.status != 401 {
+		t.Errorf("in the query: %d", a.status)
+	}
+	w.advance(11 * time.Minute)
+	if a := w.call(expired, "GET", "/v1/tenants", nil); a.status != 401 {
+		t.Errorf("expired: %d", a.status)
+	}
+}
+
+// The keys can't be had: that is not the operator's fault.
+type noKeys struct{}
+
+func (noKeys) Key(context.Context, string) (jwks.Key, error) {
+	return jwks.Key{}, jwks.ErrUnavailable
+}
+
+func TestVerifyingNeedsKeys(t *testing.T) {
+	w := newWorld(t)
+	token := w.rootToken()
+	w.handler.verifier = must[*verifier.Verifier](t)(verifier.New(t.Context(), verifier.Config{
+		Issuer: testIssuer, Audience: testIssuer + "/admin", Keys: noKeys{}, Now: w.clock}))
+	if a := w.call(token, "GET", "/v1/tenants", nil); a.status != 503 || a.header.Get("Retry-After") == "" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// failingStore fails at a chosen moment.
+type failingStore struct {
+	store.Store
+	err error
+}
+
+func (f *failingStore) View(ctx context.Context, fn func(store.Reader) error) error {
+	if f.err != nil {
+		return f.err
+	}
+	return f.Store.View(ctx, fn)
+}
+
+func TestAStoreThatFailsIsNotAnOperatorsFault(t *testing.T) {
+	w := newWorld(t)
+	token := w.rootToken()
+	failing := &failingStore{Store: w.store, err: store.ErrUnavailable}
+	w.handler.store = failing
+	if a := w.call(token, "GET", "/v1/tenants", nil); a.status != 503 || a.json("code") != wire.CodeUnavailable {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	failing.err = store.ErrSchema
+	if a := w.call(token, "GET", "/v1/tenants", nil); a.status == 200 {
+		t.Errorf("let in by a broken store: %d", a.status)
+	}
+}
+
+func TestWhoForwardsIsBelievedOnlyWhenTrusted(t *testing.T) {
+	s := &server{proxies: prefixes(t, "10.0.0.0/8", "fd00::/8")}
+	for name, c := range map[string]struct {
+		peer  string
+		hops  []string
+		found string
+	}{
+		"no proxy":                    {"192.0.2.1:1", []string{"203.0.113.5"}, "192.0.2.1"},
+		"one proxy":                   {"10.1.1.1:1", []string{"203.0.113.5"}, "203.0.113.5"},
+		"two proxies":                 {"10.1.1.1:1", []string{"198.51.100.1, 203.0.113.5, 10.2.2.2"}, "203.0.113.5"},
+		"two headers":                 {"10.1.1.1:1", []string{"198.51.100.1", "203.0.113.5"}, "203.0.113.5"},
+		"nonsense beside the proxy":   {"10.1.1.1:1", []string{"203.0.113.5, who"}, "10.1.1.1"},
+		"proxies all the way":         {"10.1.1.1:1", []string{"10.3.3.3"}, "10.3.3.3"},
+		"a proxy that says nothing":   {"10.1.1.1:1", nil, "10.1.1.1"},
+		"IPv4 in IPv6":                {"[::ffff:10.1.1.1]:1", []string{"203.0.113.5"}, "203.0.113.5"},
+		"IPv6":                        {"[fd00::1]:1", []string{"2001:db8::7"}, "2001:db8::7"},
+		"a peer without an address":   {"@", nil, ""},
+		"a peer with a zone":          {"[fe80::1%eth0]:1", nil, "fe80::1"},
+		"what a client put in before": {"10.1.1.1:1", []string{"10.0.0.1, 203.0.113.5"}, "203.0.113.5"},
+	} {
+		r := &http.Request{RemoteAddr: c.peer, Header: http.Header{}}
+		if c.hops != nil {
+			r.Header["X-Forwarded-For"] = c.hops
+		}
+		if got := ipText(s.clientIP(r)); got != c.found {
+			t.Errorf("%s: %q, want %q", name, got, c.found)
+		}
+	}
+}
