@@ -104,7 +104,7 @@ func TestDamageIsAnError(t *testing.T) {
 			if err := s.db.Update(damage); err != nil {
 				t.Fatal(err)
 			}
-			s.w.once = nil
+			s.w.onceLoaded = false
 			_, sweep := s.Sweep(t.Context(), time.Now(), time.Now().Add(time.Hour))
 			read := s.View(t.Context(), func(r store.Reader) error {
 				_, err := r.Get("rows", "a")

@@ -190,6 +190,7 @@ func (s *Store) commit(batch []*request) {
 		settle(batch[first:], err)
 		return
 	}
+	s.w.keepOnce()
 	for _, r := range batch {
 		r.settled <- r.err
 	}
@@ -254,7 +255,7 @@ func (s *Store) run(tx *bbolt.Tx, batch []*request) (done []*request, first int,
 		}
 	}
 	ended = true
-	return batch, max(first, 0), nil
+	return batch, max(first, 0), s.w.writeOnce()
 }
 
 // call runs the function against o, unless its caller has left.

@@ -18,7 +18,8 @@ import (
 //	                bucket's sequence is the newest position
 //	heads           chain → the chain's newest record: seq(8) position(8) hash(32)
 //	marks           chain NUL seq(8) → position(8), for every markEvery-th record of a chain
-//	once/<class><end(8)>  digest(16) → until(8), milliseconds; see once.go
+//	once/0<end(8)>  number(8) → list of digest(16) until(8), milliseconds; see once.go
+//	once/<class><end(8)>  digest(16) → until(8)
 const schema = 1
 
 var (

@@ -173,7 +173,7 @@ func (o *overlay) Once(space, key string, now, until time.Time) error {
 	if e, found := o.once[digest]; found && e.until >= now.UnixMilli() {
 		return store.ErrReplayed
 	}
-	if o.w.onceUntil(digest, now) != 0 {
+	if o.w.remembers(digest, now) {
 		return store.ErrReplayed
 	}
 	o.once[digest] = onceEntry{bucket: onceBucketFor(now, until), until: until.UnixMilli()}

@@ -38,13 +38,8 @@ func (s *Store) Sweep(ctx context.Context, now, keepAuditFrom time.Time) (more b
 	more = len(expired) > sweepBuckets
 	expired = expired[:min(len(expired), sweepBuckets)]
 	err = s.submit(&request{ctx: ctx, settled: make(chan error, 1), direct: func(tx *bbolt.Tx) error {
-		s.w.once = nil
-		for _, o := range expired {
-			if name := o.append(nil); tx.Bucket(name) != nil {
-				if err := tx.DeleteBucket(name); err != nil {
-					return err
-				}
-			}
+		if err := s.w.forgetOnce(tx, expired); err != nil {
+			return err
 		}
 		if !records {
 			return nil

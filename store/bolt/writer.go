@@ -28,14 +28,21 @@ type writer struct {
 	// someone may have remembered, is never given to another row.
 	handed map[store.Table]uint64
 	heads  *lru.LRU[string, head] // by chain; of this writer
-	once   []onceBucket           // that exist
-	line   []byte
+
+	onceLoaded bool
+	sets       []onceSet                // of the first class; see once.go
+	once       []onceBucket             // of the others, that exist
+	staged     map[onceDigest]onceEntry // by this batch
+	lists      map[onceBucket][]byte    // not yet put into the transaction
+	line       []byte
 }
 
 func (w *writer) init(s *Store) {
 	w.name = s.opts.Writer
 	w.handed = make(map[store.Table]uint64)
 	w.heads, _ = lru.NewLRU[string, head](headsCached, nil) // fails for a size below 1 only
+	w.staged = make(map[onceDigest]onceEntry)
+	w.lists = make(map[onceBucket][]byte)
 	w.overlay.init(w)
 }
 
@@ -43,19 +50,16 @@ func (w *writer) init(s *Store) {
 func (w *writer) begin(tx *bbolt.Tx) error {
 	w.tx, w.tables, w.dirty = tx, w.tables[:0], false
 	w.arena.reset()
-	if w.once == nil {
-		all, err := listOnce(tx)
-		if err != nil {
-			return err
-		}
-		w.once = append([]onceBucket{}, all...)
+	if !w.onceLoaded {
+		return w.loadOnce()
 	}
 	return nil
 }
 
 // forget drops what may not be in the file after all.
 func (w *writer) forget() {
-	w.once = nil
+	w.onceLoaded = false
+	w.dropStaged()
 	w.heads.Purge()
 }
 
