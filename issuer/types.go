@@ -56,6 +56,9 @@ func (r Request) LogValue() slog.Value {
 // String returns a text that says nothing of the form.
 func (r Request) String() string { return "request " + r.RequestID }
 
+// GoString is String, for %#v.
+func (r Request) GoString() string { return r.String() }
+
 // TokenRequest is a request to the token endpoint.
 type TokenRequest struct{ Request }
 
@@ -80,6 +83,9 @@ func (r TokenResponse) LogValue() slog.Value {
 
 // String returns the token's id, not the token.
 func (r TokenResponse) String() string { return "token " + r.Claims.ID }
+
+// GoString is String, for %#v.
+func (r TokenResponse) GoString() string { return r.String() }
 
 // IntrospectRequest is a request to the introspection endpoint (RFC 7662):
 // `token`, optionally `token_type_hint`, and the client's authentication.

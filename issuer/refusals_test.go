@@ -1,0 +1,287 @@
+package issuer
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/storetest"
+)
+
+func TestRefusalsBeforeAuthenticationAreCounted(t *testing.T) {
+	w := standard(t)
+	from := func(ip string) {
+		r := w.asking("worker", want{"client_assertion": "rubbish"})
+		r.IP = netip.MustParseAddr(ip)
+		w.refusal(r)
+	}
+	for range 3 {
+		from("198.51.100.1")
+		from("198.51.100.200")
+		from("::ffff:198.51.100.9")
+		from("2001:db8:1:2::1")
+		from("2001:db8:1:2:ffff::1")
+	}
+	from("2001:db8:1:3::1")
+	r := w.asking("worker", want{"client_assertion": "rubbish"})
+	r.IP = netip.Addr{}
+	w.refusal(r)
+	if n := len(w.records()); n != 0 {
+		t.Fatalf("%d records before the flush", n)
+	}
+	w.must(w.iss.flush(t.Context()))
+	got := map[string]uint64{}
+	for _, l := range w.records() {
+		got[l.IP] = l.Count
+		if l.tenant != "" || l.Reason != "malformed_token" || l.ClientID != "" || l.RequestID != "" {
+			t.Errorf("record %+v", l)
+		}
+	}
+	expected := map[string]uint64{"198.51.100.0/24": 9, "2001:db8:1:2::/64": 6, "2001:db8:1:3::/64": 1, "": 1}
+	if fmt.Sprint(got) != fmt.Sprint(expected) {
+		t.Errorf("got %v", got)
+	}
+	w.must(w.iss.flush(t.Context()))
+	if len(w.records()) != 4 {
+		t.Error("counted twice")
+	}
+}
+
+func TestRefusalsAreBounded(t *testing.T) {
+	w := standard(t)
+	for n := range maxRefusals + 500 {
+		w.iss.refusals.add(refusal{endpoint: endpointToken, reason: fmt.Sprint("r", n)}, 1)
+	}
+	w.iss.refusals.add(refusal{endpoint: endpointToken, reason: "r1"}, 1)
+	counts := w.iss.refusals.take()
+	if len(counts) != maxRefusals+1 || counts[refusal{endpoint: endpointToken, reason: "various"}] != 500 ||
+		counts[refusal{endpoint: endpointToken, reason: "r1"}] != 2 {
+		t.Errorf("%d kinds", len(counts))
+	}
+}
+
+func TestRefusalsSurviveAFailedFlush(t *testing.T) {
+	var failing *storetest.Failing
+	w := standardOn(t, func(s store.Store) store.Store { failing = storetest.NewFailing(s); return failing })
+	w.refusal(w.asking("worker", want{"client_assertion": "rubbish"}))
+	failing.Fail(storetest.Failed, 1)
+	if err := w.iss.flush(t.Context()); err == nil {
+		t.Fatal("the flush did not fail")
+	}
+	w.refusal(w.asking("worker", want{"client_assertion": "rubbish"}))
+	w.must(w.iss.flush(t.Context()))
+	if l := w.last(); l.Count != 2 {
+		t.Errorf("%d counted", l.Count)
+	}
+}
+
+func limited(l Limits) func(*Config) {
+	return func(c *Config) {
+		for _, pair := range []struct{ to, from *Rate }{{&c.Limits.Account, &l.Account}, {&c.Limits.Tenant, &l.Tenant}, {&c.Limits.Failures, &l.Failures}} {
+			if *pair.from != (Rate{}) {
+				*pair.to = *pair.from
+			}
+		}
+	}
+}
+
+func TestAccountRate(t *testing.T) {
+	w := standard(t, limited(Limits{Account: Rate{PerSecond: 0.5, Burst: 2}}))
+	w.account("other")
+	w.grant("other", "orders", "read", tenants("acme"))
+	w.token(w.asking("worker", nil))
+	w.refusal(w.asking("worker", want{"tenant": "initech"}))
+	r := w.asking("worker", nil)
+	before := len(w.records())
+	if e := w.refusal(r); e.Code != SlowDown || e.RetryAfter != 2*time.Second || e.Reason != "account_rate" {
+		t.Errorf("%v", e)
+	}
+	if len(w.records()) != before {
+		t.Error("being too fast wrote something at once")
+	}
+	w.token(w.asking("other", nil))
+	w.must(w.iss.flush(t.Context()))
+	if l := w.last(); l.Reason != "account_rate" || l.ClientID != "worker" || l.Count != 1 {
+		t.Errorf("%+v", l)
+	}
+	w.clock.add(2 * time.Second)
+	w.token(r) // nothing was used up
+}
+
+func TestTenantRateIsOnlyForThoseWithAGrant(t *testing.T) {
+	w := standard(t, limited(Limits{Tenant: Rate{PerSecond: 1, Burst: 1}}))
+	w.account("stranger")
+	w.grant("stranger", "orders", "read", tenants("globex"))
+	for range 5 {
+		if e := w.refusal(w.asking("stranger", nil)); e.Code != InvalidTarget {
+			t.Fatalf("%v", e)
+		}
+	}
+	w.token(w.asking("worker", nil)) // strangers did not use up the tenant's share
+	if e := w.refusal(w.asking("worker", nil)); e.Code != SlowDown || e.RetryAfter != time.Second || e.Reason != "tenant_rate" {
+		t.Errorf("%v", e)
+	}
+	if e := w.refusal(w.asking("stranger", nil)); e.Code != InvalidTarget {
+		t.Errorf("a stranger learns that the tenant is busy: %v", e)
+	}
+	w.token(w.asking("worker", want{"tenant": "globex"}))
+}
+
+func TestFailuresSlowTheirNeighbourhood(t *testing.T) {
+	w := standard(t, limited(Limits{Failures: Rate{PerSecond: 1, Burst: 3}}))
+	from := func(ip string, change want) TokenRequest {
+		r := w.asking("worker", change)
+		r.IP = netip.MustParseAddr(ip)
+		return r
+	}
+	guess := want{"client_assertion": "-", "client_assertion_type": "-", "client_id": "worker", "client_secret": "guess"}
+	for range 3 {
+		if e := w.refusal(from("198.51.100.1", guess)); e.Code != InvalidClient {
+			t.Fatalf("%v", e)
+		}
+	}
+	for _, change := range []want{guess, nil} {
+		if e := w.refusal(from("198.51.100.1", change)); e.Code != SlowDown || e.Reason != "too_many_failures" {
+			t.Errorf("%v", e)
+		}
+	}
+	w.token(from("198.51.100.2", nil))
+	if _, err := w.iss.Introspect(t.Context(), IntrospectRequest{Request{Form: from("198.51.100.1", want{"token": "x"}).Form, Origin: from("198.51.100.1", nil).Origin}}); asError(t, err).Code != SlowDown {
+		t.Errorf("%v", err)
+	}
+	w.clock.add(time.Second)
+	w.token(from("198.51.100.1", nil))
+	t.Run("a refused request of an authentic client is no failure", func(t *testing.T) {
+		for range 10 {
+			if e := w.refusal(from("198.51.100.3", want{"tenant": "initech"})); e.Code != InvalidTarget {
+				t.Fatalf("%v", e)
+			}
+		}
+	})
+	t.Run("a refused subject token is one", func(t *testing.T) {
+		for range 3 {
+			r := w.exchange("rubbish", nil)
+			r.IP = netip.MustParseAddr("198.51.100.4")
+			w.refusal(r)
+		}
+		if e := w.refusal(from("198.51.100.4", nil)); e.Code != SlowDown {
+			t.Errorf("%v", e)
+		}
+	})
+}
+
+func TestLimitsAreChecked(t *testing.T) {
+	for _, bad := range []Rate{{PerSecond: 1}, {Burst: 1}, {PerSecond: -1, Burst: 1}, {PerSecond: 1, Burst: 1, Unlimited: true}} {
+		if _, err := newLimiters(Limits{Tenant: bad}); err == nil {
+			t.Errorf("%+v is taken", bad)
+		}
+	}
+	l, err := newLimiters(Limits{})
+	if err != nil || l.accounts == nil || l.tenants == nil || l.failures == nil {
+		t.Errorf("the zero Limits limit nothing: %v", err)
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	w := newWorld(t)
+	good := Config{Issuer: credential.MustIssuerURL(brokerURL), Store: w.st, Registry: w.reg, Keys: w.ring, Now: w.clock.now}
+	if i, err := New(good); err != nil || i.leeway != credential.Leeway || i.tokenURL != brokerURL+"/oauth2/token" {
+		t.Fatalf("%v", err)
+	}
+	for name, spoil := range map[string]func(*Config){
+		"issuer":   func(c *Config) { c.Issuer = credential.IssuerURL{} },
+		"store":    func(c *Config) { c.Store = nil },
+		"registry": func(c *Config) { c.Registry = nil },
+		"keys":     func(c *Config) { c.Keys = nil },
+		"clock":    func(c *Config) { c.Now = nil },
+		"leeway":   func(c *Config) { c.Leeway = 61 * time.Second },
+		"limits":   func(c *Config) { c.Limits.Tenant.Burst = -1 },
+	} {
+		c := good
+		spoil(&c)
+		if _, err := New(c); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}
+
+// memory is a store that a bubble of synthetic time can hold: it only counts
+// what is appended.
+type memory struct {
+	store.Store
+	updates int
+	broken  bool
+}
+
+func (m *memory) Update(context.Context, func(store.Tx) error) error {
+	if m.broken {
+		return store.ErrUnavailable
+	}
+	m.updates++
+	return nil
+}
+
+func (m *memory) View(context.Context, func(store.Reader) error) error { return store.ErrUnavailable }
+
+func TestRunFlushesNowAndThenAndAtTheEnd(t *testing.T) {
+	w := newWorld(t)
+	synctest.Test(t, func(t *testing.T) {
+		var logged strings.Builder
+		m := &memory{}
+		i, err := New(Config{
+			Issuer: credential.MustIssuerURL(brokerURL), Store: m, Registry: w.reg, Keys: w.ring, Now: time.Now,
+			Logger: slog.New(slog.NewTextHandler(&logged, nil)),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- i.Run(ctx) }()
+		one := refusal{endpoint: endpointToken, reason: "x"}
+		i.refusals.add(one, 1)
+		time.Sleep(11 * time.Second)
+		synctest.Wait()
+		if m.updates != 1 {
+			t.Errorf("%d flushes after 11 s", m.updates)
+		}
+		time.Sleep(time.Minute) // a sweep, which fails here
+		synctest.Wait()
+		m.broken = true
+		i.refusals.add(one, 1)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		m.broken = false
+		cancel()
+		if err := <-done; err != nil || m.updates != 2 {
+			t.Errorf("%v, %d flushes", err, m.updates)
+		}
+		if s := logged.String(); !strings.Contains(s, "counted on") || !strings.Contains(s, "sweeping") {
+			t.Errorf("log: %s", s)
+		}
+	})
+}
+
+func TestRequestsAndAnswersShowNoSecretWhenLogged(t *testing.T) {
+	w := standard(t)
+	var logged strings.Builder
+	log := slog.New(slog.NewTextHandler(&logged, nil))
+	r := w.asking("worker", want{"client_secret": "sesame"})
+	resp := TokenResponse{AccessToken: "aaa.bbb.ccc", Claims: credential.Claims{ID: "the-id"}}
+	log.Info("x", "request", r.Request, "token_request", r, "answer", resp)
+	_, _ = fmt.Fprintf(&logged, "%v %s %v %#v %#v %+v", r.Request, r, resp, r, resp, r)
+	s := logged.String()
+	if strings.Contains(s, "sesame") || strings.Contains(s, "aaa.bbb") || strings.Contains(s, r.Form.Get("client_assertion")) {
+		t.Errorf("shown: %s", s)
+	}
+	if !strings.Contains(s, "the-id") || !strings.Contains(s, "req-1") {
+		t.Errorf("says too little: %s", s)
+	}
+}
