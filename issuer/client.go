@@ -98,6 +98,9 @@ func (i *Issuer) ownToken(ctx context.Context, raw string, now time.Time) (crede
 	if err != nil || c.Issuer != i.issuer.String() || !now.Before(c.Expires) || c.NotBefore.After(now) {
 		return credential.Claims{}, errNotOurs
 	}
+	if c.Tenant.IsSystem() && !i.issuer.Reserves(c.Audience) { // I1: only the broker's own audiences may see it
+		return credential.Claims{}, errNotOurs
+	}
 	return c, nil
 }
 
