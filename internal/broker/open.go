@@ -33,13 +33,15 @@ type Deps struct {
 	// Listener, unless nil, takes the place of the configuration's listen
 	// address. Open owns it from then on.
 	Listener net.Listener
+	// WrapStore, unless nil, is put around the store: for tests of its faults.
+	WrapStore func(store.Store) store.Store
 }
 
 // Broker is everything that runs: Open makes it, Run serves.
 type Broker struct {
 	config   Config
 	deps     Deps
-	store    *bolt.Store
+	store    store.Store
 	restored *restored
 	signing  signingParts
 	registry *registry.Registry
@@ -75,11 +77,15 @@ func Open(ctx context.Context, c Config, deps Deps) (b *Broker, err error) {
 		return b, err
 	}
 	metrics := newMetrics()
-	b.store, b.restored, err = openStore(ctx, c.StorePath(), c, bolt.Options{
+	file, restored, err := openStore(ctx, c.StorePath(), c, bolt.Options{
 		Now: deps.Now, Logger: deps.Logger, Observe: metrics.commit,
 	})
 	if err != nil {
 		return b, err
+	}
+	b.store, b.restored = file, restored
+	if deps.WrapStore != nil {
+		b.store = deps.WrapStore(file)
 	}
 	if err := claim(ctx, b.store, c.issuer, deps.Now()); err != nil {
 		return b, err

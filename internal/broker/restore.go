@@ -93,8 +93,12 @@ func prepare(ctx context.Context, o RestoreOptions, staged string) (done Restore
 		return done, err
 	}
 	done.Until = back.Until
-	done.Revoked, err = replaceKeys(ctx, o, st)
-	return done, err
+	if done.Revoked, err = replaceKeys(ctx, o, st); err != nil {
+		return done, err
+	}
+	return done, recordEvent(ctx, st, event(o.Now(), "broker.restored", fmt.Sprintf(
+		"%d audit records verified, %d signing keys revoked, no token before %s",
+		done.Records, len(done.Revoked), done.Until.Format(time.RFC3339))))
 }
 
 // verifyStaged checks what the backup holds and marks it as restored.

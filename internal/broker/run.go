@@ -34,7 +34,7 @@ func (b *Broker) Run(ctx context.Context) (err error) {
 		b.signing.manager.Run, b.issuer.Run, b.sweep)
 	keeper := startStage(context.WithoutCancel(ctx), b.keeper.Run)
 	front := startStage(ctx, b.frontTasks()...)
-	bestEffort(b.deps.Logger, "telling the service manager", notify(ctx, "READY=1"))
+	bestEffort(b.deps.Logger, "telling the service manager", notify(context.WithoutCancel(ctx), "READY=1"))
 
 	select {
 	case <-front.ctx.Done(): // asked to stop, or a listener failed
