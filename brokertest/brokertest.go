@@ -22,6 +22,7 @@ import (
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/internal/broker"
+	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
 )
 
@@ -46,6 +47,7 @@ type Option func(*options)
 type options struct {
 	clock     *Clock
 	logger    *slog.Logger
+	wrap      func(store.Store) store.Store
 	configure []func(*broker.Document)
 }
 
@@ -54,6 +56,10 @@ func WithClock(c *Clock) Option { return func(o *options) { o.clock = c } }
 
 // WithLogger has the broker log there; without it nothing is logged.
 func WithLogger(l *slog.Logger) Option { return func(o *options) { o.logger = l } }
+
+// WrapStore puts something around the broker's store, such as the faults of
+// store/storetest: for tests of the broker itself.
+func WrapStore(wrap func(store.Store) store.Store) Option { return func(o *options) { o.wrap = wrap } }
 
 // Configure changes the configuration before the start: for tests of the
 // broker itself.
@@ -103,7 +109,7 @@ func Start(t testing.TB, opts ...Option) *Broker {
 		_ = listener.Close()
 		t.Fatalf("brokertest: %v", err)
 	}
-	b.run(broker.Deps{Now: b.now, Logger: o.logger, Listener: listener, Version: "test"})
+	b.run(broker.Deps{Now: b.now, Logger: o.logger, Listener: listener, Version: "test", WrapStore: o.wrap})
 	t.Cleanup(b.Stop)
 	return b
 }
