@@ -18,30 +18,6 @@ const markEvery = 256
 
 var errLog = errors.New("store: damaged audit log")
 
-// head is the newest record of a chain.
-type head struct {
-	seq, position uint64
-	hash          [32]byte
-}
-
-const headLength = 8 + 8 + 32
-
-func (h head) append(b []byte) []byte {
-	return append(putUint(putUint(b, h.seq), h.position), h.hash[:]...)
-}
-
-// readHead returns the head of a chain; of one that has no record yet, its name's hash.
-func readHead(heads *bbolt.Bucket, c audit.Chain, key []byte) head {
-	h := head{}
-	if b := heads.Get(key); len(b) == headLength {
-		h.seq, h.position = getUint(b), getUint(b[8:])
-		copy(h.hash[:], b[16:])
-		return h
-	}
-	h.hash = c.Genesis()
-	return h
-}
-
 // Log implements store.Reader.
 func (r *reader) Log(after uint64) iter.Seq2[store.Entry, error] {
 	return func(yield func(store.Entry, error) bool) {
@@ -66,7 +42,11 @@ func (r *reader) LogEnd() (uint64, error) { return r.tx.Bucket(bucketLog).Sequen
 func (r *reader) Chain(c audit.Chain, seq uint64) iter.Seq2[store.Entry, error] {
 	return func(yield func(store.Entry, error) bool) {
 		name := []byte(c.String())
-		end := readHead(r.tx.Bucket(bucketHeads), c, name)
+		end, err := r.headOf(c)
+		if err != nil {
+			yield(store.Entry{}, err)
+			return
+		}
 		log := r.tx.Bucket(bucketLog)
 		next := seq + 1
 		for next <= end.seq {

@@ -59,6 +59,7 @@ type Store struct {
 
 	queue  queue
 	health health
+	heads  headIndex
 	w      writer // the committer's
 
 	closeOnce sync.Once
@@ -103,6 +104,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 		stop:    make(chan struct{}),
 		stopped: make(chan struct{}),
 	}
+	s.heads.every = runEvery
 	s.queue.wake = make(chan struct{}, 1)
 	if err := s.openFile(); err != nil {
 		return nil, err
@@ -155,7 +157,8 @@ func (s *Store) openFile() (err error) {
 // failed may have left pages in the kernel's memory that count as written and
 // are not; of those a transaction that was given up never points to any, but
 // the page that makes one current may be among them. Both are written again as
-// they stand. Then the schema is checked, and the folder's entry synced.
+// they stand. Then the schema is checked, the index of
+// the audit log read, and the folder's entry synced.
 func (s *Store) settle() error {
 	info, err := s.file.Stat()
 	if err != nil {
@@ -179,6 +182,9 @@ func (s *Store) settle() error {
 	if err := s.checkSchema(info.Size()); err != nil {
 		return err
 	}
+	if err := s.db.View(s.heads.load); err != nil {
+		return err
+	}
 	return syncFolder(filepath.Dir(s.opts.Path))
 }
 
@@ -193,7 +199,7 @@ func syncFolder(path string) error {
 // View implements store.Store.
 func (s *Store) View(ctx context.Context, fn func(store.Reader) error) error {
 	return s.view(ctx, func(tx *bbolt.Tx) error {
-		r := reader{tx: tx}
+		r := reader{tx: tx, heads: &s.heads}
 		return fn(&r)
 	})
 }

@@ -190,7 +190,7 @@ func (s *Store) commit(batch []*request) {
 		settle(batch[first:], err)
 		return
 	}
-	s.w.keepOnce()
+	s.w.keep()
 	for _, r := range batch {
 		r.settled <- r.err
 	}
@@ -255,7 +255,7 @@ func (s *Store) run(tx *bbolt.Tx, batch []*request) (done []*request, first int,
 		}
 	}
 	ended = true
-	return batch, max(first, 0), s.w.writeOnce()
+	return batch, max(first, 0), s.w.finish()
 }
 
 // call runs the function against o, unless its caller has left.

@@ -55,7 +55,7 @@ func TestCrashLosesNothingAcknowledged(t *testing.T) {
 		case 'a':
 			acked = append(acked, e.id)
 		}
-		if e.kind == 'a' || random.IntN(3) == 0 {
+		if e.kind == 'a' || random.IntN(8) == 0 {
 			crashes++
 			if err := reopened(t, disk.crash(random), acked); err != nil {
 				t.Fatalf("crash after %d syncs, %d acknowledged: %v", syncs, len(acked), err)

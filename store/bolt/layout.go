@@ -12,11 +12,12 @@ import (
 
 // The file's buckets. Integers are big-endian, so that they sort.
 //
-//	meta            "schema" → decimal
+//	meta            "schema" → decimal; "indexed" → position up to which runs are complete
 //	t/<table>       key → version(8) value; the bucket's sequence is the newest version
 //	log             position(8) → position of the one before in its chain(8) line; the
 //	                bucket's sequence is the newest position
-//	heads           chain → the chain's newest record: seq(8) position(8) hash(32)
+//	runs            number(8) → list of digest(16) of a chain, position(8) of its newest record
+//	heads           chain → its newest record, once that has left the log: seq(8) position(8) hash(32)
 //	marks           chain NUL seq(8) → position(8), for every markEvery-th record of a chain
 //	once/0<end(8)>  number(8) → list of digest(16) until(8), milliseconds; see once.go
 //	once/<class><end(8)>  digest(16) → until(8)
@@ -26,8 +27,10 @@ var (
 	bucketMeta  = []byte("meta")
 	bucketLog   = []byte("log")
 	bucketHeads = []byte("heads")
+	bucketRuns  = []byte("runs")
 	bucketMarks = []byte("marks")
 	keySchema   = []byte("schema")
+	keyIndexed  = []byte("indexed")
 	keyProbe    = []byte("probe")
 )
 
@@ -73,7 +76,7 @@ func (s *Store) checkSchema(size int64) error {
 
 func (s *Store) create() error {
 	err := s.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketLog, bucketHeads, bucketMarks} {
+		for _, name := range [][]byte{bucketMeta, bucketLog, bucketHeads, bucketMarks, bucketRuns} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}

@@ -13,6 +13,7 @@ import (
 // reader reads one bbolt transaction. It is for one goroutine.
 type reader struct {
 	tx     *bbolt.Tx
+	heads  *headIndex
 	tables []openTable // few: a search from the front finds them fastest
 }
 

@@ -44,7 +44,7 @@ func (s *Store) Sweep(ctx context.Context, now, keepAuditFrom time.Time) (more b
 		if !records {
 			return nil
 		}
-		left, err := forgetRecords(tx, keepAuditFrom)
+		left, err := s.w.forgetRecords(tx, keepAuditFrom)
 		more = more || left
 		return err
 	}})
@@ -52,9 +52,10 @@ func (s *Store) Sweep(ctx context.Context, now, keepAuditFrom time.Time) (more b
 }
 
 // forgetRecords removes the oldest records, with their marks, up to the first
-// that is to be kept. Heads stay, so that chains go on. It reports whether
+// that is to be kept. A chain's head stays in
+// a row of its own, so that it goes on where it was. It reports whether
 // more is left.
-func forgetRecords(tx *bbolt.Tx, keepFrom time.Time) (more bool, err error) {
+func (w *writer) forgetRecords(tx *bbolt.Tx, keepFrom time.Time) (more bool, err error) {
 	log, marks := tx.Bucket(bucketLog), tx.Bucket(bucketMarks)
 	var keys [][]byte
 	cursor := log.Cursor()
@@ -72,6 +73,13 @@ func forgetRecords(tx *bbolt.Tx, keepFrom time.Time) (more bool, err error) {
 		}
 		if r.Seq%markEvery == 1 {
 			if err := marks.Delete(putUint(append([]byte(chain.String()), 0), r.Seq)); err != nil {
+				return false, err
+			}
+		}
+		digest := digestChain(chain.String())
+		if newest, _ := w.heads.at(digest); newest == getUint(key) {
+			h := head{seq: r.Seq, position: newest, hash: audit.Hash(value[8:])}
+			if err := tx.Bucket(bucketHeads).Put([]byte(chain.String()), h.append(nil)); err != nil {
 				return false, err
 			}
 		}

@@ -13,6 +13,10 @@ import (
 // headsCached bounds the chain heads kept in memory, about 200 bytes each.
 const headsCached = 1 << 14
 
+// tableFill is how full a page is left that splits. bbolt's half would leave
+// ids that are handed out in order, as most are, in half-empty pages for ever.
+const tableFill = 0.8
+
 // writer applies to a bbolt transaction what functions have left in their
 // overlays. It belongs to the committer, and outlives the transaction for what
 // it knows of the file; forget drops that after a failed commit.
@@ -26,8 +30,10 @@ type writer struct {
 	// handed is the newest version given out per table in this process. It
 	// only grows: a version that a failed function or commit has seen, and
 	// someone may have remembered, is never given to another row.
-	handed map[store.Table]uint64
-	heads  *lru.LRU[string, head] // by chain; of this writer
+	handed   map[store.Table]uint64
+	known    *lru.LRU[chainDigest, head] // heads of this writer's chains
+	newest   map[chainDigest]head        // heads that this batch has made
+	wroteRun func()                      // notes the run that this batch has written
 
 	onceLoaded bool
 	sets       []onceSet                // of the first class; see once.go
@@ -40,7 +46,9 @@ type writer struct {
 func (w *writer) init(s *Store) {
 	w.name = s.opts.Writer
 	w.handed = make(map[store.Table]uint64)
-	w.heads, _ = lru.NewLRU[string, head](headsCached, nil) // fails for a size below 1 only
+	w.heads = &s.heads
+	w.known, _ = lru.NewLRU[chainDigest, head](headsCached, nil) // fails for a size below 1 only
+	w.newest = make(map[chainDigest]head)
 	w.staged = make(map[onceDigest]onceEntry)
 	w.lists = make(map[onceBucket][]byte)
 	w.overlay.init(w)
@@ -60,7 +68,9 @@ func (w *writer) begin(tx *bbolt.Tx) error {
 func (w *writer) forget() {
 	w.onceLoaded = false
 	w.dropStaged()
-	w.heads.Purge()
+	clear(w.newest)
+	w.wroteRun = nil
+	w.known.Purge()
 }
 
 // nextVersion gives out a version.
@@ -119,18 +129,18 @@ func (w *writer) applyRow(row rowName, change change) error {
 			return err
 		}
 	}
+	bucket.FillPercent = tableFill
 	return bucket.Put([]byte(row.key), change.stored)
 }
 
 // applyRecord appends one audit record to the log and to its chain.
 func (w *writer) applyRecord(r *audit.Record) error {
 	chain := audit.ChainFor(r.Tenant, w.name)
-	name := chain.String()
-	heads, log := w.tx.Bucket(bucketHeads), w.tx.Bucket(bucketLog)
-	before, cached := w.heads.Get(name)
-	if !cached {
-		before = readHead(heads, chain, []byte(name))
+	before, digest, err := w.headBefore(chain)
+	if err != nil {
+		return err
 	}
+	log := w.tx.Bucket(bucketLog)
 	position := log.Sequence() + 1
 	if err := log.SetSequence(position); err != nil {
 		return err
@@ -142,17 +152,66 @@ func (w *writer) applyRecord(r *audit.Record) error {
 		return err
 	}
 	after := head{seq: before.seq + 1, position: position, hash: audit.Hash(w.line)}
-	if err := heads.Put([]byte(name), after.append(w.arena.take(headLength))); err != nil {
-		return err
-	}
 	if after.seq%markEvery == 1 && after.seq > 1 {
-		mark := putUint(append([]byte(name), 0), after.seq)
+		mark := putUint(append([]byte(chain.String()), 0), after.seq)
 		if err := w.tx.Bucket(bucketMarks).Put(mark, putUint(nil, position)); err != nil {
 			return err
 		}
 	}
-	w.heads.Add(name, after)
+	w.newest[digest] = after
 	return nil
+}
+
+// headBefore returns the head on which the chain's next record follows.
+func (w *writer) headBefore(c audit.Chain) (head, chainDigest, error) {
+	digest := digestChain(c.String())
+	if h, found := w.newest[digest]; found {
+		return h, digest, nil
+	}
+	if h, found := w.known.Get(digest); found {
+		return h, digest, nil
+	}
+	h, err := w.committedHead(c, digest)
+	return h, digest, err
+}
+
+// committedHead is headOf for the committer: its index is complete but for
+// this batch, and what this batch has made is in newest.
+func (w *writer) committedHead(c audit.Chain, d chainDigest) (head, error) {
+	position, _ := w.heads.at(d)
+	if value := w.tx.Bucket(bucketLog).Get(putUint(nil, position)); value != nil {
+		return headAt(position, value)
+	}
+	return w.restingHead(c)
+}
+
+// keep takes over what the commit has made durable.
+func (w *writer) keep() {
+	w.keepOnce()
+	if len(w.newest) == 0 {
+		return
+	}
+	var end uint64
+	for digest, h := range w.newest {
+		w.known.Add(digest, h)
+		end = max(end, h.position)
+	}
+	w.heads.keep(w.newest, end)
+	clear(w.newest)
+	if w.wroteRun != nil {
+		w.wroteRun()
+		w.wroteRun = nil
+	}
+}
+
+// finish completes the transaction once all functions have run.
+func (w *writer) finish() error {
+	if err := w.writeOnce(); err != nil || len(w.newest) == 0 {
+		return err
+	}
+	var err error
+	w.wroteRun, err = w.heads.writeRun(w.tx, w.newest, w.tx.Bucket(bucketLog).Sequence())
+	return err
 }
 
 // arena holds what bbolt refers to until its transaction ends.

@@ -139,6 +139,10 @@ func testAudit(t *testing.T, m Maker) {
 	if want := "1:acme:1 2::1 3:acme:2 4:globex:1 5:system:2 6:acme:3 "; got != want {
 		t.Errorf("log %q, want %q", got, want)
 	}
+	update(t, s, func(tx store.Tx) error { // a transaction reads the log as a view does
+		verifyLog(t, tx)
+		return nil
+	})
 	view(t, s, func(r store.Reader) error {
 		n := 0
 		for entry, err := range r.Log(4) {
