@@ -505,3 +505,19 @@ func TestPoliciesThatCantBeKeptAreRefused(t *testing.T) {
 		t.Errorf("the default deadline %s gives no way to the max-age", long.deadline)
 	}
 }
+
+func TestALongerLifeOfAnotherReplicaOutlastsTheNextKeyToo(t *testing.T) {
+	long, short := mustRules(t, Policy{MaxTokenLife: 3 * time.Hour}), mustRules(t, Policy{MaxTokenLife: time.Minute})
+	r := newRing(t, day0, long)
+	r = publish(t, r, day0, short, "c")
+	due := day0.Add(short.rotation)
+	r = r.Next(due, short, watchedLong(r)).Ring // the other replica signs with b and long lives now
+	r = publish(t, r, due, short, "d")
+	r, _, err := r.Rotate(due.Add(time.Hour), short, watchedLong(r), false, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, _ := r.Find("b"); m.KeepUntil.Before(due.Add(4 * time.Hour)) {
+		t.Errorf("kept until %s", m.KeepUntil)
+	}
+}
