@@ -250,6 +250,7 @@ func TestEveryRouteForEveryRole(t *testing.T) {
 		}
 	}
 	tested := map[string]bool{}
+	doc := loadDocument(t)
 	for _, op := range matrix() {
 		method, rest, _ := strings.Cut(op.route, " ")
 		pattern, _, _ := strings.Cut(rest, " ")
@@ -266,6 +267,10 @@ func TestEveryRouteForEveryRole(t *testing.T) {
 					a := w.call(tokens[n][i], method, path, body, headers...)
 					if a.status != want[i] {
 						t.Errorf("%s of %s: %d, want %d: %s", role, []string{"system", "acme"}[n], a.status, want[i], a.body)
+					}
+					doc.holds(t, method, pattern, a)
+					if a.status/100 == 2 {
+						doc.takes(t, method, pattern, body)
 					}
 					if a.status == 403 && a.json("code") != "forbidden" {
 						t.Errorf("403 without its code: %s", a.body)
