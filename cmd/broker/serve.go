@@ -45,14 +45,15 @@ func withInsecure(insecure bool) func(string) (string, bool) {
 }
 
 func serve(ctx context.Context, config broker.Config, environment func(string) (string, bool)) error {
+	// From here on a SIGHUP is not the end of the process.
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	logger, level := broker.NewLogger(config, os.Stderr)
 	b, err := broker.Open(ctx, config, broker.Deps{Now: time.Now, Logger: logger, Level: level, Version: versionText()})
 	if err != nil {
 		return err
 	}
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
 	done := make(chan struct{})
 	reloaded := make(chan struct{})
 	go func() {
