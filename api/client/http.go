@@ -108,7 +108,8 @@ func (c *Client) problem(op string, res *http.Response, data []byte) error {
 		p.RetryAfter = e.RetryAfter
 		e.problem = &p
 		e.Code, e.Field = printable(p.Code, maxText), printable(p.Field, maxText)
-		if e.Detail = printable(p.Detail, maxText); e.Detail == "" {
+		e.Detail = printable(p.Detail, maxText)
+		if e.Detail == "" && !strings.EqualFold(p.Title, e.kind.Error()) {
 			e.Detail = printable(p.Title, maxText)
 		}
 	}

@@ -91,7 +91,7 @@ func (a *app) printObject(v any) error {
 
 // printData writes v as JSON or YAML, members in the order of the wire types.
 func (a *app) printData(v any) error {
-	data, err := marshal(v)
+	data, err := marshal(v, jsonEscape)
 	if err != nil {
 		return err
 	}
@@ -103,46 +103,57 @@ func (a *app) printData(v any) error {
 		if data, err = yaml.Marshal(node); err != nil {
 			return err
 		}
+		data = escaped(data, yamlEscape)
 	}
 	_, err = a.out.Write(data)
 	return err
 }
 
-func marshal(v any) ([]byte, error) {
+// marshal writes JSON. What no terminal should be sent goes through escape;
+// outside of strings there is none of it.
+func marshal(v any, escape func(rune) string) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	err := e.Encode(v)
-	return escaped(b.Bytes()), err
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return escaped(b.Bytes(), escape), nil
 }
 
-// escaped writes what no terminal should be sent, and YAML does not take, as
-// JSON escapes. Outside of strings there is none of it.
-func escaped(data []byte) []byte {
+func escaped(data []byte, escape func(rune) string) []byte {
 	if !bytes.ContainsFunc(data, unprintable) {
 		return data
 	}
-	var b bytes.Buffer
+	var out bytes.Buffer
 	for _, r := range string(data) {
-		switch {
-		case !unprintable(r):
-			b.WriteRune(r)
-		case r > 0xffff:
-			high, low := utf16.EncodeRune(r)
-			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
-		default:
-			fmt.Fprintf(&b, `\u%04x`, r)
+		if unprintable(r) {
+			out.WriteString(escape(r))
+		} else {
+			out.WriteRune(r)
 		}
 	}
-	return b.Bytes()
+	return out.Bytes()
 }
+
+func jsonEscape(r rune) string {
+	if r > 0xffff {
+		high, low := utf16.EncodeRune(r)
+		return fmt.Sprintf(`\u%04x\u%04x`, high, low)
+	}
+	return fmt.Sprintf(`\u%04x`, r)
+}
+
+// yamlEscape differs for what lies beyond 16 bits.
+func yamlEscape(r rune) string { return fmt.Sprintf(`\U%08x`, r) }
 
 func unprintable(r rune) bool { return r != '\n' && !strconv.IsPrint(r) }
 
-// toNode turns v into YAML by way of its JSON, which YAML contains.
+// toNode turns v into YAML by way of its JSON, which YAML contains but for
+// escapes in pairs.
 func toNode(v any) (*yaml.Node, error) {
-	data, err := marshal(v)
+	data, err := marshal(v, yamlEscape)
 	if err != nil {
 		return nil, err
 	}
@@ -155,17 +166,12 @@ func toNode(v any) (*yaml.Node, error) {
 	return node, nil
 }
 
-// plain drops the JSON look; texts that YAML would read as something else keep
-// their quotes.
+// plain drops the JSON look. What YAML would read as something else than a text
+// is still quoted when it is written; what has to be escaped is quoted here.
 func plain(n *yaml.Node) {
-	if n.Kind == yaml.ScalarNode && n.Tag == "!!str" {
-		n.SetString(n.Value)
-		var again yaml.Node
-		if yaml.Unmarshal([]byte(n.Value), &again) != nil || len(again.Content) != 1 || again.Content[0].Tag != "!!str" {
-			n.Style = yaml.DoubleQuotedStyle
-		}
-	} else {
-		n.Style = 0
+	n.Style = 0
+	if strings.ContainsFunc(n.Value, unprintable) {
+		n.Style = yaml.DoubleQuotedStyle
 	}
 	for _, c := range n.Content {
 		plain(c)

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tenantbroker/tenantbroker/brokertest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"brokerctl": func() { os.Exit(run(context.Background(), newApp(), os.Args[1:])) },
+	})
+}
+
+// Each script runs the real command against a real broker of its own.
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/script/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scripts", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			t.Parallel()
+			b := brokertest.Start(t)
+			b.Tenants("acme", "globex")
+			b.Service("orders")
+			b.Worker("mailer", "orders", "orders:read orders:write", "acme")
+			testscript.Run(t, testscript.Params{
+				Files:               []string{file},
+				RequireExplicitExec: true,
+				RequireUniqueNames:  true,
+				Setup:               func(e *testscript.Env) error { return setup(e, b) },
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){
+					"exits":    exits,
+					"cmpnorm":  cmpNormal,
+					"capture":  capture,
+					"mode":     mode,
+					"auditkey": auditKey,
+					"flip":     flip,
+				},
+			})
+		})
+	}
+}
+
+func setup(e *testscript.Env, b *brokertest.Broker) error {
+	account, key := b.Operator()
+	e.Setenv("BROKER", b.URL())
+	e.Setenv("OPERATOR", account)
+	e.Setenv("OPERATOR_KEY", key)
+	e.Setenv("MAILER_KEY", b.KeyFile("mailer"))
+	e.Setenv("ORDERS_KEY", b.KeyFile("orders"))
+	e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
+	e.Setenv("XDG_CONFIG_HOME", "")
+	e.Setenv("NO_PROXY", "*")
+	return nil
+}
+
+// exits runs a command and checks its exit code: exits 3 brokerctl …
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// volatile is what differs from run to run, and what stands for it.
+var volatile = []struct {
+	find *regexp.Regexp
+	with string
+}{
+	{regexp.MustCompile(`http://127\.0\.0\.1:\d+`), "BROKER"},
+	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "HOST"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z`), "TIME"},
+	{regexp.MustCompile(`\bg_[0-9A-Za-z_-]+`), "GRANT"},
+	{regexp.MustCompile(`[A-Za-z0-9_-]{43}`), "KEYID"},
+	{regexp.MustCompile(`\b[A-Za-z0-9_-]{22}\b`), "ID"},
+	{regexp.MustCompile(`(version"?:? +)\d+`), "${1}N"},
+	{regexp.MustCompile(`  +`), "  "},
+}
+
+func normal(ts *testscript.TestScript, text string) string {
+	text = strings.ReplaceAll(text, ts.Getenv("WORK"), "WORK")
+	for _, v := range volatile {
+		text = v.find.ReplaceAllString(text, v.with)
+	}
+	return text
+}
+
+// cmpNormal compares with a golden file after both were normalised. With
+// UPDATE_GOLDEN=1 it prints what the golden file should hold.
+func cmpNormal(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: cmpnorm FILE GOLDEN")
+	}
+	got, want := normal(ts, ts.ReadFile(args[0])), normal(ts, ts.ReadFile(args[1]))
+	if got != want {
+		ts.Fatalf("%s differs from %s\n--- got\n%s--- want\n%s", args[0], args[1], got, want)
+	}
+}
+
+// capture sets a variable to the first group of a pattern: capture NAME stdout PATTERN
+func capture(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: capture NAME FILE PATTERN")
+	}
+	m := regexp.MustCompile("(?m)" + args[2]).FindStringSubmatch(ts.ReadFile(args[1]))
+	if len(m) < 2 {
+		ts.Fatalf("no match of %s", args[2])
+	}
+	ts.Setenv(args[0], m[1])
+}
+
+// mode checks a file's permissions: mode 600 FILE
+func mode(ts *testscript.TestScript, neg bool, args []string) {
+	info, err := os.Stat(ts.MkAbs(args[1]))
+	ts.Check(err)
+	if got := strconv.FormatUint(uint64(info.Mode().Perm()), 8); neg || got != args[0] {
+		ts.Fatalf("%s has mode %s", args[1], got)
+	}
+}
+
+// auditKey takes the audit key out of an export, as somebody would who fetched
+// it once, in time: auditkey EXPORT KEYFILE
+func auditKey(ts *testscript.TestScript, _ bool, args []string) {
+	f, err := os.Open(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer f.Close()
+	line, err := bufio.NewReader(f).ReadBytes('\n')
+	ts.Check(err)
+	var header struct{ Key json.RawMessage }
+	ts.Check(json.Unmarshal(line, &header))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), header.Key, 0o600))
+}
+
+// flip changes the first occurrence of a text in a file: flip FILE OLD NEW
+func flip(ts *testscript.TestScript, _ bool, args []string) {
+	text := ts.ReadFile(args[0])
+	if !strings.Contains(text, args[1]) {
+		ts.Fatalf("%s does not hold %s", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, args[1], args[2], 1)), 0o600))
+}
