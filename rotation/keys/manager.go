@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -251,5 +252,8 @@ func (m *Manager) Ready() error {
 	}
 	return nil
 }
+
+// Format writes the ring's name, whatever the verb.
+func (m *Manager) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "keys of ring "+m.ring) }
 
 func (m *Manager) state() *snapshot { return m.current.Load() }
