@@ -1,0 +1,35 @@
+package demo
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+func TestTheDemoHoldsAndSaysHowToGoOn(t *testing.T) {
+	var out bytes.Buffer
+	if err := Run(t.Context(), &out, "bin/broker"); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	for _, want := range []string{
+		"200: anvil, rocket skates", "403: these rows are another tenant's", "401 invalid_client", "400 invalid_target",
+		"two tenants, signed with the right key", "found out", "bin/broker dev",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("not told: %s", want)
+		}
+	}
+	if strings.Contains(out.String(), "   NO ") {
+		t.Errorf("an expectation did not hold:\n%s", out.String())
+	}
+}
+
+func TestOneBrokenExpectationIsCounted(t *testing.T) {
+	var out bytes.Buffer
+	s := story{out: &out}
+	s.expect("right", "200", "200")
+	s.expect("wrong", "200", "403")
+	if s.held != 1 || s.broken != 1 || !strings.Contains(out.String(), "NO  wrong") {
+		t.Errorf("held %d, broken %d:\n%s", s.held, s.broken, out.String())
+	}
+}
