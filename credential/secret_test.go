@@ -39,7 +39,7 @@ func TestSecretIsNeverShown(t *testing.T) {
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "s", s, "h", struct{ S credential.Secret }{s})
 	shown = append(shown, log.String(), s.String(), fmt.Errorf("x: %v", s).Error())
 
-	forms := []string{value, fmt.Sprint([]byte(value)), fmt.Sprintf("%x", value), fmt.Sprintf("%X", value), strings.Trim(fmt.Sprint([]byte(value[:4])), "[]"), fmt.Sprintf("%#v", []byte(value))[7:20]}
+	forms := []string{value, fmt.Sprintf("%d", []byte(value)), fmt.Sprintf("%x", value), fmt.Sprintf("%X", value), strings.Trim(fmt.Sprintf("%d", []byte(value[:4])), "[]"), fmt.Sprintf("%#v", []byte(value))[7:20]}
 	for _, text := range shown {
 		for _, form := range forms {
 			if strings.Contains(text, form) {

@@ -12,38 +12,38 @@ import (
 // them but ErrUnavailable are 401 with error="invalid_token" (RFC 6750);
 // ErrUnavailable is 503.
 var (
-	// ErrMalformed: not a compact JWS, not strict JSON, or over a size limit.
+	// ErrMalformed means: not a compact JWS, not strict JSON, or over a size limit.
 	ErrMalformed = credential.ErrMalformed
-	// ErrEncrypted: a JWE.
+	// ErrEncrypted means: a JWE.
 	ErrEncrypted = credential.ErrEncrypted
-	// ErrHeader: a header member that is refused, mistyped or missing.
+	// ErrHeader means: a header member that is refused, mistyped or missing.
 	ErrHeader = credential.ErrHeader
-	// ErrAlgorithm: an algorithm that is unknown or not the key's own.
+	// ErrAlgorithm means: an algorithm that is unknown or not the key's own.
 	ErrAlgorithm = credential.ErrAlgorithm
-	// ErrType: `typ` is not that of an access token (RFC 9068).
+	// ErrType means: `typ` is not that of an access token (RFC 9068).
 	ErrType = errors.New("not an access token")
-	// ErrUnknownKey: no published key has the token's `kid`, or no longer.
+	// ErrUnknownKey means: no published key has the token's `kid`, or no longer.
 	ErrUnknownKey = jwks.ErrUnknownKey
-	// ErrUnavailable: the keys, or the revocations, can't be had now.
+	// ErrUnavailable means: the keys, or the revocations, can't be had now.
 	ErrUnavailable = jwks.ErrUnavailable
-	// ErrSignature: the signature does not verify.
+	// ErrSignature means: the signature does not verify.
 	ErrSignature = credential.ErrSignature
-	// ErrTenant: not exactly one well-formed tenant, or one that this audience
+	// ErrTenant means: not exactly one well-formed tenant, or one that this audience
 	// must not see.
 	ErrTenant = credential.ErrTenant
-	// ErrClaim: another claim is missing, mistyped or out of range.
+	// ErrClaim means: another claim is missing, mistyped or out of range.
 	ErrClaim = credential.ErrClaim
-	// ErrIssuer: issued by somebody else.
+	// ErrIssuer means: issued by somebody else.
 	ErrIssuer = errors.New("another issuer")
-	// ErrAudience: meant for somebody else.
+	// ErrAudience means: meant for somebody else.
 	ErrAudience = errors.New("another audience")
-	// ErrExpired: its time is over.
+	// ErrExpired means: its time is over.
 	ErrExpired = errors.New("expired")
-	// ErrNotYetValid: its time has not come (`iat` or `nbf` in the future).
+	// ErrNotYetValid means: its time has not come (`iat` or `nbf` in the future).
 	ErrNotYetValid = errors.New("not yet valid")
-	// ErrProofRequired: bound to a key (`cnf`), and no proof of it was given.
+	// ErrProofRequired means: bound to a key (`cnf`), and no proof of it was given.
 	ErrProofRequired = errors.New("proof of possession required")
-	// ErrRevoked: revoked before its time was over.
+	// ErrRevoked means: revoked before its time was over.
 	ErrRevoked = errors.New("revoked")
 )
 

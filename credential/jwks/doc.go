@@ -11,12 +11,12 @@ package jwks
 import "errors"
 
 var (
-	// ErrKey: not a public key that can be used to verify signatures.
+	// ErrKey means: not a public key that can be used to verify signatures.
 	ErrKey = errors.New("unusable key")
-	// ErrSet: not a key set.
+	// ErrSet means: not a key set.
 	ErrSet = errors.New("unusable key set")
-	// ErrUnknownKey: the set has no key with that id.
+	// ErrUnknownKey means: the set has no key with that id.
 	ErrUnknownKey = errors.New("unknown key")
-	// ErrUnavailable: the set can't be had now; trying later may help.
+	// ErrUnavailable means: the set can't be had now; trying later may help.
 	ErrUnavailable = errors.New("key set unavailable")
 )
