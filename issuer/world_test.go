@@ -259,6 +259,13 @@ func newWorldOn(tb testing.TB, wrap wrapped, adjust ...func(*Config)) *world {
 	return w
 }
 
+// in is the same world for a subtest or fuzz target.
+func (w *world) in(tb testing.TB) *world {
+	inner := *w
+	inner.tb = tb
+	return &inner
+}
+
 func (w *world) must(err error) {
 	w.tb.Helper()
 	if err != nil {

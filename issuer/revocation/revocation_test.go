@@ -227,3 +227,63 @@ func TestFaults(t *testing.T) {
 		t.Error("a closed store is swept")
 	}
 }
+
+// brittle is a transaction whose n-th read or write fails.
+type brittle struct {
+	store.Tx
+	left int
+}
+
+var errBrittle = errors.New("broken")
+
+func (b *brittle) broken() bool { b.left--; return b.left < 0 }
+
+func (b *brittle) Get(t store.Table, key string) (store.Row, error) {
+	if b.broken() {
+		return store.Row{}, errBrittle
+	}
+	return b.Tx.Get(t, key)
+}
+
+func (b *brittle) Put(t store.Table, key string, value []byte, version uint64) (uint64, error) {
+	if b.broken() {
+		return 0, errBrittle
+	}
+	return b.Tx.Put(t, key, value, version)
+}
+
+func (b *brittle) Delete(t store.Table, key string, version uint64) error {
+	if b.broken() {
+		return errBrittle
+	}
+	return b.Tx.Delete(t, key, version)
+}
+
+// Whatever step fails, the failure is told: none is taken for "not revoked".
+func TestEveryFailureIsTold(t *testing.T) {
+	a := credential.MustAccountID("a")
+	one := Token{ID: "one", Client: a, By: a, Expires: t0}
+	for name, c := range map[string]struct {
+		steps int
+		do    func(store.Tx) error
+	}{
+		"add":     {5, func(tx store.Tx) error { _, err := Add(tx, t0, one); return err }},
+		"epoch":   {2, func(tx store.Tx) error { return SetEpoch(tx, Everything(), t0) }},
+		"revoked": {7, func(tx store.Tx) error { _, err := Revoked(tx, token("x")); return err }},
+		"forget": {6, func(tx store.Tx) error {
+			return forget(tx, expiryKey(t0.Unix(), "there"))
+		}},
+	} {
+		for n := range c.steps + 1 {
+			st := open(t)
+			update(t, st, func(tx store.Tx) error {
+				_, err := Add(tx, t0, Token{ID: "there", Client: a, By: credential.MustAccountID("b"), Expires: t0})
+				return err
+			})
+			err := st.Update(t.Context(), func(tx store.Tx) error { return c.do(&brittle{tx, n}) })
+			if failed := n < c.steps; failed != errors.Is(err, errBrittle) {
+				t.Errorf("%s, step %d: %v", name, n, err)
+			}
+		}
+	}
+}
