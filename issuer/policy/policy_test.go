@@ -78,9 +78,9 @@ func TestEvaluation(t *testing.T) {
 		}
 	}
 	for expr, expected := range map[string]bool{
-		`claims.n == 5 && type(claims.n) == int`:               true,
-		`claims.big > 9.0e18 && type(claims.big) == double`:    true,
-		`claims.f == 1.5`:                                      true,
+		`claims.n == 5 && type(claims.n) == int`:            true,
+		`claims.big > 9.0e18 && type(claims.big) == double`: true,
+		`claims.f == 1.5`: true,
 		`claims.e == 100.0 && type(claims.e) == double`:        true,
 		`claims.none == null`:                                  true,
 		`has(claims.missing)`:                                  false,
