@@ -107,7 +107,10 @@ func TestTheStoreForgetsThePrivatePartOfAKeyThatStopped(t *testing.T) {
 	slices.Sort(want)
 	var got []string
 	_ = st.View(t.Context(), func(r store.Reader) error {
-		for row := range r.Scan(signingTable, "", "") {
+		for row, err := range r.Scan(signingTable, "", "") {
+			if err != nil {
+				return err
+			}
 			got = append(got, strings.TrimPrefix(row.Key, DefaultRing+"\x00"))
 		}
 		return nil

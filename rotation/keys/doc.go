@@ -14,6 +14,7 @@ import (
 	"time"
 )
 
+// Errors of the ring and its manager, wrapped or bare.
 var (
 	// ErrNotReady: there is no key to sign with now.
 	ErrNotReady = errors.New("keys: no signing key is ready")

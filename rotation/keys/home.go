@@ -9,6 +9,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential/jwks"
 )
 
+// Errors of homes and key-encryption keys, wrapped or bare.
 var (
 	// ErrKEK: sealed under another key-encryption key than the one at hand.
 	ErrKEK = errors.New("keys: sealed under another key-encryption key")

@@ -20,7 +20,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/secretdata"
 )
 
-// ErrKeyFile: a key file that can't be used as it is.
+// ErrKeyFile says that a key file can't be used as it is.
 var ErrKeyFile = errors.New("keys: unusable key file")
 
 const (

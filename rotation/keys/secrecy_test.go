@@ -34,7 +34,7 @@ func (h hearing) Open(ctx context.Context, s, aad []byte) ([]byte, error) { retu
 
 // needles are all forms in which secret bytes could show.
 func needles(secret []byte) [][]byte {
-	decimal := strings.Trim(fmt.Sprint(secret), "[]") // as %v shows bytes
+	decimal := strings.Trim(fmt.Sprintf("%d", secret), "[]") // as %v shows bytes
 	return [][]byte{
 		secret, []byte(hex.EncodeToString(secret)), []byte(strings.ToUpper(hex.EncodeToString(secret))),
 		[]byte(base64.RawStdEncoding.EncodeToString(secret)), []byte(base64.RawURLEncoding.EncodeToString(secret)),
@@ -89,7 +89,10 @@ func TestNothingThisPackageHandsOutShowsAPrivateKey(t *testing.T) {
 			impact, _ := m.Impact(t.Context(), active.KeyID())
 			var row []byte
 			_ = st.View(t.Context(), func(r store.Reader) error {
-				for got := range r.Scan(signingTable, "", "") {
+				for got, err := range r.Scan(signingTable, "", "") {
+					if err != nil {
+						return err
+					}
 					row = append(row, got.Value...)
 				}
 				return nil
@@ -161,7 +164,7 @@ func walk(t *testing.T, path string, v reflect.Value, secrets [][]byte, been map
 		}
 		for i := range v.NumField() {
 			f := v.Field(i)
-			open := reflect.NewAt(f.Type(), unsafe.Pointer(f.UnsafeAddr())).Elem() //nolint:gosec // to see what nobody should
+			open := reflect.NewAt(f.Type(), unsafe.Pointer(f.UnsafeAddr())).Elem()
 			walk(t, path+"."+v.Type().Field(i).Name, open, secrets, been)
 		}
 	case reflect.Map:
