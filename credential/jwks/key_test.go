@@ -160,6 +160,14 @@ func TestNewKeyCopiesWhatItIsGiven(t *testing.T) {
 	}
 }
 
+func rsaPublic(t *testing.T) *rsa.PublicKey {
+	pub, ok := privates()[credential.RS256].Public().(*rsa.PublicKey)
+	if !ok {
+		t.Fatal("not an RSA key")
+	}
+	return pub
+}
+
 // offCurve returns what only a caller who fills in the coordinates can make.
 func offCurve() *ecdsa.PublicKey {
 	//nolint:staticcheck // no other way leads to a point off the curve
@@ -172,9 +180,12 @@ func TestNewKeyRefuses(t *testing.T) {
 		t.Fatal("not a P-256 key")
 	}
 	p521, _ := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
-	good := privates()[credential.RS256].Public().(*rsa.PublicKey)
+	good := rsaPublic(t)
 	even := new(big.Int).Sub(good.N, big.NewInt(1))
-	ed := privates()[credential.EdDSA].Public().(ed25519.PublicKey)
+	ed, ok := privates()[credential.EdDSA].Public().(ed25519.PublicKey)
+	if !ok {
+		t.Fatal("not an Ed25519 key")
+	}
 	for _, c := range []struct {
 		name string
 		kid  string
@@ -293,7 +304,7 @@ func TestParseKeyAllowsWhatDoesNoHarm(t *testing.T) {
 		m := jwkOf(t, credential.RS256)
 		m[c.member] = json.RawMessage(c.raw)
 		if c.raw == "" {
-			n := privates()[credential.RS256].Public().(*rsa.PublicKey).N.Bytes()
+			n := rsaPublic(t).N.Bytes()
 			m["n"] = json.RawMessage(`"` + b64(append([]byte{0}, n...)) + `"`)
 		}
 		raw, _ := json.Marshal(m)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -312,7 +313,7 @@ func TestRemoteHoldsOnThroughFaults(t *testing.T) {
 		"duplicate keys":       text(`{"keys":[],"keys":` + string(good[8:])),
 		"half of it":           text(string(good[:len(good)/2])),
 		"something behind":     text(string(good) + "x"),
-		"too long":             text(`{"keys":[` + strings.Repeat(" ", 256<<10) + string(good[9:])),
+		"too long":             text(string(good) + strings.Repeat(" ", 256<<10)),
 		"endless":              endless,
 		"truncated":            truncated(good),
 		"connection dropped":   func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
@@ -326,8 +327,9 @@ func TestRemoteHoldsOnThroughFaults(t *testing.T) {
 		"gzip bomb":            gzipBomb,
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			o, c := newOrigin(t), newClock()
-			short := func(cfg *jwks.RemoteConfig) { cfg.Timeout, cfg.MinRefetch = 150*time.Millisecond, time.Millisecond }
+			short := func(cfg *jwks.RemoteConfig) { cfg.Timeout, cfg.MinRefetch = time.Second, time.Millisecond }
 			o.answer(h)
 			cold := newRemote(t, o, c, short)
 			wantError(t, cold, "a", jwks.ErrUnavailable)
@@ -415,6 +417,46 @@ func TestRemoteRefusesWhatAnotherDoerBringsFromElsewhere(t *testing.T) {
 	r := newRemote(t, o, c, func(cfg *jwks.RemoteConfig) { cfg.Client = new(follower) })
 	wantError(t, r, "a", jwks.ErrUnavailable)
 	elsewhere.want(t, 1) // it was really followed
+}
+
+func TestRemoteDoesNotEvenContactAnotherHost(t *testing.T) {
+	elsewhere := newOrigin(t)
+	elsewhere.serve(t, "", "a")
+	o, c := newOrigin(t), newClock()
+	o.answer(http.RedirectHandler(elsewhere.URL, http.StatusFound).ServeHTTP)
+	client := o.Client()
+	r := newRemote(t, o, c, func(cfg *jwks.RemoteConfig) { cfg.Client = client })
+	wantError(t, r, "a", jwks.ErrUnavailable)
+	elsewhere.want(t, 0)
+	if client.CheckRedirect != nil {
+		t.Error("the caller's client was changed")
+	}
+}
+
+// flood is a Doer whose answer never ends; it counts what was read of it.
+type flood struct{ read int }
+
+func (f *flood) Do(*http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(f)}, nil
+}
+
+func (f *flood) Read(p []byte) (int, error) {
+	if f.read += len(p); f.read > 1<<20 {
+		return 0, io.EOF
+	}
+	for i := range p {
+		p[i] = ' '
+	}
+	return len(p), nil
+}
+
+func TestRemoteReadsNoMoreThanItsBound(t *testing.T) {
+	o, c, f := newOrigin(t), newClock(), new(flood)
+	r := newRemote(t, o, c, func(cfg *jwks.RemoteConfig) { cfg.Client, cfg.MaxBytes = f, 10_000 })
+	wantError(t, r, "a", jwks.ErrUnavailable)
+	if f.read > 10_001 {
+		t.Errorf("%d bytes read", f.read)
+	}
 }
 
 func TestRemoteServesNoLongerThanMaxStale(t *testing.T) {
