@@ -54,8 +54,9 @@ type Store struct {
 	// replace it after a failed commit.
 	dbMu      sync.RWMutex
 	db        *bbolt.DB
-	file      *os.File    // db's own
-	reopening atomic.Bool // asks long readers to end
+	file      *os.File     // db's own
+	reopening atomic.Bool  // asks snapshots to end
+	snapshots atomic.Int32 // under way
 
 	queue  queue
 	health health

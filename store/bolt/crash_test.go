@@ -101,8 +101,8 @@ func trace(t *testing.T) (path string, events []event) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	image := filepath.Join(folder, "before.db")
-	if err := os.WriteFile(image, before, 0o600); err != nil {
+	copied := filepath.Join(folder, "before.db")
+	if err := os.WriteFile(copied, before, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log := filepath.Join(folder, "trace")
@@ -116,7 +116,7 @@ func trace(t *testing.T) (path string, events []event) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return image, events
+	return copied, events
 }
 
 var (
@@ -201,23 +201,29 @@ func unhex(s string) string {
 	return string(b)
 }
 
+// image is a file: its content, and its size, since much of it is a hole.
+type image struct {
+	data []byte
+	size int64
+}
+
 // disk is what a file is made of while it is written: what is safe, and the
 // steps since that may or may not have reached it.
 type disk struct {
-	safe      []byte
+	safe      image
 	steps     []event // not safe
 	covered   int     // of steps, by the sync that is under way
 	late      []event // forgetful: what the sync before this one covered
 	forgetful bool
 }
 
-func newDisk(t *testing.T, image string) *disk {
+func newDisk(t *testing.T, path string) *disk {
 	t.Helper()
-	safe, err := os.ReadFile(image)
+	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &disk{safe: safe}
+	return &disk{safe: image{bytes.TrimRight(data, "\x00"), int64(len(data))}}
 }
 
 func (d *disk) apply(e event) {
@@ -240,23 +246,23 @@ func (d *disk) apply(e event) {
 }
 
 // on returns the file after the step.
-func (e event) on(file []byte) []byte {
-	size := e.offset + int64(len(e.data))
-	if int64(len(file)) < size {
-		file = append(file, make([]byte, size-int64(len(file)))...)
-	}
+func (e event) on(file image) image {
+	end := e.offset + int64(len(e.data))
 	if e.kind == 't' {
-		return file[:size]
+		return image{file.data[:min(int64(len(file.data)), end)], end}
 	}
-	copy(file[e.offset:], e.data)
-	return file
+	if missing := end - int64(len(file.data)); missing > 0 {
+		file.data = append(file.data, make([]byte, missing)...)
+	}
+	copy(file.data[e.offset:], e.data)
+	return image{file.data, max(file.size, end)}
 }
 
 // crash returns the file as it may be found: some of the steps that are not
 // safe reached it, some in part, by whole sectors, in any order.
-func (d *disk) crash(random *rand.Rand) []byte {
+func (d *disk) crash(random *rand.Rand) image {
 	const sector = 512
-	file := append([]byte(nil), d.safe...)
+	file := image{bytes.Clone(d.safe.data), d.safe.size}
 	for _, i := range random.Perm(len(d.steps)) {
 		step := d.steps[i]
 		switch random.IntN(4) {
@@ -275,13 +281,13 @@ func (d *disk) crash(random *rand.Rand) []byte {
 }
 
 // reopened opens the file and checks that it has these updates.
-func reopened(t *testing.T, file []byte, acked []string) error {
+func reopened(t *testing.T, file image, acked []string) error {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "crashed.db")
-	if err := os.WriteFile(path, bytes.TrimRight(file, "\x00"), 0o600); err != nil {
+	if err := os.WriteFile(path, file.data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(path, int64(len(file))); err != nil { // with holes
+	if err := os.Truncate(path, file.size); err != nil { // with holes
 		t.Fatal(err)
 	}
 	defer func() { _ = os.Remove(path) }()

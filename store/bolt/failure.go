@@ -141,7 +141,7 @@ func (s *Store) reopen() error {
 
 // probe finds out whether there is room again.
 func (s *Store) probe() {
-	if s.health.get() == nil {
+	if s.health.get() == nil || s.snapshots.Load() > 0 { // which it would cut short
 		return
 	}
 	s.commit([]*request{{

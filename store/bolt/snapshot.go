@@ -13,6 +13,8 @@ import (
 // Snapshot implements store.Store. An error of w is returned wrapped. Pages
 // that the snapshot still needs can't be used again: the file grows meanwhile.
 func (s *Store) Snapshot(ctx context.Context, w io.Writer) error {
+	s.snapshots.Add(1)
+	defer s.snapshots.Add(-1)
 	return s.view(ctx, func(tx *bbolt.Tx) error {
 		out := &snapshotWriter{ctx: ctx, s: s, w: w}
 		if _, err := tx.WriteTo(out); out.err != nil {
