@@ -178,8 +178,10 @@ func TestAssertionWithoutKidNeedsASoleKeyOfItsAlgorithm(t *testing.T) {
 		_, err := w.iss.Token(t.Context(), w.asking("", want{"client_assertion": raw}))
 		return err
 	}
-	if err := try(one, false); err == nil {
-		t.Error("two keys of the algorithm and no kid: served")
+	for _, p := range []*pair{one, two} {
+		if err := try(p, false); err == nil {
+			t.Errorf("two keys of the algorithm and no kid, signed with %s: served", p.kid)
+		}
 	}
 	for _, p := range []*pair{one, two, other} {
 		if err := try(p, true); err != nil {

@@ -54,6 +54,7 @@ func TestTokenWithoutScopeGetsAllOfTheGrant(t *testing.T) {
 
 // Each is one change to a good request. reason is the one on record.
 func TestTokenRefuses(t *testing.T) {
+	w := standard(t)
 	long := strings.Repeat("x", 20_000)
 	type table = []struct {
 		name   string
@@ -130,7 +131,7 @@ func TestTokenRefuses(t *testing.T) {
 		{"subject token too long", want{"grant_type": GrantTokenExchange, "client_assertion": "-", "client_assertion_type": "-", "subject_token": long, "subject_token_type": TokenTypeJWT}, InvalidRequest, "subject_token", "subject_token_too_long"},
 	}) {
 		t.Run(c.name, func(t *testing.T) {
-			w := standard(t)
+			w := w.in(t)
 			before := len(w.records())
 			err := w.refusal(w.asking("worker", c.change))
 			if err.Code != c.code || err.Param != c.param || err.Reason != c.reason {
