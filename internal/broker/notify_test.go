@@ -8,12 +8,7 @@ import (
 )
 
 func TestNotify(t *testing.T) {
-	folder, err := os.MkdirTemp("", "tb")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(folder) })
-	path := filepath.Join(folder, "notify")
+	path := filepath.Join(shortTestFolder(t), "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
@@ -37,4 +32,15 @@ func TestNotify(t *testing.T) {
 	if err := notify(t.Context(), "READY=1"); err != nil {
 		t.Errorf("nobody asked: %v", err)
 	}
+}
+
+// shortTestFolder is a temporary folder with a path that leaves room for a socket.
+func shortTestFolder(t *testing.T) string {
+	t.Helper()
+	folder, err := os.MkdirTemp("", "tb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	return folder
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/brokertest"
+	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/internal/broker"
 	"github.com/tenantbroker/tenantbroker/store"
 )
@@ -305,5 +306,22 @@ func TestServiceManagerIsTold(t *testing.T) {
 		if err != nil || string(message[:n]) != want {
 			t.Errorf("heard %q, %v; want %q", message[:n], err, want)
 		}
+	}
+}
+
+// An operator's token that was revoked administers nothing any more, though
+// its signature is good and its grant stands.
+func TestRevokedOperatorTokenIsRefused(t *testing.T) {
+	b := brokertest.Start(t)
+	token := b.AdminToken()
+	if status, body := get(t, b.URL()+"/v1/tenants", token); status != http.StatusOK {
+		t.Fatalf("before: %d %s", status, body)
+	}
+	account, _ := b.Operator()
+	if err := b.Client(account).Revoke(t.Context(), credential.NewSecret([]byte(token))); err != nil {
+		t.Fatal(err)
+	}
+	if status, _ := get(t, b.URL()+"/v1/tenants", token); status != http.StatusUnauthorized {
+		t.Errorf("after: %d", status)
 	}
 }
