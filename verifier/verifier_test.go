@@ -452,3 +452,17 @@ func TestAgainCostsAtMostTwoAllocations(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// A remembered token answers for itself alone, however long it is and however
+// late the difference comes.
+func TestRememberedTokenAnswersForNoOther(t *testing.T) {
+	f := newFixture(t)
+	v := f.verifier()
+	for _, size := range []int{0, 300, 400, 800, 1600, 6400} {
+		good := f.payload(claims().also("x", quote(strings.Repeat("x", size))).json())
+		f.want(v, good, nil)
+		f.want(v, good[:len(good)-4]+"AAAA", verifier.ErrSignature)
+		f.want(v, good[:len(good)-1], verifier.ErrMalformed)
+		f.want(v, good, nil)
+	}
+}
