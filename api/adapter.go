@@ -36,6 +36,15 @@ type response struct {
 	cause  error  // private: why it failed
 }
 
+// own returns the response that the adapter handed to the router.
+func own(w http.ResponseWriter) *response {
+	r, ok := w.(*response)
+	if !ok {
+		panic("api: a handler outside of its adapter") // a defect; never a request's doing
+	}
+	return r
+}
+
 // WriteHeader implements http.ResponseWriter.
 func (w *response) WriteHeader(status int) {
 	if w.status == 0 {

@@ -111,7 +111,7 @@ var roles = []registry.Role{registry.RoleViewer, registry.RoleOperator, registry
 
 // ServeHTTP authenticates, checks the role, calls, and writes the outcome.
 func (o *operations) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	w := rw.(*response) // the adapter's own, see server.ServeHTTP
+	w := own(rw)
 	w.route = o.path
 	rt, known := o.methods[r.Method]
 	if !known {

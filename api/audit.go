@@ -221,12 +221,11 @@ func (q *auditQuery) run(stopped func() error, r store.Reader) (auditPage, error
 // window returns the positions that can hold records of the time asked for:
 // from first to last, both included.
 func (q *auditQuery) window(r store.Reader, end uint64) (first, last uint64, err error) {
-	first, last = 1, end
-	if oldest, found, err := nextEntry(r, 0); err != nil || !found {
+	oldest, found, err := nextEntry(r, 0)
+	if err != nil || !found {
 		return 1, 0, err
-	} else {
-		first = oldest.Position
 	}
+	first, last = oldest.Position, end
 	if !q.since.IsZero() {
 		if first, err = positionAt(r, first, end, q.since.Add(-clockSlack)); err != nil {
 			return 0, 0, err

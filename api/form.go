@@ -147,11 +147,12 @@ func unescapeForm(s string) (string, error) {
 			if i+2 >= len(s) {
 				return "", errTextEscape
 			}
-			high, low := unhex(s[i+1]), unhex(s[i+2])
-			if high < 0 || low < 0 {
+			high, first := unhex(s[i+1])
+			low, second := unhex(s[i+2])
+			if !first || !second {
 				return "", errTextEscape
 			}
-			out = append(out, byte(high<<4|low))
+			out = append(out, high<<4|low)
 			i += 2
 		default:
 			out = append(out, c)
@@ -168,14 +169,14 @@ func unescapeForm(s string) (string, error) {
 	return string(out), nil
 }
 
-func unhex(c byte) int {
+func unhex(c byte) (digit byte, ok bool) {
 	switch {
 	case '0' <= c && c <= '9':
-		return int(c - '0')
+		return c - '0', true
 	case 'a' <= c && c <= 'f':
-		return int(c-'a') + 10
+		return c - 'a' + 10, true
 	case 'A' <= c && c <= 'F':
-		return int(c-'A') + 10
+		return c - 'A' + 10, true
 	}
-	return -1
+	return 0, false
 }

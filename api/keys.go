@@ -91,7 +91,7 @@ func wireImpact(kid string, i keys.Impact) wire.KeyImpact {
 	out := wire.KeyImpact{ID: kid, Tokens: i.Tokens, Last: i.Last, Tenants: []wire.TenantImpact{}}
 	for n, t := range i.Tenants {
 		if n == maxImpactTenants {
-			out.More = uint64(len(i.Tenants) - n)
+			out.More = uint64(len(i.Tenants) - n) //nolint:gosec // not negative
 			break
 		}
 		if t.Tenant.IsZero() { // on the broker's own chain: operators' tokens

@@ -50,7 +50,10 @@ func (m *metrics) observe(route string, status int, took time.Duration) {
 		v, _ = m.series.LoadOrStore(key, &series{
 			m.requests.WithLabelValues(route, strconv.Itoa(status)), m.seconds.WithLabelValues(route)})
 	}
-	s := v.(*series)
+	s, ok := v.(*series)
+	if !ok {
+		return // nothing else is stored there
+	}
 	s.count.Inc()
 	s.seconds.Observe(took.Seconds())
 }

@@ -36,7 +36,7 @@ type oauthEndpoint struct {
 
 // ServeHTTP checks the shape of the request, hands it on, and maps the error.
 func (e *oauthEndpoint) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	w := rw.(*response) // the adapter's own, see server.ServeHTTP
+	w := own(rw)
 	w.route = e.route
 	w.Header()["Pragma"] = headerNoCache // RFC 6749 section 5.1
 	if r.Method != http.MethodPost {

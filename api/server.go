@@ -118,7 +118,7 @@ func newServer(cfg Config, routes []route) (*server, error) {
 	s.token = &oauthEndpoint{s, wire.PathToken, s.issueToken}
 	s.router = mux.NewRouter().UseEncodedPath().SkipClean(true)
 	s.router.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		s.fail(w.(*response), refuse(wire.CodeNotFound, "", "there is no such path")) // the adapter's own
+		s.fail(own(w), refuse(wire.CodeNotFound, "", "there is no such path"))
 	})
 	if err := s.mountPublic(cfg); err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ func (s *server) mountPublic(cfg Config) error {
 // published serves a document that anyone may read.
 func (s *server) published(path string, serve func(*response, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		w := rw.(*response) // the adapter's own, see server.ServeHTTP
+		w := own(rw)
 		w.route = path
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
