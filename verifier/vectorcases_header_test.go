@@ -1,9 +1,7 @@
 package verifier_test
 
 import (
-	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
@@ -58,9 +56,9 @@ func (g *generator) keyCases() {
 	g.reject("core", "alg-none-with-signature", "algorithm", "alg none over a signature that would be good", g.token(named("none", "ed-1"), good, ed))
 
 	secrets := map[string][]byte{
-		"ed25519-bytes": ed.private.(ed25519.PrivateKey).Public().(ed25519.PublicKey),
-		"rsa-pem":       g.pem(rs.private.(*rsa.PrivateKey).Public()),
-		"ec-pem":        g.pem(ec.private.(*ecdsa.PrivateKey).Public()),
+		"ed25519-bytes": g.ed25519(ed)[ed25519.SeedSize:],
+		"rsa-pem":       g.pem(g.publicKey(rs)),
+		"ec-pem":        g.pem(g.publicKey(ec)),
 		"ec-jwk":        []byte(g.public("ec-1")),
 		"empty":         {},
 	}
@@ -162,7 +160,7 @@ func (g *generator) headerCases() {
 	}
 	unencoded := segment(g.header(ed).also("b64", "false").also("crit", `["b64"]`).json())
 	g.reject("core", "header-b64-unencoded", "header", "an unencoded payload (RFC 7797), encoded again in transit",
-		unencoded+"."+segment(good)+"."+segment(string(ed25519.Sign(ed.private.(ed25519.PrivateKey), []byte(unencoded+"."+good)))))
+		unencoded+"."+segment(good)+"."+segment(string(ed25519.Sign(g.ed25519(ed), []byte(unencoded+"."+good)))))
 	g.reject("core", "header-jwk-evil", "header", "signed by the key that the header brings",
 		g.token(g.header(ed).also("jwk", g.public("ed-foreign")).json(), good, evil))
 	g.reject("core", "header-jwk-evil-no-kid", "header", "signed by the key that the header brings, no kid",

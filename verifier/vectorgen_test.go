@@ -139,7 +139,7 @@ func readKeys(t *testing.T) map[string]key {
 // public returns the JWK of a test key under another kid and algorithm, if given.
 func (g *generator) public(name string, as ...string) string {
 	k := g.keys[name]
-	doc := jose.JSONWebKey{Key: k.private.(crypto.Signer).Public(), KeyID: k.kid, Algorithm: k.alg, Use: "sig"}
+	doc := jose.JSONWebKey{Key: g.publicKey(k), KeyID: k.kid, Algorithm: k.alg, Use: "sig"}
 	if len(as) > 0 {
 		doc.KeyID = as[0]
 	}
@@ -151,6 +151,22 @@ func (g *generator) public(name string, as ...string) string {
 		g.t.Fatal(err)
 	}
 	return string(b)
+}
+
+func (g *generator) publicKey(k key) crypto.PublicKey {
+	signer, ok := k.private.(crypto.Signer)
+	if !ok {
+		g.t.Fatalf("%s has no public part", k.kid)
+	}
+	return signer.Public()
+}
+
+func (g *generator) ed25519(k key) ed25519.PrivateKey {
+	private, ok := k.private.(ed25519.PrivateKey)
+	if !ok {
+		g.t.Fatalf("%s is no Ed25519 key", k.kid)
+	}
+	return private
 }
 
 func (g *generator) keySet(name string, jwk ...string) {
@@ -196,7 +212,8 @@ func (g *generator) signed(input string, k key) string {
 func isPSS(input, encoded string, k key) bool {
 	signature, err := base64.RawURLEncoding.DecodeString(encoded)
 	hash := sha256.Sum256([]byte(input))
-	return err == nil && rsa.VerifyPSS(&k.private.(*rsa.PrivateKey).PublicKey, crypto.SHA256, hash[:], signature, nil) == nil
+	private, ok := k.private.(*rsa.PrivateKey)
+	return ok && err == nil && rsa.VerifyPSS(&private.PublicKey, crypto.SHA256, hash[:], signature, nil) == nil
 }
 
 func (g *generator) signature(input string, k key) []byte {
