@@ -78,7 +78,7 @@ func TestOperatorAdministers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp.Body.Close()
+	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("readyz: %s", resp.Status)
 	}

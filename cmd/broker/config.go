@@ -36,7 +36,7 @@ func configCheckCommand() *cobra.Command {
 				return err
 			}
 			for _, name := range broker.UnknownVariables(os.Environ()) {
-				fmt.Fprintf(c.ErrOrStderr(), "warning: the environment variable %s means nothing to the broker\n", name)
+				_, _ = fmt.Fprintf(c.ErrOrStderr(), "warning: the environment variable %s means nothing to the broker\n", name)
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is good: %s\n", path, config.Issuer())
 			return err
@@ -80,9 +80,9 @@ func configVariablesCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "VARIABLE\tKEY\tDEFAULT\tMEANING")
+			_, _ = fmt.Fprintln(w, "VARIABLE\tKEY\tDEFAULT\tMEANING")
 			for _, v := range broker.Variables() {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", v.Name, v.Key, dash(v.Default), v.Help)
+				_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", v.Name, v.Key, dash(v.Default), v.Help)
 			}
 			return w.Flush()
 		},

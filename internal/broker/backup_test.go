@@ -35,7 +35,7 @@ func TestHalfACopyIsNoBackup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer st.Close()
+	defer func() { _ = st.Close() }()
 	for name, tc := range map[string]struct {
 		store store.Store
 		works bool

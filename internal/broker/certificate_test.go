@@ -96,7 +96,7 @@ func presented(t *testing.T, address string, most uint16) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	return conn.ConnectionState().PeerCertificates[0].Subject.CommonName, nil
 }
 
@@ -126,7 +126,7 @@ func TestCertificateReload(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _ = io.Copy(io.Discard, resp.Body)
-		resp.Body.Close()
+		_ = resp.Body.Close()
 		return resp.TLS.PeerCertificates[0].Subject.CommonName
 	}
 	if name := get(); name != "first" {

@@ -23,7 +23,7 @@ const (
 	restoredKey = "restored"
 )
 
-// ErrOtherBroker: the store belongs to a broker with another issuer URL. Its
+// ErrOtherBroker says that the store belongs to a broker with another issuer URL. Its
 // grants name that broker's own audiences, its tokens that broker's `iss`.
 var ErrOtherBroker = errors.New("broker: the store belongs to another issuer")
 

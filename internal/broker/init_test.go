@@ -23,7 +23,7 @@ func shortDir(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(folder) })
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
 	return folder
 }
 
@@ -199,7 +199,7 @@ func TestOpenRefuses(t *testing.T) {
 		defer cancel()
 		b, err := broker.Open(ctx, c, broker.Deps{})
 		if err == nil {
-			b.Close()
+			_ = b.Close()
 			t.Fatal("opened")
 		}
 		if !strings.Contains(err.Error(), want) {
@@ -208,13 +208,13 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	t.Run("a configuration that nobody validated", func(t *testing.T) { open(t, broker.Config{}, "validated") })
 	t.Run("a folder that others may enter", func(t *testing.T) {
-		os.Chmod(folder, 0o750)
-		defer os.Chmod(folder, 0o700)
+		_ = os.Chmod(folder, 0o750)
+		defer func() { _ = os.Chmod(folder, 0o700) }()
 		open(t, load(), "chmod 700")
 	})
 	t.Run("a key-encryption key that others may read", func(t *testing.T) {
-		os.Chmod(made.KEK, 0o640)
-		defer os.Chmod(made.KEK, 0o600)
+		_ = os.Chmod(made.KEK, 0o640)
+		defer func() { _ = os.Chmod(made.KEK, 0o600) }()
 		open(t, load(), "0640")
 	})
 	t.Run("another key-encryption key", func(t *testing.T) {
@@ -244,7 +244,7 @@ func TestOpenRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer b.Close()
+		defer func() { _ = b.Close() }()
 		open(t, load(), "in use")
 	})
 	t.Run("something else where the socket goes", func(t *testing.T) {
@@ -252,12 +252,12 @@ func TestOpenRefuses(t *testing.T) {
 		if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		defer os.Remove(path)
+		defer func() { _ = os.Remove(path) }()
 		open(t, load(), "not a socket")
 	})
 	b, err := broker.Open(t.Context(), load(), broker.Deps{})
 	if err != nil {
 		t.Fatalf("after all of this: %v", err)
 	}
-	b.Close()
+	_ = b.Close()
 }

@@ -127,9 +127,9 @@ func (b *Broker) wire(ctx context.Context, metrics prometheus.Registerer) (http.
 	if err != nil {
 		return nil, err
 	}
+	// What was revoked since, the API asks the store itself on every call.
 	operators, err := verifier.New(ctx, verifier.Config{
 		Issuer: c.issuer.String(), Audience: c.issuer.Own("admin").String(), Keys: b.signing.manager, Now: now,
-		Revocations: revocations{b.store, context.WithoutCancel(ctx)},
 	})
 	if err != nil {
 		return nil, err

@@ -139,7 +139,7 @@ func present(t *testing.T, issuer, assertion string) (status int, code, retryAft
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	var body struct {
 		Error string `json:"error"`
 	}
@@ -162,7 +162,7 @@ func get(t *testing.T, address, bearer string) (int, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -300,7 +300,7 @@ func underLoad(t *testing.T, b *brokertest.Broker, f func()) (issued int64) {
 					_, err = c.Token(t.Context(), client.TokenRequest{
 						Tenant: credential.MustTenant("acme"), Audience: credential.MustAudience("orders"),
 					})
-					c.Close()
+					_ = c.Close()
 				}
 				if err != nil {
 					t.Errorf("under load: %v", err)
@@ -333,7 +333,7 @@ func readyOverSocket(t *testing.T, c broker.Config) (int, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -486,8 +486,8 @@ func TestRestoreRefuses(t *testing.T) {
 	}{
 		"a store that is there":   {good, func(t *testing.T) broker.Config { return config(t, b.ConfigFile()) }, "there already"},
 		"a file that isn't there": {filepath.Join(t.TempDir(), "none"), nil, "no such file"},
-		"half a file":             {damaged(func(path string) { os.Truncate(path, 30_000) }), nil, ""},
-		"another program's file":  {damaged(func(path string) { os.WriteFile(path, bytes.Repeat([]byte("x"), 50_000), 0o600) }), nil, "damaged"},
+		"half a file":             {damaged(func(path string) { _ = os.Truncate(path, 30_000) }), nil, ""},
+		"another program's file":  {damaged(func(path string) { _ = os.WriteFile(path, bytes.Repeat([]byte("x"), 50_000), 0o600) }), nil, "damaged"},
 		"a newer schema": {damaged(func(path string) {
 			inside(path, func(tx *bbolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("schema"), []byte("99")) })
 		}), nil, "newer"},

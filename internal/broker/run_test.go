@@ -45,7 +45,6 @@ func TestNoGoroutineOutlivesRun(t *testing.T) {
 	}
 	b.Stop()
 	http.DefaultClient.CloseIdleConnections()
-	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			stacks := make([]byte, 1<<20)
@@ -65,7 +64,7 @@ func TestShutdownAnswersRequestsInFlight(t *testing.T) {
 	b := declared(t)
 	body := "grant_type=client_credentials&audience=orders&tenant=acme&client_id=worker&client_secret=wrong"
 	conn := dial(t, b.URL())
-	fmt.Fprintf(conn, "POST /oauth2/token HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s",
+	_, _ = fmt.Fprintf(conn, "POST /oauth2/token HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s",
 		len(body), body[:20])
 	time.Sleep(50 * time.Millisecond) // until the server is reading the body
 	stopped := make(chan struct{})
@@ -75,7 +74,7 @@ func TestShutdownAnswersRequestsInFlight(t *testing.T) {
 		if err != nil {
 			break
 		}
-		probe.Close()
+		_ = probe.Close()
 		time.Sleep(time.Millisecond)
 	}
 	select {
@@ -83,7 +82,7 @@ func TestShutdownAnswersRequestsInFlight(t *testing.T) {
 		t.Fatal("it did not wait")
 	default:
 	}
-	fmt.Fprint(conn, body[20:])
+	_, _ = fmt.Fprint(conn, body[20:])
 	if line := firstLine(t, conn); line != "HTTP/1.1 401 Unauthorized" {
 		t.Errorf("answered %q", line)
 	}
@@ -93,7 +92,7 @@ func TestShutdownAnswersRequestsInFlight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer opened.Close()
+	defer func() { _ = opened.Close() }()
 	found := map[string]bool{}
 	err = opened.Store().View(t.Context(), func(r store.Reader) error {
 		for e, err := range r.Log(0) {
@@ -128,7 +127,7 @@ func dial(t *testing.T, address string) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
+	t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	return conn
 }
@@ -202,7 +201,7 @@ func TestOperationsAreOnTheirOwnListener(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp.Body.Close()
+	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusNotFound && resp.StatusCode != http.StatusMethodNotAllowed {
 		t.Errorf("a snapshot over TCP: %s", resp.Status)
 	}
@@ -224,13 +223,17 @@ func TestSocketOfADeadBrokerIsReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	l.Close() // as after kill -9
+	socket, ok := l.(*net.UnixListener)
+	if !ok {
+		t.Fatalf("a listener of type %T", l)
+	}
+	socket.SetUnlinkOnClose(false)
+	_ = l.Close() // as after kill -9
 	opened, err := broker.Open(t.Context(), c, broker.Deps{Listener: anyListener(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	opened.Close()
+	_ = opened.Close()
 }
 
 func TestReloadMovesTheLogLevel(t *testing.T) {
@@ -245,7 +248,7 @@ func TestReloadMovesTheLogLevel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.Close()
+	defer func() { _ = b.Close() }()
 	text, err := os.ReadFile(made.Config)
 	if err != nil {
 		t.Fatal(err)
@@ -282,7 +285,7 @@ func TestRunEndsWhenAListenerFails(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- b.Run(ctx) }()
 	time.Sleep(50 * time.Millisecond)
-	l.Close()
+	_ = l.Close()
 	if err := <-ended; err == nil || ctx.Err() != nil {
 		t.Errorf("ended with %v (%v)", err, ctx.Err())
 	}
@@ -295,7 +298,7 @@ func TestServiceManagerIsTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	t.Setenv("NOTIFY_SOCKET", path)
 	b := brokertest.Start(t)
 	b.Stop()

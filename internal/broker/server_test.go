@@ -33,7 +33,7 @@ func raw(t *testing.T, address, text string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	_, _ = io.WriteString(conn, text) // the server may have closed by now
 	line, err := bufio.NewReader(conn).ReadString('\n')
@@ -93,7 +93,7 @@ func TestShutdownFinishesRequestsInFlight(t *testing.T) {
 		if r.Context().Err() != nil {
 			t.Error("the request in flight was cancelled")
 		}
-		fmt.Fprint(w, "done")
+		_, _ = fmt.Fprint(w, "done")
 	}), Default().Timeouts, nil, slog.New(slog.DiscardHandler))
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -106,7 +106,7 @@ func TestShutdownFinishesRequestsInFlight(t *testing.T) {
 			answer <- err.Error()
 			return
 		}
-		defer resp.Body.Close()
+		defer func() { _ = resp.Body.Close() }()
 		body, _ := io.ReadAll(resp.Body)
 		answer <- string(body)
 	}()
@@ -115,7 +115,7 @@ func TestShutdownFinishesRequestsInFlight(t *testing.T) {
 	waitFor(t, func() bool { // the listener closes at once
 		conn, err := net.Dial("tcp", l.Addr().String())
 		if err == nil {
-			conn.Close()
+			_ = conn.Close()
 		}
 		return err != nil
 	})
@@ -150,7 +150,7 @@ func TestShutdownHasADeadline(t *testing.T) {
 	go func() { ended <- s.Run(ctx) }()
 	go func() {
 		if resp, err := http.Get("http://" + l.Addr().String()); err == nil {
-			resp.Body.Close()
+			_ = resp.Body.Close()
 		}
 	}()
 	<-entered
@@ -166,7 +166,7 @@ func TestListenerThatFailsEndsTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newHTTPServer("public", l, http.NotFoundHandler(), Default().Timeouts, nil, slog.New(slog.DiscardHandler))
-	l.Close()
+	_ = l.Close()
 	if err := s.Run(t.Context()); err == nil {
 		t.Error("no error")
 	}
@@ -184,7 +184,7 @@ func TestConnectionLimit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { conn.Close() })
+		t.Cleanup(func() { _ = conn.Close() })
 		return conn
 	}
 	served := func(conn net.Conn, within time.Duration) bool {
@@ -203,7 +203,7 @@ func TestConnectionLimit(t *testing.T) {
 	if l.open() != 2 {
 		t.Errorf("%d open", l.open())
 	}
-	first.Close()
+	_ = first.Close()
 	if !served(third, 5*time.Second) {
 		t.Error("the third was not served after the first had closed")
 	}
@@ -218,7 +218,7 @@ func TestClosingWakesAnAcceptThatWaits(t *testing.T) {
 	l := limitConnections(inner, 0) // never a free slot
 	done := make(chan error, 1)
 	go func() { _, err := l.Accept(); done <- err }()
-	l.Close()
+	_ = l.Close()
 	if err := <-done; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("got %v", err)
 	}

@@ -2,41 +2,12 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/api"
 	"github.com/tenantbroker/tenantbroker/issuer"
-	"github.com/tenantbroker/tenantbroker/issuer/revocation"
-	"github.com/tenantbroker/tenantbroker/store"
-	"github.com/tenantbroker/tenantbroker/verifier"
 )
-
-// revocations tell the verifier of operators' tokens what was revoked. It asks
-// the store itself, on every call.
-type revocations struct {
-	store store.Store
-	ctx   context.Context //nolint:containedctx // the verifier passes none on; reads are local and short
-}
-
-var errRevoked = errors.New("revoked")
-
-// Revoked implements verifier.Revocations.
-func (r revocations) Revoked(t *verifier.Token) error {
-	var revoked bool
-	err := r.store.View(r.ctx, func(reader store.Reader) (err error) {
-		revoked, err = revocation.Revoked(reader, t.Claims())
-		return err
-	})
-	switch {
-	case err != nil:
-		return fmt.Errorf("%w: %w", verifier.ErrUnavailable, err)
-	case revoked:
-		return errRevoked
-	}
-	return nil
-}
 
 // wait returns why nobody is authenticated yet, nil once they are.
 func (r *restored) wait(now time.Time) error {
