@@ -333,3 +333,34 @@ func TestInvariant_TokenIsWithinOneGrant(t *testing.T) {
 		}
 	})
 }
+
+// The registry makes no such grants; the issuer doesn't rely on it.
+func TestGrantsOfTheWrongKindCoverNothing(t *testing.T) {
+	w := standard(t)
+	account := &registry.Account{ID: credential.MustAccountID("worker")}
+	own, other := credential.MustAudience(brokerURL+"/admin"), credential.MustAudience("orders")
+	acme := &registry.Tenant{ID: credential.MustTenant("acme"), State: registry.TenantActive}
+	for _, c := range []struct {
+		name     string
+		grant    registry.Grant
+		audience credential.Audience
+		tenant   credential.Tenant
+		listed   bool
+		reason   string
+	}{
+		{"operators' grant for a service", registry.Grant{Account: account.ID, Audience: other, Operator: true}, other, acme.ID, true, "grant_not_for_audience"},
+		{"plain grant for the broker", registry.Grant{Account: account.ID, Audience: own}, own, acme.ID, true, "grant_not_for_audience"},
+		{"another account's grant", registry.Grant{Account: credential.MustAccountID("x"), Audience: other}, other, acme.ID, true, "grant_not_for_audience"},
+		{"another audience's grant", registry.Grant{Account: account.ID, Audience: credential.MustAudience("x")}, other, acme.ID, true, "grant_not_for_audience"},
+		{"plain grant that lists system", registry.Grant{Account: account.ID, Audience: other}, other, credential.System, true, "system_tenant"},
+		{"operators' grant without a list", registry.Grant{Account: account.ID, Audience: own, Operator: true, TenantFrom: `"acme"`}, own, acme.ID, false, "system_tenant"},
+		{"tenant_from that says system", registry.Grant{Account: account.ID, Audience: other, TenantFrom: `"system"`}, other, credential.System, false, "system_tenant"},
+		{"no tenant of its own", registry.Grant{Account: account.ID, Audience: other}, other, acme.ID, false, "ticket_only"},
+		{"good", registry.Grant{Account: account.ID, Audience: other}, other, acme.ID, true, ""},
+	} {
+		a := &ask{account: account, audience: c.audience, tenant: c.tenant, claims: (&identity{}).claims}
+		if _, got := w.iss.covers(t.Context(), a, registry.GrantRef{Grant: &c.grant, Listed: c.listed}, acme, w.clock.now()); got != c.reason {
+			t.Errorf("%s: %q", c.name, got)
+		}
+	}
+}
