@@ -45,6 +45,7 @@ func withInsecure(insecure bool) func(string) (string, bool) {
 }
 
 func serve(ctx context.Context, config broker.Config, environment func(string) (string, bool)) error {
+	tuneMemory()
 	// From here on a SIGHUP is not the end of the process.
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
