@@ -89,17 +89,17 @@ func (a *Admin) do(ctx context.Context, k call, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, a.client.timeout)
 	defer cancel()
 	for n := 1; ; n++ {
-		res, data, err := a.once(ctx, k)
+		res, err := a.once(ctx, k)
 		if err != nil {
 			return err
 		}
-		if res.StatusCode/100 == 2 {
+		if res.status/100 == 2 {
 			if answer == nil {
 				return nil
 			}
-			return decode(k.op, res, data, answer)
+			return decode(k.op, res, answer)
 		}
-		err = a.client.problem(k.op, res, data)
+		err = a.client.problem(k.op, res)
 		if !a.again(ctx, k, n, res) {
 			return err
 		}
@@ -109,30 +109,30 @@ func (a *Admin) do(ctx context.Context, k call, answer any) error {
 // again decides, and waits, for another attempt. Of what changes something only
 // a rate limit is tried again, which is answered before anything is done; of
 // the rest also an outage.
-func (a *Admin) again(ctx context.Context, k call, n int, res *http.Response) bool {
+func (a *Admin) again(ctx context.Context, k call, n int, res *reply) bool {
 	const attempts = 3
-	later := res.StatusCode == http.StatusTooManyRequests ||
-		(res.StatusCode == http.StatusServiceUnavailable && k.method == http.MethodGet)
+	later := res.status == http.StatusTooManyRequests ||
+		(res.status == http.StatusServiceUnavailable && k.method == http.MethodGet)
 	if !later || n == attempts {
 		return false
 	}
-	wait := max(retryAfter(res.Header, a.client.now()), a.client.backoff(n, time.Second))
+	wait := max(retryAfter(res.header, a.client.now()), a.client.backoff(n, time.Second))
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
 		return false
 	}
 	return a.client.sleep(ctx, wait) == nil
 }
 
-func (a *Admin) once(ctx context.Context, k call) (*http.Response, []byte, error) {
+func (a *Admin) once(ctx context.Context, k call) (*reply, error) {
 	req, err := a.request(ctx, k)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	res, data, err := a.client.do(k.op, req, maxAnswer)
-	if err == nil && res.StatusCode == http.StatusUnauthorized {
+	res, err := a.client.do(k.op, req, maxAnswer)
+	if err == nil && res.status == http.StatusUnauthorized {
 		a.client.refused(TokenRequest{Tenant: a.tenant, Audience: a.client.issuer.Own("admin")})
 	}
-	return res, data, err
+	return res, err
 }
 
 func (a *Admin) request(ctx context.Context, k call) (*http.Request, error) {

@@ -160,7 +160,7 @@ func nonEmptyToken(s string) (string, error) {
 
 // ClientSecret authenticates with a shared secret (client_secret_basic), for
 // accounts that have not moved to a key or a platform yet.
-type ClientSecret struct {
+type ClientSecret struct { //nolint:revive // OAuth's name for it
 	Account credential.AccountID
 	Secret  credential.Secret
 }

@@ -281,6 +281,9 @@ func TestCloseEndsFetchesAndForgets(t *testing.T) {
 	if _, err := c.Token(context.Background(), request(globex)); !errors.Is(err, ErrClosed) {
 		t.Errorf("a cached token after Close: %v", err)
 	}
+	if n := len(f.seen()); n != 2 {
+		t.Errorf("the broker was asked after Close: %d requests", n)
+	}
 }
 
 func TestARefusedTokenIsReplacedButNotOnEveryRefusal(t *testing.T) {

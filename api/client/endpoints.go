@@ -31,13 +31,13 @@ func (c *Client) Revoke(ctx context.Context, token credential.Secret) error {
 // JWKS returns the keys that the broker publishes. Services that verify tokens
 // use the verifier package, which keeps them fresh.
 func (c *Client) JWKS(ctx context.Context) (jwks.Set, error) {
-	res, data, err := c.getPublic(ctx, "jwks", wire.PathJWKS)
+	res, err := c.getPublic(ctx, "jwks", wire.PathJWKS)
 	if err != nil {
 		return jwks.Set{}, err
 	}
-	set, err := jwks.ParseSet(data)
+	set, err := jwks.ParseSet(res.body)
 	if err != nil {
-		return jwks.Set{}, &Error{Op: "jwks", Status: res.StatusCode, Detail: "no key set", kind: ErrUnexpected, cause: err}
+		return jwks.Set{}, &Error{Op: "jwks", Status: res.status, Detail: "no key set", kind: ErrUnexpected, cause: err}
 	}
 	return set, nil
 }
@@ -45,35 +45,35 @@ func (c *Client) JWKS(ctx context.Context) (jwks.Set, error) {
 // Metadata returns the broker's own description (RFC 8414), of this issuer.
 func (c *Client) Metadata(ctx context.Context) (*wire.Metadata, error) {
 	const op = "metadata"
-	res, data, err := c.getPublic(ctx, op, wire.PathServerMetadata)
+	res, err := c.getPublic(ctx, op, wire.PathServerMetadata)
 	if err != nil {
 		return nil, err
 	}
 	var m wire.Metadata
-	if err := decode(op, res, data, &m); err != nil {
+	if err := decode(op, res, &m); err != nil {
 		return nil, err
 	}
 	// RFC 8414 section 3.3: else it is another server's document.
 	if m.Issuer != c.issuer.String() {
-		return nil, &Error{Op: op, Status: res.StatusCode, Detail: "the document is another issuer's: " + printable(m.Issuer, maxText), kind: ErrUnexpected}
+		return nil, &Error{Op: op, Status: res.status, Detail: "the document is another issuer's: " + printable(m.Issuer, maxText), kind: ErrUnexpected}
 	}
 	return &m, nil
 }
 
-func (c *Client) getPublic(ctx context.Context, op, path string) (*http.Response, []byte, error) {
+func (c *Client) getPublic(ctx context.Context, op, path string) (*reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.issuer.String()+path, nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	req.Header.Set("Accept", "application/json")
-	res, data, err := c.do(op, req, maxTokenAnswer*4)
+	res, err := c.do(op, req, maxTokenAnswer*4)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if res.StatusCode != http.StatusOK {
-		return nil, nil, c.problem(op, res, data)
+	if res.status != http.StatusOK {
+		return nil, c.problem(op, res)
 	}
-	return res, data, nil
+	return res, nil
 }

@@ -42,35 +42,42 @@ func (c *Client) postForm(ctx context.Context, op, path string, form url.Values,
 	req.ContentLength = int64(len(body))
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
-	res, data, err := c.do(op, req, maxTokenAnswer)
+	res, err := c.do(op, req, maxTokenAnswer)
 	if err != nil {
 		return err
 	}
-	if res.StatusCode != http.StatusOK {
-		return c.oauthError(op, res, data)
+	if res.status != http.StatusOK {
+		return c.oauthError(op, res)
 	}
 	if answer == nil {
 		return nil
 	}
-	return decode(op, res, data, answer)
+	return decode(op, res, answer)
+}
+
+// reply is an answer whose body was read and closed.
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
 }
 
 // do sends one request and reads a bounded body. Its errors wrap ErrUnavailable
 // (no answer) or ErrUnexpected (too large).
-func (c *Client) do(op string, req *http.Request, limit int64) (*http.Response, []byte, error) {
+func (c *Client) do(op string, req *http.Request, limit int64) (*reply, error) {
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, nil, noAnswer(op, err)
+		return nil, noAnswer(op, err)
 	}
 	defer res.Body.Close() //nolint:errcheck // nothing was written
 	data, err := io.ReadAll(io.LimitReader(res.Body, limit+1))
 	if err != nil {
-		return nil, nil, noAnswer(op, err)
+		return nil, noAnswer(op, err)
 	}
 	if int64(len(data)) > limit {
-		return nil, nil, &Error{Op: op, Status: res.StatusCode, Detail: fmt.Sprintf("an answer over %d bytes", limit), kind: ErrUnexpected}
+		return nil, &Error{Op: op, Status: res.StatusCode, Detail: fmt.Sprintf("an answer over %d bytes", limit), kind: ErrUnexpected}
 	}
-	return res, data, nil
+	return &reply{res.StatusCode, res.Header, data}, nil
 }
 
 // noAnswer drops the URL that net/http puts in front of its errors: Op says it.
@@ -83,10 +90,10 @@ func noAnswer(op string, err error) error {
 }
 
 // oauthError reads a refusal of an OAuth endpoint (RFC 6749 section 5.2).
-func (c *Client) oauthError(op string, res *http.Response, data []byte) error {
+func (c *Client) oauthError(op string, res *reply) error {
 	e := c.bareError(op, res)
 	var body wire.OAuthError
-	if isJSON(res) && json.Unmarshal(data, &body) == nil {
+	if isJSON(res) && json.Unmarshal(res.body, &body) == nil {
 		if kind, ok := oauthKinds[body.Code]; ok {
 			e.kind = kind
 		}
@@ -94,17 +101,17 @@ func (c *Client) oauthError(op string, res *http.Response, data []byte) error {
 		e.Detail = printable(body.Description, maxText)
 	}
 	if e.kind == nil {
-		e.kind = kindOfStatus(res.StatusCode)
+		e.kind = kindOfStatus(res.status)
 	}
 	return e
 }
 
 // problem reads a refusal of an operators' endpoint (RFC 9457).
-func (c *Client) problem(op string, res *http.Response, data []byte) error {
+func (c *Client) problem(op string, res *reply) error {
 	e := c.bareError(op, res)
-	e.kind = kindOfStatus(res.StatusCode)
+	e.kind = kindOfStatus(res.status)
 	var p wire.Problem
-	if isJSON(res) && json.Unmarshal(data, &p) == nil && p.Code != "" {
+	if isJSON(res) && json.Unmarshal(res.body, &p) == nil && p.Code != "" {
 		p.RetryAfter = e.RetryAfter
 		e.problem = &p
 		e.Code, e.Field = printable(p.Code, maxText), printable(p.Field, maxText)
@@ -116,25 +123,25 @@ func (c *Client) problem(op string, res *http.Response, data []byte) error {
 	return e
 }
 
-func (c *Client) bareError(op string, res *http.Response) *Error {
+func (c *Client) bareError(op string, res *reply) *Error {
 	return &Error{
-		Op: op, Status: res.StatusCode,
-		RequestID:  printable(res.Header.Get("X-Request-Id"), 128),
-		RetryAfter: retryAfter(res.Header, c.now()),
+		Op: op, Status: res.status,
+		RequestID:  printable(res.header.Get("X-Request-Id"), 128),
+		RetryAfter: retryAfter(res.header, c.now()),
 	}
 }
 
-func decode(op string, res *http.Response, data []byte, answer any) error {
+func decode(op string, res *reply, answer any) error {
 	if !isJSON(res) {
-		return &Error{Op: op, Status: res.StatusCode, Detail: "the answer is not JSON: is this a tenantbroker?", kind: ErrUnexpected}
+		return &Error{Op: op, Status: res.status, Detail: "the answer is not JSON: is this a tenantbroker?", kind: ErrUnexpected}
 	}
-	if err := json.Unmarshal(data, answer); err != nil {
-		return &Error{Op: op, Status: res.StatusCode, Detail: "the answer does not parse", kind: ErrUnexpected}
+	if err := json.Unmarshal(res.body, answer); err != nil {
+		return &Error{Op: op, Status: res.status, Detail: "the answer does not parse", kind: ErrUnexpected}
 	}
 	return nil
 }
 
-func isJSON(res *http.Response) bool {
-	mediaType, _, err := mime.ParseMediaType(res.Header.Get("Content-Type"))
+func isJSON(res *reply) bool {
+	mediaType, _, err := mime.ParseMediaType(res.header.Get("Content-Type"))
 	return err == nil && (mediaType == "application/json" || strings.HasSuffix(mediaType, "+json"))
 }

@@ -157,7 +157,7 @@ func (a Audit) Export(ctx context.Context, tenant credential.Tenant, w io.Writer
 	defer res.Body.Close() //nolint:errcheck // nothing was written
 	if res.StatusCode != http.StatusOK {
 		data, _ := io.ReadAll(io.LimitReader(res.Body, maxTokenAnswer)) // the status says enough
-		return a.admin.client.problem(op, res, data)
+		return a.admin.client.problem(op, &reply{res.StatusCode, res.Header, data})
 	}
 	if _, err := io.Copy(w, res.Body); err != nil {
 		return fmt.Errorf("%s: cut off: %w", op, err)

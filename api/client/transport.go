@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// ErrHost: a request to a host that the token was not meant for. It was not sent.
+// ErrHost is a request to a host that the token was not meant for. It was not sent.
 var ErrHost = errors.New("client: the token is not for this host")
 
 // HTTPClient returns an HTTP client that sends a token for req with every

@@ -40,7 +40,7 @@ func newApp() *app {
 
 // run executes one command line and returns the exit code.
 func run(ctx context.Context, a *app, args []string) int {
-	root := newRoot(a)
+	root := newRoot(a) //nolint:contextcheck // each command gets ctx from ExecuteContext
 	root.SetArgs(args)
 	root.SetIn(a.in)
 	root.SetOut(a.out)

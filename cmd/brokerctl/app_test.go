@@ -305,7 +305,9 @@ func TestFollowingTheAuditTrail(t *testing.T) {
 	defer cancel()
 	a, out, errs := testApp("", env)
 	ended := make(chan int, 1)
-	go func() { ended <- run(ctx, a, []string{"audit", "tail", "-f", "-n", "1", "--type", "tenant.created", "-o", "json"}) }()
+	go func() {
+		ended <- run(ctx, a, []string{"audit", "tail", "-f", "-n", "1", "--type", "tenant.created", "-o", "json"})
+	}()
 	awaitText(t, out, `"id":"acme"`)
 	b.Tenants("globex", "initech")
 	awaitText(t, out, `"id":"initech"`)

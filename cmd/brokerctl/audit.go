@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -257,7 +256,7 @@ exports; the key that stands in the export itself proves nothing.`,
 		if err != nil {
 			return usageError{fmt.Errorf("%s: %w", keyFile, err)}
 		}
-		var in io.Reader = a.in
+		in := a.in
 		if args[0] != "-" {
 			f, err := os.Open(args[0])
 			if err != nil {
@@ -292,7 +291,7 @@ func (a *app) printReport(header audit.Header, report audit.Report) error {
 	rows := make([]chainRow, 0, len(report.Chains))
 	unsigned := uint64(0)
 	for _, c := range report.Chains {
-		rows = append(rows, chainRow{c.Chain.String(), c.First, c.Last, c.Signed, c.SignedAt, c.Unsigned()})
+		rows = append(rows, chainRow{c.String(), c.First, c.Last, c.Signed, c.SignedAt, c.Unsigned()})
 		unsigned += c.Unsigned()
 	}
 	if a.output != outputTable {

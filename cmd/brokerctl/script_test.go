@@ -149,7 +149,7 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 func auditKey(ts *testscript.TestScript, _ bool, args []string) {
 	f, err := os.Open(ts.MkAbs(args[0]))
 	ts.Check(err)
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // nothing was written
 	line, err := bufio.NewReader(f).ReadBytes('\n')
 	ts.Check(err)
 	var header struct{ Key json.RawMessage }
