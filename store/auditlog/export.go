@@ -15,8 +15,10 @@ import (
 )
 
 // Export writes the chains of one tenant, the broker's own (System), or all
-// (zero), with fresh signed heads that cover every record of it. It reads one
-// state of the store; records that come later are not in it.
+// (zero), with the heads signed so far and fresh ones that cover every record
+// of it. The earlier ones matter: fresh ones alone would vouch for a history
+// that was rewritten since. It reads one state of the store; records that come
+// later are not in it.
 func (k *Keeper) Export(ctx context.Context, w io.Writer, tenant credential.Tenant) error {
 	return k.cfg.Store.View(ctx, func(r store.Reader) error {
 		exporter, err := audit.NewExporter(w, audit.Header{
@@ -25,9 +27,14 @@ func (k *Keeper) Export(ctx context.Context, w io.Writer, tenant credential.Tena
 		if err != nil {
 			return err
 		}
-		heads, err := k.freshHeads(ctx, r, tenant)
+		heads, signed, err := k.heads(ctx, r, tenant)
 		if err != nil {
 			return err
+		}
+		for _, jws := range signed {
+			if err := exporter.Head(jws); err != nil {
+				return err
+			}
 		}
 		for _, h := range heads {
 			if err := exporter.Head(k.cfg.Signer.SignHead(h)); err != nil {
@@ -63,11 +70,12 @@ func records(ctx context.Context, r store.Reader, e *audit.Exporter, tenant cred
 	return nil
 }
 
-// freshHeads returns the heads, as of now, of the chains that have records.
-// The signed ones say which chains there were; the log since says which came
-// and grew.
-func (k *Keeper) freshHeads(ctx context.Context, r store.Reader, tenant credential.Tenant) ([]audit.Head, error) {
+// heads returns the heads, as of now, of the chains that have records, and the
+// heads of these that were signed before. The signed ones say which chains
+// there were; the log since says which came and grew.
+func (k *Keeper) heads(ctx context.Context, r store.Reader, tenant credential.Tenant) (fresh []audit.Head, signed []string, err error) {
 	newest := make(map[audit.Chain]audit.Head)
+	before := make(map[audit.Chain]string)
 	wanted := func(c audit.Chain) bool {
 		return tenant.IsZero() || audit.ChainFor(tenant, c.Writer) == c
 	}
@@ -77,42 +85,46 @@ func (k *Keeper) freshHeads(ctx context.Context, r store.Reader, tenant credenti
 	}
 	for row, err := range r.Scan(Heads, prefix, "") {
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		h, err := audit.VerifyHead(k.cfg.Signer.Public(), string(row.Value))
 		if err != nil {
-			return nil, fmt.Errorf("auditlog: chain %s: %w", row.Key, err)
+			return nil, nil, fmt.Errorf("auditlog: chain %s: %w", row.Key, err)
 		}
 		newest[h.Chain] = h
+		before[h.Chain] = string(row.Value)
 	}
 	from, _, err := progress(r)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for entry, err := range r.Log(from) {
 		if err := errors.Join(err, ctx.Err()); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if wanted(entry.Chain) {
 			if newest[entry.Chain], err = headAt(entry); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
 	}
-	heads := make([]audit.Head, 0, len(newest))
+	fresh = make([]audit.Head, 0, len(newest))
 	for chain, h := range newest {
 		oldest, err := first(r, chain, 0)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if oldest == 0 { // all gone by retention
 			continue
 		}
 		h.First, h.Time = oldest, k.cfg.Now()
-		heads = append(heads, h)
+		fresh = append(fresh, h)
+		if jws, ok := before[chain]; ok {
+			signed = append(signed, jws)
+		}
 	}
-	slices.SortFunc(heads, func(a, b audit.Head) int { return strings.Compare(a.String(), b.String()) })
-	return heads, nil
+	slices.SortFunc(fresh, func(a, b audit.Head) int { return strings.Compare(a.String(), b.String()) })
+	return fresh, signed, nil
 }
 
 // Verify checks the whole log as it stands, against the heads signed so far.
