@@ -147,11 +147,15 @@ func readAudience(f form) (credential.Audience, *Error) {
 		return credential.Audience{}, badRequest("resource", "audience_and_resource")
 	case name == "":
 		u, err := url.Parse(resource)
+		var a credential.Audience
+		if err == nil {
+			a, err = credential.ParseAudience(resource)
+		}
 		if err != nil || !u.IsAbs() || u.Fragment != "" {
 			// RFC 8707 section 2 asks for this code when it is malformed.
-			return credential.Audience{}, &Error{Code: InvalidTarget, Reason: "malformed_resource"}
+			return credential.Audience{}, &Error{Code: InvalidTarget, Reason: "malformed_resource", Cause: err}
 		}
-		name = resource
+		return a, nil
 	}
 	a, err := credential.ParseAudience(name)
 	if err != nil {
