@@ -21,6 +21,7 @@ var (
 	headerNoCache   = []string{"no-cache"}
 	headerJSON      = []string{"application/json"}
 	headerProblem   = []string{wire.ProblemContentType}
+	headerClose     = []string{"close"}
 	headerNoContent = []string{"default-src 'none'; frame-ancestors 'none'"}
 	headerHSTS      = []string{"max-age=31536000"}
 )
@@ -77,6 +78,13 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h["Content-Security-Policy"] = headerNoContent
 	if s.https {
 		h["Strict-Transport-Security"] = headerHSTS
+	}
+	if len(r.TransferEncoding) > 0 || r.ContentLength > maxBody {
+		// net/http has dropped a Content-Length beside Transfer-Encoding. Whoever
+		// sends both may want two of us to see different requests: the connection
+		// must not serve another one (RFC 9112 section 6.1). And the refusal of a
+		// body that is said to be too large is not to wait for it.
+		h["Connection"] = headerClose
 	}
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)

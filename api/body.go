@@ -15,11 +15,15 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential"
 )
 
-// readBody returns the body, which the adapter has bounded.
+// readBody returns the body, which the adapter has bounded. One that is said to
+// be too large is refused before it is read.
 func readBody(r *http.Request) ([]byte, error) {
+	if r.ContentLength > maxBody {
+		return nil, tooLarge()
+	}
 	var b []byte
 	var err error
-	if n := r.ContentLength; n > 0 && n <= maxBody {
+	if n := r.ContentLength; n > 0 {
 		b = make([]byte, n) // net/http ends the body there
 		_, err = io.ReadFull(r.Body, b)
 	} else {
@@ -28,10 +32,14 @@ func readBody(r *http.Request) ([]byte, error) {
 	if err == nil {
 		return b, nil
 	}
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return nil, refuse(wire.CodeTooLarge, "", fmt.Sprintf("the body is over %d bytes", tooLarge.Limit))
+	if over := (*http.MaxBytesError)(nil); errors.As(err, &over) {
+		return nil, tooLarge()
 	}
 	return nil, refuse(wire.CodeMalformed, "", "the body could not be read")
+}
+
+func tooLarge() error {
+	return refuse(wire.CodeTooLarge, "", fmt.Sprintf("the body is over %d bytes", maxBody))
 }
 
 // jsonBody reads a JSON body of one of the media types; any parameter but

@@ -40,7 +40,9 @@ func newHTTPServer(name string, l net.Listener, h http.Handler, t Timeouts, tlsC
 			WriteTimeout:      t.Write,
 			IdleTimeout:       t.Idle,
 			MaxHeaderBytes:    maxHeaderBytes - 4096, // net/http adds that much
-			HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+			// "OPTIONS *" goes to the handler too, which gives every answer its id.
+			DisableGeneralOptionsHandler: true,
+			HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 			// net/http reports clients' broken handshakes and the like here.
 			ErrorLog: slog.NewLogLogger(logger.With("listener", name).Handler(), slog.LevelDebug),
 		},
