@@ -61,3 +61,14 @@ func (c *limitedConn) Close() error {
 	c.once.Do(c.release)
 	return err
 }
+
+// CloseWrite lets net/http close its half of a connection whose request it
+// refuses unread, and wait a moment. Without it the client's kernel may throw
+// the answer away as the connection is reset.
+func (c *limitedConn) CloseWrite() error {
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !ok {
+		return nil
+	}
+	return half.CloseWrite()
+}
