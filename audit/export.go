@@ -119,6 +119,17 @@ func (c *Checker) exported(line []byte) error {
 	return c.illegible(line, errNotRecord)
 }
 
+// ParseHeader reads the first line of an export. Nothing vouches for what it
+// says: the key in it is worth keeping only if the line came from the broker
+// itself.
+func ParseHeader(line []byte) (Header, error) {
+	h, err := parseHeader(line)
+	if err != nil {
+		return Header{}, fmt.Errorf("%w: %w", ErrExport, err)
+	}
+	return h, nil
+}
+
 func parseHeader(line []byte) (Header, error) {
 	if _, err := credential.ParseObject(line); err != nil {
 		return Header{}, err

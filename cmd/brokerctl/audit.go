@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,7 +18,7 @@ import (
 )
 
 func auditCommand(a *app) *cobra.Command {
-	return group("audit", "The audit trail", "", auditTail(a), auditSearch(a), auditExport(a), auditVerify(a))
+	return group("audit", "The audit trail", "", auditTail(a), auditSearch(a), auditExport(a), auditKey(a), auditVerify(a))
 }
 
 // recordColumns is how records are shown as a table.
@@ -231,6 +232,50 @@ chains. The copy verifies on its own: brokerctl audit verify.`,
 	return c
 }
 
+func auditKey(a *app) *cobra.Command {
+	var tenant credential.Tenant
+	c := &cobra.Command{
+		Use: "key", Short: "Show the broker's public audit key, to be kept apart from the exports", Args: cobra.NoArgs,
+		Long: `key asks the broker, over its own connection, for the public key that signs the
+heads of the audit trail, and writes it as a JWK. Keep it where whoever could
+change an export can't: audit verify trusts it.`,
+		Example: "  brokerctl audit key > audit-key.json\n  brokerctl audit verify acme.ndjson --key audit-key.json",
+	}
+	parsed(c.Flags(), &tenant, credential.ParseTenant, "tenant", "tenant", "for an operator of one tenant: that tenant")
+	c.RunE = a.does(func(ctx context.Context, _ []string) error {
+		return a.admin(ctx, func(ctx context.Context, admin *client.Admin) error {
+			var first firstLine
+			if err := admin.Audit().Export(ctx, tenant, &first); err != nil && !first.whole {
+				return err
+			}
+			header, err := audit.ParseHeader(first.line)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(a.out, "%s\n", audit.MarshalKey(header.Key))
+			return err
+		})
+	})
+	return c
+}
+
+// firstLine keeps the first line that is written to it, and wants no more.
+type firstLine struct {
+	line  []byte
+	whole bool
+}
+
+var errEnough = errors.New("enough")
+
+func (f *firstLine) Write(p []byte) (int, error) {
+	before, _, found := bytes.Cut(p, []byte{'\n'})
+	f.line = append(f.line, before...)
+	if f.whole = found; found {
+		return 0, errEnough
+	}
+	return len(p), nil
+}
+
 func auditVerify(a *app) *cobra.Command {
 	var keyFile string
 	c := &cobra.Command{
@@ -240,8 +285,8 @@ its chain, and the chains must agree with the heads that the broker's audit key
 has signed. The first fault is named by chain and record. Exit code 7 says that
 the trail is not what was written.
 
-The key is the broker's public audit key, got once and kept apart from the
-exports; the key that stands in the export itself proves nothing.`,
+The key is the broker's public audit key, got once with brokerctl audit key and
+kept apart from the exports; the key that stands in the export itself proves nothing.`,
 		Example: "  brokerctl audit verify acme.ndjson --key audit-key.json",
 	}
 	c.Flags().StringVar(&keyFile, "key", "", "file with the broker's public audit key, JWK or PEM (required)")

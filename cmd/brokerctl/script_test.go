@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -47,7 +45,6 @@ func TestScripts(t *testing.T) {
 					"cmpnorm":  cmpNormal,
 					"capture":  capture,
 					"mode":     mode,
-					"auditkey": auditKey,
 					"flip":     flip,
 				},
 			})
@@ -142,19 +139,6 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 	if got := strconv.FormatUint(uint64(info.Mode().Perm()), 8); neg || got != args[0] {
 		ts.Fatalf("%s has mode %s", args[1], got)
 	}
-}
-
-// auditKey takes the audit key out of an export, as somebody would who fetched
-// it once, in time: auditkey EXPORT KEYFILE
-func auditKey(ts *testscript.TestScript, _ bool, args []string) {
-	f, err := os.Open(ts.MkAbs(args[0]))
-	ts.Check(err)
-	defer f.Close() //nolint:errcheck // nothing was written
-	line, err := bufio.NewReader(f).ReadBytes('\n')
-	ts.Check(err)
-	var header struct{ Key json.RawMessage }
-	ts.Check(json.Unmarshal(line, &header))
-	ts.Check(os.WriteFile(ts.MkAbs(args[1]), header.Key, 0o600))
 }
 
 // flip changes the first occurrence of a text in a file: flip FILE OLD NEW
