@@ -172,8 +172,8 @@ func badAssertions() (all []badRequest) {
 		"aud is the same two": func(c map[string]any) { c["aud"] = []any{c["aud"], c["aud"]} },
 		"aud is no one":       claim("aud", []string{}), "aud is empty": claim("aud", ""), "aud is null": claim("aud", nil),
 		"aud is an object": claim("aud", map[string]any{}), "aud is a list in a list": claim("aud", [][]string{{"x"}}),
-		"aud ends in a slash":     func(c map[string]any) { c["aud"] = c["aud"].(string) + "/" },
-		"aud is another endpoint": func(c map[string]any) { c["aud"] = c["aud"].(string) + "/oauth2/introspect" },
+		"aud ends in a slash":     func(c map[string]any) { c["aud"] = fmt.Sprint(c["aud"]) + "/" },
+		"aud is another endpoint": func(c map[string]any) { c["aud"] = fmt.Sprint(c["aud"]) + "/oauth2/introspect" },
 		"exp is past":             func(c map[string]any) { at("iat", -time.Hour)(c); at("exp", -59*time.Minute)(c) },
 		"exp is 6 minutes off":    at("exp", 6*time.Minute),
 		"exp is a year off":       at("exp", 365*24*time.Hour),
@@ -294,6 +294,11 @@ func badSubjectTokens() (all []badRequest) {
 		return exchange(func(m *message) { m.form.Set(name, value) })
 	}
 	all = []badRequest{
+		{"exchange, two audiences of which one is right", exchange(func(m *message) {
+			m.form.Set("subject_token", m.w.platform.token(m.w.t, m.w.URL(), globex, func(c map[string]any) {
+				c["aud"] = []string{m.w.URL(), "other"}
+			}))
+		}), bad400, invalidRequest},
 		{"exchange without a subject token", drop("subject_token"), bad400, invalidRequest},
 		{"exchange without its type", drop("subject_token_type"), bad400, invalidRequest},
 		{"exchange without an audience", drop("audience"), bad400, invalidRequest},
@@ -336,7 +341,7 @@ func badSubjectTokens() (all []badRequest) {
 	}
 	past := time.Now().Add(-time.Hour)
 	for name, change := range map[string]func(map[string]any){
-		"two audiences":           func(c map[string]any) { c["aud"] = []any{c["aud"].([]string)[0], "other"} },
+		"two other audiences":     func(c map[string]any) { c["aud"] = []any{"https://broker.example", "other"} },
 		"no audience":             func(c map[string]any) { delete(c, "aud") },
 		"another audience":        func(c map[string]any) { c["aud"] = "https://kubernetes.default.svc" },
 		"expired":                 func(c map[string]any) { c["iat"], c["exp"] = past.Unix()-60, past.Unix() },
@@ -344,9 +349,9 @@ func badSubjectTokens() (all []badRequest) {
 		"not yet valid":           func(c map[string]any) { c["nbf"] = time.Now().Add(time.Hour).Unix() },
 		"an unknown issuer":       func(c map[string]any) { c["iss"] = "https://other.example" },
 		"no issuer":               func(c map[string]any) { delete(c, "iss") },
-		"an issuer with a slash":  func(c map[string]any) { c["iss"] = c["iss"].(string) + "/" },
+		"an issuer with a slash":  func(c map[string]any) { c["iss"] = fmt.Sprint(c["iss"]) + "/" },
 		"an unknown subject":      func(c map[string]any) { c["sub"] = "system:serviceaccount:globex:stranger" },
-		"a subject like it":       func(c map[string]any) { c["sub"] = c["sub"].(string) + " " },
+		"a subject like it":       func(c map[string]any) { c["sub"] = fmt.Sprint(c["sub"]) + " " },
 		"no subject":              func(c map[string]any) { delete(c, "sub") },
 		"a subject that's a list": func(c map[string]any) { c["sub"] = []any{c["sub"]} },
 	} {

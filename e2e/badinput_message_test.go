@@ -99,7 +99,7 @@ func (w *badWorld) trySend(m *message) (answer, error) {
 // wireConn is a raw connection to the broker.
 type wireConn struct {
 	t    *testing.T
-	conn *net.TCPConn
+	conn net.Conn
 	r    *bufio.Reader
 	done chan struct{} // closed when what was written last is out, or can't be
 }
@@ -115,7 +115,7 @@ func dialBroker(t *testing.T, host string) *wireConn {
 	if err := conn.SetDeadline(time.Now().Add(sendTimeout)); err != nil {
 		t.Fatal(err)
 	}
-	c := &wireConn{t: t, conn: conn.(*net.TCPConn), r: bufio.NewReader(conn), done: make(chan struct{})}
+	c := &wireConn{t: t, conn: conn, r: bufio.NewReader(conn), done: make(chan struct{})}
 	close(c.done)
 	return c
 }
