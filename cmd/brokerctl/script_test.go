@@ -41,11 +41,11 @@ func TestScripts(t *testing.T) {
 				RequireUniqueNames:  true,
 				Setup:               func(e *testscript.Env) error { return setup(e, b) },
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
-					"exits":    exits,
-					"cmpnorm":  cmpNormal,
-					"capture":  capture,
-					"mode":     mode,
-					"flip":     flip,
+					"exits":   exits,
+					"cmpnorm": cmpNormal,
+					"capture": capture,
+					"mode":    mode,
+					"flip":    flip,
 				},
 			})
 		})

@@ -54,7 +54,7 @@ func serveFloor() error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stdout, "http://%s\n", listener.Addr())
+	_, _ = fmt.Fprintf(os.Stdout, "http://%s\n", listener.Addr())
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	return server.Serve(listener)
 }

@@ -54,7 +54,7 @@ func startBroker(ctx context.Context, binary string, w *world) (*process, error)
 	}
 	p := &process{url: w.issuer, pid: cmd.Process.Pid, cmd: cmd}
 	for time.Since(begun) < time.Minute {
-		resp, err := http.Get(w.issuer + "/.well-known/jwks.json") //nolint:gosec,noctx // loopback, own server
+		resp, err := http.Get(w.issuer + "/.well-known/jwks.json")
 		if err == nil {
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {

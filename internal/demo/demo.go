@@ -38,11 +38,11 @@ func Run(ctx context.Context, out io.Writer, program string) error {
 	if err := s.play(ctx); err != nil {
 		return err
 	}
-	if s.story.broken > 0 {
-		return fmt.Errorf("demo: %d of %d expectations did not hold", s.story.broken, s.story.held+s.story.broken)
+	if s.broken > 0 {
+		return fmt.Errorf("demo: %d of %d expectations did not hold", s.broken, s.held+s.broken)
 	}
-	fmt.Fprintf(out, "\nAll %d expectations held.\n\nTo keep a broker running and try it by hand:  %s dev\n", s.story.held, program)
-	return nil
+	_, err = fmt.Fprintf(out, "\nAll %d expectations held.\n\nTo keep a broker running and try it by hand:  %s dev\n", s.held, program)
+	return err
 }
 
 // stage is everything that the play needs.
@@ -70,6 +70,11 @@ func (s *stage) play(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
+	defer func() {
+		if s.service != nil {
+			s.service.close()
+		}
+	}()
 	for _, act := range []func(context.Context) error{s.declare, s.issue, s.cross, s.forge, s.audit} {
 		if err := act(ctx); err != nil {
 			return err

@@ -5,7 +5,8 @@ import (
 	"io"
 )
 
-// story tells the play and counts what held.
+// story tells the play and counts what held. A reader who went away changes
+// nothing of that.
 type story struct {
 	out      io.Writer
 	chapters int
@@ -15,20 +16,20 @@ type story struct {
 
 func (s *story) chapter(title string) {
 	s.chapters++
-	fmt.Fprintf(s.out, "\n%d. %s\n", s.chapters, title)
+	_, _ = fmt.Fprintf(s.out, "\n%d. %s\n", s.chapters, title)
 }
 
 func (s *story) say(format string, args ...any) {
-	fmt.Fprintf(s.out, "   "+format+"\n", args...)
+	_, _ = fmt.Fprintf(s.out, "   "+format+"\n", args...)
 }
 
 // expect tells what was seen and whether it is what should be.
 func (s *story) expect(what, got, want string) {
 	if got == want {
 		s.held++
-		fmt.Fprintf(s.out, "   ok  %-58s %s\n", what, got)
+		_, _ = fmt.Fprintf(s.out, "   ok  %-58s %s\n", what, got)
 		return
 	}
 	s.broken++
-	fmt.Fprintf(s.out, "   NO  %-58s %s, expected %s\n", what, got, want)
+	_, _ = fmt.Fprintf(s.out, "   NO  %-58s %s, expected %s\n", what, got, want)
 }
