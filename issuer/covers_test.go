@@ -60,3 +60,17 @@ func TestALackingScopeTellsNothingOfTheTenantOrAudience(t *testing.T) {
 		t.Errorf("with a grant that is not open yet: %v", e)
 	}
 }
+
+// I6: whatever the row of a grant says.
+func TestATokenForTheBrokerItselfLivesTenMinutesAtMost(t *testing.T) {
+	w := standard(t)
+	hour := &registry.Grant{MaxTTL: credential.MustLifetime(time.Hour)}
+	for audience, want := range map[string]time.Duration{brokerURL + "/admin": 10 * time.Minute, "orders": time.Hour} {
+		got := w.iss.lifetime(&ask{
+			account: &registry.Account{}, audience: credential.MustAudience(audience), lifetime: credential.MustLifetime(time.Hour),
+		}, hour, w.clock.now())
+		if got.Duration() != want {
+			t.Errorf("%s: %s, want %s", audience, got, want)
+		}
+	}
+}

@@ -377,7 +377,7 @@ func TestWithdrawnKeyForgetsWhatItVouchedFor(t *testing.T) {
 	w.token(r)
 	p.serve(newPair(t, "k8s-2", credential.ES256))
 	refused := false
-	for range 20 { // the keys are refetched beside the requests
+	for range 15 { // the keys are refetched beside the requests; a verified JWT is remembered for 20 rounds
 		w.clock.add(30 * time.Second)
 		if _, err := w.iss.Token(t.Context(), r); err != nil {
 			if e := asError(t, err); e.Reason != "unknown_key" {
