@@ -1,11 +1,13 @@
 package auditlog
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 	"strings"
 
@@ -14,60 +16,172 @@ import (
 	"github.com/tenantbroker/tenantbroker/store"
 )
 
+// ErrTrimmed means that retention removed records which the export had yet to
+// write. What was written ends too early: it does not verify.
+var ErrTrimmed = errors.New("auditlog: retention removed records while they were being exported; begin again")
+
+// Bounds of what an export reads in one View.
+const (
+	exportRecords = 1000
+	exportBytes   = 1 << 20 // the record that goes beyond is the last
+)
+
 // Export writes the chains of one tenant, the broker's own (System), or all
 // (zero), with the heads signed so far and fresh ones that cover every record
 // of it. The earlier ones matter: fresh ones alone would vouch for a history
-// that was rewritten since. It reads one state of the store; records that come
-// later are not in it.
+// that was rewritten since.
+//
+// The export ends where the log does now; records that come later are not in
+// it. It reads a little at a time and writes to w outside of any View, so that
+// w may be slow. If retention overtakes it meanwhile, that is ErrTrimmed.
 func (k *Keeper) Export(ctx context.Context, w io.Writer, tenant credential.Tenant) error {
-	return k.cfg.Store.View(ctx, func(r store.Reader) error {
-		exporter, err := audit.NewExporter(w, audit.Header{
-			Issuer: k.cfg.Issuer, ExportedAt: k.cfg.Now(), Key: k.cfg.Signer.Public(), Tenant: tenant,
+	p, err := k.plan(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	exporter, err := audit.NewExporter(w, audit.Header{
+		Issuer: k.cfg.Issuer, ExportedAt: k.cfg.Now(), Key: k.cfg.Signer.Public(), Tenant: tenant,
+	})
+	if err != nil {
+		return err
+	}
+	for _, jws := range p.signed {
+		if err := exporter.Head(jws); err != nil {
+			return err
+		}
+	}
+	for _, h := range p.fresh {
+		if err := exporter.Head(k.cfg.Signer.SignHead(h)); err != nil {
+			return err
+		}
+	}
+	for _, s := range p.stretches {
+		if err := k.records(ctx, exporter, s); err != nil {
+			return err
+		}
+	}
+	return exporter.Flush()
+}
+
+// plan is what an export will hold, as the log stands when it begins.
+type plan struct {
+	fresh     []audit.Head
+	signed    []string
+	stretches []stretch
+}
+
+func (k *Keeper) plan(ctx context.Context, tenant credential.Tenant) (p plan, err error) {
+	err = k.cfg.Store.View(ctx, func(r store.Reader) error {
+		if p.fresh, p.signed, err = k.heads(ctx, r, tenant); err != nil {
+			return err
+		}
+		end, err := r.LogEnd()
+		if err != nil {
+			return err
+		}
+		if !tenant.IsZero() {
+			for _, h := range p.fresh {
+				p.stretches = append(p.stretches, stretch{chain: &h.Chain, after: h.First - 1, end: end})
+			}
+			return nil
+		}
+		all := stretch{end: end}
+		oldest, err := all.oldest(r)
+		if err == nil && oldest != 0 {
+			all.after = oldest - 1
+			p.stretches = []stretch{all}
+		}
+		return err
+	})
+	return p, err
+}
+
+// records writes a stretch of the log, a batch at a time.
+func (k *Keeper) records(ctx context.Context, e *audit.Exporter, s stretch) error {
+	for more := true; more; {
+		var batch [][]byte
+		err := k.cfg.Store.View(ctx, func(r store.Reader) (err error) {
+			batch, more, err = s.next(r)
+			return err
 		})
 		if err != nil {
 			return err
 		}
-		heads, signed, err := k.heads(ctx, r, tenant)
-		if err != nil {
-			return err
-		}
-		for _, jws := range signed {
-			if err := exporter.Head(jws); err != nil {
-				return err
-			}
-		}
-		for _, h := range heads {
-			if err := exporter.Head(k.cfg.Signer.SignHead(h)); err != nil {
-				return err
-			}
-		}
-		if err := records(ctx, r, exporter, tenant, heads); err != nil {
-			return err
-		}
-		return exporter.Flush()
-	})
-}
-
-func records(ctx context.Context, r store.Reader, e *audit.Exporter, tenant credential.Tenant, heads []audit.Head) error {
-	write := func(entry store.Entry, err error) error {
-		return errors.Join(err, ctx.Err(), e.Record(entry.Raw))
-	}
-	if tenant.IsZero() {
-		for entry, err := range r.Log(0) {
-			if err := write(entry, err); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	for _, h := range heads {
-		for entry, err := range r.Chain(h.Chain, 0) {
-			if err := write(entry, err); err != nil {
+		for _, line := range batch {
+			if err := e.Record(line); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// stretch is what is left to be read of the log, or of one chain. Its entries
+// are numbered by position or, in a chain, by sequence number.
+type stretch struct {
+	chain *audit.Chain // nil: the whole log
+	after uint64       // the number of the last entry that was read
+	end   uint64       // the position of the last one to read
+}
+
+// next copies the next batch and moves on. more says that it was not the last.
+func (s *stretch) next(r store.Reader) (batch [][]byte, more bool, err error) {
+	oldest, err := s.oldest(r)
+	if err != nil {
+		return nil, false, err
+	}
+	if oldest == 0 || oldest > s.after+1 {
+		return nil, false, ErrTrimmed
+	}
+	var last store.Entry
+	size := 0
+	for entry, err := range s.entries(r, s.after) {
+		if err != nil {
+			return nil, false, err
+		}
+		if entry.Position > s.end {
+			break
+		}
+		if more = len(batch) == exportRecords || size >= exportBytes; more {
+			break
+		}
+		batch, size, last = append(batch, bytes.Clone(entry.Raw)), size+len(entry.Raw), entry
+	}
+	if !more {
+		return batch, false, nil
+	}
+	at, err := s.number(last)
+	if err == nil && at <= s.after {
+		err = fmt.Errorf("auditlog: position %d: out of order", last.Position)
+	}
+	s.after = at
+	return batch, true, err
+}
+
+// oldest returns the number of the oldest entry that there still is, 0 if none.
+func (s *stretch) oldest(r store.Reader) (uint64, error) {
+	for entry, err := range s.entries(r, 0) {
+		if err != nil {
+			return 0, err
+		}
+		return s.number(entry)
+	}
+	return 0, nil
+}
+
+func (s *stretch) entries(r store.Reader, after uint64) iter.Seq2[store.Entry, error] {
+	if s.chain == nil {
+		return r.Log(after)
+	}
+	return r.Chain(*s.chain, after)
+}
+
+func (s *stretch) number(entry store.Entry) (uint64, error) {
+	if s.chain == nil {
+		return entry.Position, nil
+	}
+	h, err := headAt(entry)
+	return h.Seq, err
 }
 
 // heads returns the heads, as of now, of the chains that have records, and the
