@@ -72,7 +72,7 @@ func (e *Exporter) line(line []byte) error {
 	return e.w.WriteByte('\n')
 }
 
-// ErrExport: not an export that this program can read.
+// ErrExport means that it is not an export that this program can read.
 var ErrExport = errors.New("audit: not an export")
 
 // VerifyExport checks a whole export offline, with the audit key that the

@@ -18,7 +18,7 @@ import (
 // HeadType is the `typ` of a signed head.
 const HeadType = "audit-head+jwt"
 
-// ErrHead: not a head that the audit key has signed.
+// ErrHead means that it is not a head that the audit key has signed.
 var ErrHead = errors.New("audit: not a signed head")
 
 // Head states what a chain held at one time: its records First to Seq, of
@@ -76,7 +76,7 @@ func (s *Signer) SignHead(h Head) string {
 
 func (h *Head) append(b []byte) []byte {
 	b = append(b, `{"chain":"`...)
-	b = append(b, h.Chain.String()...)
+	b = append(b, h.String()...)
 	b = append(b, `","first":`...)
 	b = strconv.AppendUint(b, h.First, 10)
 	b = append(b, `,"seq":`...)

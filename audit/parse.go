@@ -12,7 +12,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential"
 )
 
-// ErrLine: not a line that AppendLine writes. Another spelling of a good
+// ErrLine means that it is not a line that AppendLine writes. Another spelling of a good
 // record (other order, spaces, escapes) is refused too.
 var ErrLine = errors.New("audit: not a canonical record line")
 

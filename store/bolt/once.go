@@ -234,4 +234,4 @@ func (w *writer) forgetOnce(tx *bbolt.Tx, expired []onceBucket) error {
 	return nil
 }
 
-func unsigned(n int64) uint64 { return uint64(max(0, n)) } //nolint:gosec // not negative
+func unsigned(n int64) uint64 { return uint64(max(0, n)) }

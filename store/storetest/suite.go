@@ -67,9 +67,6 @@ const table store.Table = "storetest"
 // noon is the suite's clock where nothing else matters.
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// long is how long something may take that must happen.
-const long = 30 * time.Second
-
 func update(t testing.TB, s store.Store, fn func(store.Tx) error) {
 	t.Helper()
 	if err := s.Update(context.Background(), fn); err != nil {
