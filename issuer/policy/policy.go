@@ -3,8 +3,9 @@
 // condition holds. It is pure: no I/O and no state beyond compiled programs.
 //
 // It refuses what is not certain. An expression that doesn't compile, fails,
-// costs too much, takes too long or yields another type than asked for is an
-// error, and an error denies.
+// costs too much, takes too long, builds a value that is too large or yields
+// another type than asked for is an error, and an error denies. There are
+// CEL's standard functions only, and the pattern of `matches` is a literal.
 package policy
 
 import (
@@ -15,7 +16,8 @@ import (
 	"time"
 
 	"cel.dev/cel-go/cel"
-	"cel.dev/cel-go/ext"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
@@ -27,13 +29,15 @@ const (
 	costLimit     = 50_000                 // CEL cost units, about one per operation or 10 bytes touched
 	timeLimit     = 100 * time.Millisecond // of one evaluation
 	checkEvery    = 100                    // comprehension steps between looks at the clock
+	sizeLimit     = 8_000                  // of one value: elements at all depths, 10 bytes of a string count as one
+	sizeDepth     = 64                     // of one value; deeper ones are too large
 	cacheSize     = 4096                   // compiled programs
 )
 
 var (
-	// ErrExpression: the expression can't be used; the text says why.
+	// ErrExpression means that the expression can't be used; the text says why.
 	ErrExpression = errors.New("unusable CEL expression")
-	// ErrEvaluation: the evaluation failed or yielded another type.
+	// ErrEvaluation means that the evaluation failed or yielded another type.
 	ErrEvaluation = errors.New("CEL evaluation failed")
 )
 
@@ -95,11 +99,11 @@ func (e *Engine) Tenant(ctx context.Context, expr string, claims Claims) (string
 	if err != nil {
 		return "", err
 	}
-	s, ok := v.(string)
+	s, ok := v.(types.String)
 	if !ok {
 		return "", fmt.Errorf("%w: it yields no string", ErrEvaluation)
 	}
-	return s, nil
+	return string(s), nil
 }
 
 // Condition evaluates a grant's condition.
@@ -124,14 +128,14 @@ func (e *Engine) bool(ctx context.Context, kind Kind, expr string, vars map[stri
 	if err != nil {
 		return false, err
 	}
-	b, ok := v.(bool)
+	b, ok := v.(types.Bool)
 	if !ok {
 		return false, fmt.Errorf("%w: it yields no bool", ErrEvaluation)
 	}
-	return b, nil
+	return bool(b), nil
 }
 
-func (e *Engine) eval(ctx context.Context, kind Kind, expr string, vars map[string]any) (any, error) {
+func (e *Engine) eval(ctx context.Context, kind Kind, expr string, vars map[string]any) (ref.Val, error) {
 	key := programKey{kind, sha256.Sum256([]byte(expr))}
 	program, ok := e.programs.Get(key)
 	if !ok {
@@ -148,7 +152,7 @@ func (e *Engine) eval(ctx context.Context, kind Kind, expr string, vars map[stri
 		// The cause can quote claims; it is for the audit record only in kind.
 		return nil, ErrEvaluation
 	}
-	return v.Value(), nil
+	return v, nil // not its Value, which unfolds what CEL holds folded
 }
 
 func compile(kind Kind, expr string) (cel.Program, error) {
@@ -173,6 +177,9 @@ func compile(kind Kind, expr string) (cel.Program, error) {
 	program, err := env.Program(ast,
 		cel.EvalOptions(cel.OptOptimize),
 		cel.CostLimit(costLimit),
+		cel.MemoryTracking(types.MemoryTrackerSizeCalculator(types.NewSizeCalculator(
+			types.SizeCalculatorMaxDepth(sizeDepth), types.SizeCalculatorMaxTraversal(sizeLimit)))),
+		cel.MemoryLimit(sizeLimit),
 		cel.InterruptCheckFrequency(checkEvery))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrExpression, err)
@@ -199,7 +206,9 @@ func environment(more ...cel.EnvOption) *cel.Env {
 		cel.ExpressionNestingDepthLimit(maxDepth),
 		cel.DefaultUTCTimeZone(true),
 		cel.EagerlyValidateDeclarations(true),
-		ext.Strings(ext.StringsVersion(4)))...)
+		// Standard functions only: what the extensions build (replace, join,
+		// format) is paid for by what goes in, not by what comes out.
+		cel.ASTValidators(patterns{}))...)
 	if err != nil {
 		panic(err) // the declarations above are constants
 	}
