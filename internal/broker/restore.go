@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -47,7 +48,9 @@ type Restored struct {
 // revocation of all the backup's signing keys, standby ones included. The
 // broker issues nothing until assertions in flight have expired.
 //
-// It never overwrites a store, and leaves none when it fails.
+// It never overwrites a store, and leaves none when it fails. It refuses while a
+// broker serves the data folder, even from a file that was moved away: what
+// that one issues, and what it sees used up, the restored store would not know.
 func Restore(ctx context.Context, o RestoreOptions) (done Restored, err error) {
 	to := o.Config.StorePath()
 	if err := checkFresh(to); err != nil {
@@ -55,6 +58,9 @@ func Restore(ctx context.Context, o RestoreOptions) (done Restored, err error) {
 	}
 	if err := checkFolder(filepath.Dir(to)); err != nil {
 		return done, fmt.Errorf("restore: %w", err)
+	}
+	if served(ctx, o.Config.Socket()) {
+		return done, errors.New("restore: a broker is serving this data folder: stop it first")
 	}
 	staged := to + ".restoring"
 	if err := os.Remove(staged); err != nil && !errors.Is(err, fs.ErrNotExist) { // of an attempt that was cut off
@@ -74,6 +80,16 @@ func Restore(ctx context.Context, o RestoreOptions) (done Restored, err error) {
 		return done, fmt.Errorf("restore: %w", err)
 	}
 	return done, syncFolder(filepath.Dir(to))
+}
+
+// served reports whether somebody answers on a broker's local socket.
+func served(ctx context.Context, socket string) bool {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
 }
 
 // prepare verifies the staged store and makes it one that may be served.

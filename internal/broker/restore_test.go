@@ -543,3 +543,27 @@ func TestRestoreRefuses(t *testing.T) {
 		})
 	}
 }
+
+// A running broker goes on with its file even when that was moved away.
+func TestRestoreRefusesWhileTheFolderIsServed(t *testing.T) {
+	b := declared(t)
+	c := config(t, b.ConfigFile())
+	backup := filepath.Join(shortDir(t), "backup.db")
+	if _, err := broker.Backup(t.Context(), c, backup, time.Now); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(c.StorePath(), c.StorePath()+".lost"); err != nil {
+		t.Fatal(err)
+	}
+	o := broker.RestoreOptions{From: backup, Config: c, Now: time.Now, Logger: slog.New(slog.DiscardHandler)}
+	if _, err := broker.Restore(t.Context(), o); err == nil || !strings.Contains(err.Error(), "stop it first") {
+		t.Errorf("restored under a serving broker: %v", err)
+	}
+	if _, err := os.Stat(c.StorePath()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a store was left behind: %v", err)
+	}
+	b.Stop()
+	if _, err := broker.Restore(t.Context(), o); err != nil {
+		t.Errorf("once it has stopped: %v", err)
+	}
+}
