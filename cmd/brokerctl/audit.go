@@ -286,9 +286,15 @@ has signed. The first fault is named by chain and record. Exit code 7 says that
 the trail is not what was written.
 
 The key is the broker's public audit key, got once with brokerctl audit key and
-kept apart from the exports; the key that stands in the export itself proves nothing.`,
-		Example: "  brokerctl audit verify acme.ndjson --key audit-key.json",
+kept apart from the exports; the key that stands in the export itself proves nothing.
+
+A trail without records is not verified. That a whole chain was left out of an
+export of everything can't be seen from it: name the tenant whose records must be
+there with --tenant.`,
+		Example: "  brokerctl audit verify acme.ndjson --key audit-key.json --tenant acme",
 	}
+	var tenant credential.Tenant
+	parsed(c.Flags(), &tenant, credential.ParseTenant, "tenant", "tenant", `records of this tenant ("system": the broker itself) must be there`)
 	c.Flags().StringVar(&keyFile, "key", "", "file with the broker's public audit key, JWK or PEM (required)")
 	required(c, "key")
 	_ = c.MarkFlagFilename("key") // fails for a flag that doesn't exist
@@ -317,9 +323,25 @@ kept apart from the exports; the key that stands in the export itself proves not
 		if err != nil {
 			return unverifiedError{err}
 		}
+		if err := present(report, tenant); err != nil {
+			return unverifiedError{err}
+		}
 		return a.printReport(header, report)
 	})
 	return c
+}
+
+// present returns an error unless there are records: of the tenant, if one is named.
+func present(report audit.Report, tenant credential.Tenant) error {
+	if report.Records == 0 {
+		return errors.New("there is no record in it")
+	}
+	for _, c := range report.Chains {
+		if c.Last > 0 && (tenant.IsZero() || audit.ChainFor(tenant, c.Writer) == c.Chain) {
+			return nil
+		}
+	}
+	return fmt.Errorf("there is no record of %s in it", tenant)
 }
 
 // chainRow is one verified chain as it is shown.
