@@ -56,6 +56,11 @@ func (c *Checker) Verify(j *UnverifiedJWS) ([]byte, error) {
 	// go-jose encodes the payload again; ParseJWS has made sure that the
 	// encoding has one spelling only, so these are the bytes that were sent.
 	if err := signed.DetachedVerify(j.payload, c.key); err != nil {
+		if known {
+			// To fail takes as long with every key, so that it doesn't tell a
+			// key in use from one that stands in for a key that isn't there.
+			_, _ = parseProtected(j.protected, c.alg)
+		}
 		return nil, ErrSignature
 	}
 	if !known {

@@ -55,7 +55,7 @@ func (i *Issuer) checkAssertion(ctx context.Context, p *proof, jws *credential.U
 	if !ok {
 		key = i.decoys.key(jws.Algorithm())
 	}
-	if _, err := jws.Verify(key.Algorithm(), key.Public()); err != nil || !ok {
+	if _, err := key.Verify(jws); err != nil || !ok {
 		return nil, p.fails("unknown_account_key_or_signature", err)
 	}
 	if err := i.holdAssertion(p, &claims, now); err != nil {

@@ -90,7 +90,7 @@ func (i *Issuer) ownToken(ctx context.Context, raw string, now time.Time) (crede
 	if err != nil {
 		return credential.Claims{}, errNotOurs
 	}
-	payload, err := jws.Verify(key.Algorithm(), key.Public())
+	payload, err := key.Verify(jws)
 	if err != nil {
 		return credential.Claims{}, errNotOurs
 	}

@@ -41,7 +41,7 @@ func (i *Issuer) checkPlatform(ctx context.Context, p *proof, jws *credential.Un
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		decoy := i.decoys.key(jws.Algorithm())
-		_, _ = jws.Verify(decoy.Algorithm(), decoy.Public())
+		_, _ = decoy.Verify(jws)
 		return nil, p.fails("unknown_issuer", nil)
 	case err != nil:
 		return nil, unavailable(err)
@@ -89,7 +89,7 @@ func (i *Issuer) verifyPlatform(ctx context.Context, p *proof, jws *credential.U
 	if !ok {
 		return nil, p.fails("refused_algorithm", credential.ErrAlgorithm)
 	}
-	payload, err := jws.Verify(bound.Algorithm(), bound.Public())
+	payload, err := bound.Verify(jws)
 	switch {
 	case err != nil:
 		return nil, p.fails("bad_signature", err)

@@ -54,7 +54,9 @@ type Store struct {
 	// replace it after a failed commit.
 	dbMu      sync.RWMutex
 	db        *bbolt.DB
-	file      *os.File     // db's own
+	file      *os.File // db's own
+	mapped    int64    // address space kept for the file, in bytes; 0: no more than it has
+	readers   readers
 	reopening atomic.Bool  // asks snapshots to end
 	snapshots atomic.Int32 // under way
 
@@ -141,6 +143,7 @@ func (s *Store) openFile() (err error) {
 				return s.file, err
 			},
 		})
+		s.mapped = int64(size)
 		if !errors.Is(err, syscall.ENOMEM) { // a limit on address space: map what there is
 			break
 		}
@@ -197,31 +200,6 @@ func syncFolder(path string) error {
 	return errors.Join(folder.Sync(), folder.Close())
 }
 
-// View implements store.Store.
-func (s *Store) View(ctx context.Context, fn func(store.Reader) error) error {
-	return s.view(ctx, func(tx *bbolt.Tx) error {
-		r := reader{tx: tx, heads: &s.heads}
-		return fn(&r)
-	})
-}
-
-func (s *Store) view(ctx context.Context, fn func(*bbolt.Tx) error) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	s.dbMu.RLock()
-	defer s.dbMu.RUnlock()
-	if s.db == nil {
-		return errClosed
-	}
-	tx, err := s.db.Begin(false)
-	if err != nil {
-		return fmt.Errorf("%w: %w", store.ErrUnavailable, err)
-	}
-	defer func() { _ = tx.Rollback() }() // of a reader: only lets go
-	return fn(tx)
-}
-
 // Healthy implements store.Store.
 func (s *Store) Healthy() error {
 	select {
@@ -249,6 +227,7 @@ func (s *Store) closeFile() error {
 	if s.db == nil {
 		return nil
 	}
+	s.readers.clear() // bbolt would wait for them
 	db := s.db
 	s.db = nil
 	if s.health.wedged() { // bbolt's own lock is held for ever

@@ -73,6 +73,7 @@ func (s *Store) begin() (*bbolt.Tx, error) {
 
 // finish commits. When it returns nil the sync has returned.
 func (s *Store) finish(tx *bbolt.Tx) (err error) {
+	defer s.readers.reached(tx.ID()) // before any caller is told
 	defer func() {
 		if p := recover(); p != nil { // pages that make no sense
 			s.w.forget()

@@ -10,44 +10,58 @@ import (
 	"github.com/tenantbroker/tenantbroker/store"
 )
 
-// reader reads one bbolt transaction. It is for one goroutine.
+// reader reads one bbolt transaction. It is for one goroutine at a time.
 type reader struct {
 	tx     *bbolt.Tx
 	heads  *headIndex
-	tables []openTable // few: a search from the front finds them fastest
+	tables []*openTable // few: a search from the front finds them fastest
+	key    []byte       // room for the key that is looked for
 }
 
+// openTable is a table's bucket with its cursors, which bbolt would make anew
+// for every lookup.
 type openTable struct {
 	name   store.Table
-	bucket *bbolt.Bucket
+	bucket *bbolt.Bucket // nil if nothing was ever written to it
+	get    *bbolt.Cursor
+	scan   *bbolt.Cursor // nil while a scan uses it
 }
 
 var _ store.Reader = (*reader)(nil)
 
 var errRow = errors.New("store: damaged row")
 
-// table returns a table's bucket, nil if nothing was ever written to it.
-func (r *reader) table(t store.Table) *bbolt.Bucket {
+// table returns a table, whether or not it has a bucket.
+func (r *reader) table(t store.Table) *openTable {
 	for _, o := range r.tables {
 		if o.name == t {
-			return o.bucket
+			return o
 		}
 	}
+	o := &openTable{name: t}
 	var room [64]byte
-	bucket := r.tx.Bucket(append(append(room[:0], tablePrefix...), t...))
-	if bucket != nil {
-		r.tables = append(r.tables, openTable{t, bucket})
+	o.open(r.tx.Bucket(append(append(room[:0], tablePrefix...), t...)))
+	r.tables = append(r.tables, o)
+	return o
+}
+
+func (o *openTable) open(bucket *bbolt.Bucket) {
+	if o.bucket = bucket; bucket != nil {
+		o.get = bucket.Cursor()
 	}
-	return bucket
 }
 
 // stored returns a row as it is stored, version first, or nil.
 func (r *reader) stored(t store.Table, key string) []byte {
-	bucket := r.table(t)
-	if bucket == nil || key == "" {
+	table := r.table(t)
+	if table.bucket == nil || key == "" {
 		return nil
 	}
-	return bucket.Get([]byte(key))
+	r.key = append(r.key[:0], key...)
+	if found, stored := table.get.Seek(r.key); bytes.Equal(found, r.key) {
+		return stored
+	}
+	return nil
 }
 
 // Get implements store.Reader.
@@ -78,17 +92,22 @@ func (r *reader) Scan(t store.Table, prefix, after string) iter.Seq2[store.Row, 
 
 func (r *reader) scan(t store.Table, prefix, after string) iter.Seq2[[]byte, []byte] {
 	return func(yield func(key, stored []byte) bool) {
-		bucket := r.table(t)
-		if bucket == nil {
+		table := r.table(t)
+		if table.bucket == nil {
 			return
 		}
-		from := max(prefix, after)
-		cursor := bucket.Cursor()
-		key, stored := cursor.Seek([]byte(from))
+		cursor := table.scan
+		table.scan = nil
+		if cursor == nil {
+			cursor = table.bucket.Cursor()
+		}
+		defer func() { table.scan = cursor }()
+		r.key = append(r.key[:0], max(prefix, after)...)
+		key, stored := cursor.Seek(r.key)
 		if after != "" && string(key) == after {
 			key, stored = cursor.Next()
 		}
-		for ; key != nil && bytes.HasPrefix(key, []byte(prefix)); key, stored = cursor.Next() {
+		for ; len(key) >= len(prefix) && key != nil && string(key[:len(prefix)]) == prefix; key, stored = cursor.Next() {
 			if !yield(key, stored) {
 				return
 			}

@@ -77,7 +77,7 @@ func (w *writer) forget() {
 func (w *writer) nextVersion(t store.Table) uint64 {
 	newest := w.handed[t]
 	if newest == 0 {
-		if bucket := w.table(t); bucket != nil {
+		if bucket := w.table(t).bucket; bucket != nil {
 			newest = bucket.Sequence()
 		}
 	}
@@ -111,7 +111,8 @@ func (w *writer) apply(o *overlay) error {
 }
 
 func (w *writer) applyRow(row rowName, change change) error {
-	bucket := w.table(row.table)
+	table := w.table(row.table)
+	bucket := table.bucket
 	if change.stored == nil {
 		if bucket == nil { // made and removed by the same function
 			return nil
@@ -123,6 +124,7 @@ func (w *writer) applyRow(row rowName, change change) error {
 		if bucket, err = w.tx.CreateBucket([]byte(tablePrefix + string(row.table))); err != nil {
 			return err
 		}
+		table.open(bucket)
 	}
 	if version := getUint(change.stored); version > bucket.Sequence() {
 		if err := bucket.SetSequence(version); err != nil {
