@@ -133,6 +133,9 @@ func (o *operations) call(w *response, r *http.Request, rt route) (answer, error
 	if err != nil {
 		return answer{}, err
 	}
+	if err := o.s.calls.take(by.Subject, o.s.now()); err != nil {
+		return answer{}, err
+	}
 	if !registry.Includes(by.Roles, rt.role) {
 		w.Header()["Www-Authenticate"] = o.s.scopeChallenge[rt.role]
 		return answer{}, refuse(wire.CodeForbidden, "", "needs the role "+string(rt.role))

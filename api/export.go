@@ -17,7 +17,7 @@ type Exporter interface {
 }
 
 const (
-	// exportTime bounds an export: it holds one state of the store open.
+	// exportTime bounds an export.
 	exportTime = 10 * time.Minute
 	// exportStall is how long a client may take to accept the next piece.
 	exportStall = 30 * time.Second
@@ -37,6 +37,11 @@ func exportAudit(c *call) (answer, error) {
 		c.w.Header().Set("Content-Type", wire.AuditExportContentType)
 		return answer{status: http.StatusOK}, nil
 	}
+	end, err := c.exports.begin(c.by.Subject)
+	if err != nil {
+		return answer{}, err
+	}
+	defer end()
 	ctx, cancel := context.WithTimeout(c.r.Context(), exportTime)
 	defer cancel()
 	out := &exportWriter{w: c.w, control: http.NewResponseController(c.w), now: time.Now}

@@ -41,8 +41,8 @@ type Keys interface {
 	Revoke(ctx context.Context, by registry.By, kid, reason string) error
 }
 
-// Config says what the handler serves. All but TrustedProxies, Logger and
-// Metrics is required.
+// Config says what the handler serves. All but Operators, TrustedProxies,
+// Logger and Metrics is required.
 type Config struct {
 	Issuer   credential.IssuerURL
 	Tokens   Issuer
@@ -56,6 +56,9 @@ type Config struct {
 	SigningAlgorithms []credential.Algorithm
 	Now               func() time.Time
 
+	// Operators bounds the calls of one operator to the admin API; the zero Rate
+	// is 50 per second, 200 at once.
+	Operators issuer.Rate
 	// TrustedProxies may say in X-Forwarded-For where a request came from.
 	TrustedProxies []netip.Prefix
 	Logger         *slog.Logger          // nil: none
@@ -73,6 +76,8 @@ type server struct {
 	proxies  []netip.Prefix
 	log      *slog.Logger
 	metrics  *metrics
+	calls    *operatorLimiter
+	exports  exports
 
 	admin credential.Audience // of operators' tokens
 	https bool
@@ -109,9 +114,13 @@ func newServer(cfg Config, routes []route) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	calls, err := newOperatorLimiter(cfg.Operators)
+	if err != nil {
+		return nil, err
+	}
 	s := &server{
 		issuer: cfg.Tokens, registry: cfg.Registry, keys: cfg.Keys, store: cfg.Store, export: cfg.Export, verifier: cfg.Verifier,
-		now: cfg.Now, proxies: cfg.TrustedProxies, log: cfg.Logger, metrics: m,
+		now: cfg.Now, proxies: cfg.TrustedProxies, log: cfg.Logger, metrics: m, calls: calls,
 		admin: cfg.Issuer.Own("admin"), https: strings.HasPrefix(cfg.Issuer.String(), "https:"),
 	}
 	s.setChallenges(cfg.Issuer)

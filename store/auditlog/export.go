@@ -18,7 +18,7 @@ import (
 
 // ErrTrimmed means that retention removed records which the export had yet to
 // write. What was written ends too early: it does not verify.
-var ErrTrimmed = errors.New("auditlog: retention removed records while they were being exported; begin again")
+var ErrTrimmed = fmt.Errorf("%w: retention removed records while they were being exported", store.ErrUnavailable)
 
 // Bounds of what an export reads in one View.
 const (
