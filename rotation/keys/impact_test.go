@@ -89,3 +89,24 @@ func TestImpactCountsTheLiveTokensOfAKeyByTenant(t *testing.T) {
 		t.Errorf("%s %v", b, err)
 	}
 }
+
+// However much was logged before a key began to sign, none of it is read.
+func TestImpactReadsTheLogFromTheKeysFirstTokenOn(t *testing.T) {
+	st, c := openStore(t), newClock()
+	m := startManager(t, Config{Store: st, Now: c.now})
+	before := activeID(t, m)
+	var batch []audit.Record
+	for range 3 * impactStride {
+		batch = append(batch, issue("acme", before, c.now(), c.now().Add(time.Hour)))
+	}
+	appendAll(t, st, batch...)
+	if err := m.Rotate(t.Context(), operator("security"), RotateOptions{Emergency: true, Reason: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	kid := activeID(t, m)
+	appendAll(t, st, issue("acme", kid, c.now(), c.now().Add(time.Hour)))
+	got, err := m.Impact(t.Context(), kid)
+	if err != nil || got.Tokens != 1 || got.Scanned > 20 {
+		t.Errorf("%d tokens, %d records read, %v", got.Tokens, got.Scanned, err)
+	}
+}

@@ -3,6 +3,7 @@ package registry_test
 import (
 	"testing"
 
+	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/store/registry"
 )
 
@@ -37,5 +38,17 @@ func TestAGrantIsDeletedAtTheVersionThatWasNamed(t *testing.T) {
 	}
 	if err := w.DeleteGrant(w.ctx(), admin, made.ID, made.Version); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAnObjectIsChangedAtTheVersionThatWasNamed(t *testing.T) {
+	w := stage(t)
+	acme := credential.MustTenant("acme")
+	made := must(w.Tenant(w.ctx(), admin, acme))(t)
+	must(w.SuspendTenant(w.ctx(), admin, acme, made.Version))(t)
+	_, err := w.ResumeTenant(w.ctx(), admin, acme, made.Version)
+	wantErr(t, err, registry.ErrChanged)
+	if now := must(w.Tenant(w.ctx(), admin, acme))(t); now.State != registry.TenantSuspended {
+		t.Error("a change that was meant for another version took effect")
 	}
 }
