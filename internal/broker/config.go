@@ -173,6 +173,8 @@ func (c *Config) checkLimits() error {
 		{"limits.tenant_burst", l.TenantBurst},
 		{"limits.failures_per_second", l.FailuresPerSecond},
 		{"limits.failures_burst", l.FailuresBurst},
+		{"limits.admin_per_second", l.AdminPerSecond},
+		{"limits.admin_burst", l.AdminBurst},
 	} {
 		if limit.n < 1 || limit.n > 1_000_000 {
 			return &KeyError{limit.key, "1 to 1000000"}

@@ -125,6 +125,8 @@ func TestEveryVariableSetsItsKey(t *testing.T) {
 		"TENANTBROKER_TRUSTED_PROXIES":                 "10.0.0.0/8, ::1/128",
 		"TENANTBROKER_LIMITS_FAILURES_PER_SECOND":      "12",
 		"TENANTBROKER_LIMITS_FAILURES_BURST":           "13",
+		"TENANTBROKER_LIMITS_ADMIN_PER_SECOND":         "14",
+		"TENANTBROKER_LIMITS_ADMIN_BURST":              "15",
 		"TENANTBROKER_TLS_CERT_FILE":                   "/c.pem",
 		"TENANTBROKER_TLS_KEY_FILE":                    "/k.pem",
 		"TENANTBROKER_OPS_LISTEN":                      "127.0.0.1:7001",

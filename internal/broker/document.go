@@ -50,6 +50,8 @@ type Limits struct {
 	TenantBurst       int `yaml:"tenant_burst" help:"tokens for one tenant at once"`
 	FailuresPerSecond int `yaml:"failures_per_second" help:"failed authentications from one IPv4 address or IPv6 /64 in a second, on average"`
 	FailuresBurst     int `yaml:"failures_burst" help:"failed authentications from one such source at once"`
+	AdminPerSecond    int `yaml:"admin_per_second" help:"calls of one operator to the admin interface in a second, on average"`
+	AdminBurst        int `yaml:"admin_burst" help:"calls of one operator to the admin interface at once"`
 }
 
 // Audit is how long the audit log is kept and how often its heads are signed.
@@ -99,6 +101,8 @@ func Default() Document {
 			TenantBurst:       2000,
 			FailuresPerSecond: 20,
 			FailuresBurst:     200,
+			AdminPerSecond:    50,
+			AdminBurst:        200,
 		},
 		Audit: Audit{
 			Retention:    400 * 24 * time.Hour,

@@ -9,9 +9,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-
 	"github.com/tenantbroker/tenantbroker/api"
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/issuer"
@@ -93,7 +90,8 @@ func Open(ctx context.Context, c Config, deps Deps) (b *Broker, err error) {
 	if b.signing, err = openKeys(ctx, c, b.store, deps.Now, deps.Logger); err != nil {
 		return b, err
 	}
-	public, err := b.wire(ctx, metrics.registry)
+	metrics.health(b.store, b.signing.manager, deps.Now)
+	public, err := b.wire(ctx, metrics)
 	if err != nil {
 		return b, err
 	}
@@ -104,7 +102,7 @@ func Open(ctx context.Context, c Config, deps Deps) (b *Broker, err error) {
 }
 
 // wire joins the parts and returns the handler of the public listener.
-func (b *Broker) wire(ctx context.Context, metrics prometheus.Registerer) (http.Handler, error) {
+func (b *Broker) wire(ctx context.Context, metrics *metrics) (http.Handler, error) {
 	c, now, logger := b.config, b.deps.Now, b.deps.Logger
 	options := []registry.Option{registry.WithCEL(func(kind, expr string) error { return policy.Check(policy.Kind(kind), expr) })}
 	if c.doc.Development.AllowLoopbackHTTP {
@@ -141,7 +139,7 @@ func (b *Broker) wire(ctx context.Context, metrics prometheus.Registerer) (http.
 	return api.New(api.Config{
 		Issuer: c.issuer, Tokens: tokens, Registry: b.registry, Keys: b.signing.manager, Store: b.store, Export: b.keeper,
 		Verifier: operators, SigningAlgorithms: []credential.Algorithm{c.algorithm}, Now: now,
-		TrustedProxies: c.proxies, Logger: logger, Metrics: metrics,
+		Operators: c.operators(), TrustedProxies: c.proxies, Logger: logger, Metrics: metrics.registry,
 	})
 }
 
@@ -243,37 +241,7 @@ func (c Config) limits() issuer.Limits {
 	}
 }
 
-// metrics are the broker's own, beside those of the HTTP interface.
-type metrics struct {
-	registry *prometheus.Registry
-	commits  prometheus.Histogram
-	batch    prometheus.Histogram
-}
-
-func newMetrics() *metrics {
-	m := &metrics{
-		registry: prometheus.NewRegistry(),
-		commits: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "tenantbroker_store_commit_seconds", Help: "Durable commits of the store, sync included.",
-			Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 12),
-		}),
-		batch: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "tenantbroker_store_commit_updates", Help: "Updates that shared one commit.",
-			Buckets: prometheus.ExponentialBuckets(1, 2, 10),
-		}),
-	}
-	m.registry.MustRegister(m.commits, m.batch, collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return m
-}
-
-func (m *metrics) commit(updates int, took time.Duration) {
-	m.commits.Observe(took.Seconds())
-	m.batch.Observe(float64(updates))
-}
-
-func (m *metrics) connections(l *limitedListener) {
-	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "tenantbroker_connections", Help: "Connections open on the public listener.",
-	}, func() float64 { return float64(l.open()) }))
+// operators is how often one operator may call the admin API.
+func (c Config) operators() issuer.Rate {
+	return issuer.Rate{PerSecond: float64(c.doc.Limits.AdminPerSecond), Burst: c.doc.Limits.AdminBurst}
 }

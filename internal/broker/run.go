@@ -92,6 +92,9 @@ func (b *Broker) log(what string) {
 	}
 	if b.certificate == nil && !loopback(b.Address().String()) {
 		b.deps.Logger.Warn("plain HTTP beyond loopback: whoever can listen in sees every token")
+		if len(b.config.proxies) == 0 {
+			b.deps.Logger.Warn("no trusted_proxies: behind a TLS proxy all clients count as one address, and share one limit on failures")
+		}
 	}
 }
 
