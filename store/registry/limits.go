@@ -15,7 +15,7 @@ const (
 	MaxDisplayName = 200  // a tenant's display name, an account's owner
 	MaxDescription = 1000 // free text of accounts and audiences
 	MaxReason      = 500  // why a change was made
-	MaxExpression  = 4096 // one CEL expression
+	MaxExpression  = 2048 // one CEL expression
 
 	MaxLabels      = 32 // of one tenant
 	MaxLabelLength = 63 // of a label's key, and of its value

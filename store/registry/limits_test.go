@@ -125,12 +125,12 @@ func TestLimitsOfAnAccount(t *testing.T) {
 			c.Subject += "\x00"
 			x.Credentials = []registry.Credential{c}
 		}},
-		{"condition 4096", "credentials.condition",
+		{"condition 2048", "credentials.condition",
 			func(x *T) {
-				x.Credentials = []registry.Credential{{Kind: registry.Platform, Issuer: "kube", Condition: strings.Repeat("c", 4096)}}
+				x.Credentials = []registry.Credential{{Kind: registry.Platform, Issuer: "kube", Condition: strings.Repeat("c", 2048)}}
 			},
 			func(x *T) {
-				x.Credentials = []registry.Credential{{Kind: registry.Platform, Issuer: "kube", Condition: strings.Repeat("c", 4097)}}
+				x.Credentials = []registry.Credential{{Kind: registry.Platform, Issuer: "kube", Condition: strings.Repeat("c", 2049)}}
 			}},
 	}, func(t *testing.T, set func(*T)) error {
 		n++
@@ -202,9 +202,9 @@ func TestLimitsOfAGrant(t *testing.T) {
 		{"8 labels", "tenant_labels", grantLabels(labels(8)), grantLabels(labels(9))},
 		{"labels grammar", "tenant_labels", nil, grantLabels(map[string]string{"k": ""})},
 		{"tenant_from is checked", "tenant_from", func(g *T) { g.Tenants, g.TenantFrom = nil, "claims.t" }, func(g *T) { g.Tenants, g.TenantFrom = nil, "broken(" }},
-		{"tenant_from 4096", "tenant_from", func(g *T) { g.Tenants, g.TenantFrom = nil, strings.Repeat("c", 4096) }, func(g *T) { g.Tenants, g.TenantFrom = nil, strings.Repeat("c", 4097) }},
+		{"tenant_from 2048", "tenant_from", func(g *T) { g.Tenants, g.TenantFrom = nil, strings.Repeat("c", 2048) }, func(g *T) { g.Tenants, g.TenantFrom = nil, strings.Repeat("c", 2049) }},
 		{"condition is checked", "condition", func(g *T) { g.Condition = "true" }, func(g *T) { g.Condition = "broken(" }},
-		{"condition 4096", "condition", func(g *T) { g.Condition = strings.Repeat("c", 4096) }, func(g *T) { g.Condition = strings.Repeat("c", 4097) }},
+		{"condition 2048", "condition", func(g *T) { g.Condition = strings.Repeat("c", 2048) }, func(g *T) { g.Condition = strings.Repeat("c", 2049) }},
 		{"reason 500", "reason", func(g *T) { g.Reason = strings.Repeat("r", 500) }, func(g *T) { g.Reason = strings.Repeat("r", 501) }},
 		{"ttl 60 minutes", "", func(g *T) { g.MaxTTL = credential.MustLifetime(time.Hour) }, nil}, // more is not a Lifetime
 		{"any_tenant 30 days", "any_tenant.expires_at", anyTenant(registry.AnyTenant{Reason: "r", ExpiresAt: start.Add(30 * day)}), anyTenant(registry.AnyTenant{Reason: "r", ExpiresAt: start.Add(30*day + time.Millisecond)})},
