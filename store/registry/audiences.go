@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/credential"
@@ -79,7 +80,7 @@ func (c *change) createAudience(a Audience) (Audience, error) {
 	if err != nil {
 		return Audience{}, refusedReference(err, "owner", "no such account")
 	}
-	if err := c.take(kindAudience, a.Name.String()); err != nil {
+	if err := c.takeName(a.Name, a.Owner); err != nil {
 		return Audience{}, err
 	}
 	a.CreatedAt, a.UpdatedAt = c.at, c.at
@@ -143,7 +144,8 @@ func (g *Registry) UpdateAudience(ctx context.Context, by By, name credential.Au
 }
 
 // DeleteAudience removes an audience that no grant names (else ErrInUse). The
-// name may be registered again.
+// name may be registered again: by the same owner at once, by others once no
+// token for the old service can be alive.
 func (g *Registry) DeleteAudience(ctx context.Context, by By, name credential.Audience, ifVersion uint64) error {
 	return g.change(ctx, by, actDelete, func(c *change) error {
 		a, home, err := by.audience(c, name)
@@ -163,6 +165,36 @@ func (g *Registry) DeleteAudience(ctx context.Context, by By, name credential.Au
 			return err
 		}
 		c.recordAudience("audience.deleted", a, home)
-		return c.free(kindAudience, name.String())
+		return c.holdName(a)
 	})
+}
+
+// audienceHold is how long the name of a deleted audience is kept for its last
+// owner: whoever registers it may introspect and revoke the tokens that carry
+// it, and the longest of them lives that long.
+const audienceHold = credential.MaxAccessLifetime + credential.MaxLeeway
+
+// holdName marks a deleted audience's name as held.
+func (c *change) holdName(a *Audience) error {
+	key := idKey(kindAudience, a.Name.String())
+	row, err := c.Get(ids, key)
+	if err != nil {
+		return err
+	}
+	_, err = c.write(ids, key, idRow{ID: a.Name.String(), Deleted: c.at, Owner: a.Owner}, row.Version)
+	return err
+}
+
+// takeName reserves an audience's name for its owner, or returns ErrExists. A
+// mark that holds the name no longer is replaced.
+func (c *change) takeName(name credential.Audience, owner credential.AccountID) error {
+	v, row, err := readID(c, kindAudience, name.String())
+	if err != nil || v.Deleted.IsZero() {
+		return c.take(kindAudience, name.String())
+	}
+	if v.Owner != owner && c.at.Before(v.Deleted.Add(audienceHold)) {
+		return fmt.Errorf("%w: an audience of this name was deleted a short while ago; it is held for its owner", ErrExists)
+	}
+	_, err = c.write(ids, idKey(kindAudience, name.String()), idRow{ID: name.String()}, row.Version)
+	return err
 }

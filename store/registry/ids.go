@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/store"
 )
 
@@ -24,10 +25,12 @@ const (
 )
 
 // idRow says who has an id, or that somebody had it. Rows of tenants, accounts
-// and grants stay for good (I9).
+// and grants stay for good (I9); that of a deleted audience until its name is
+// registered again.
 type idRow struct {
-	ID      string    `json:"id"`
-	Deleted time.Time `json:"deleted,omitzero"`
+	ID      string               `json:"id"`
+	Deleted time.Time            `json:"deleted,omitzero"`
+	Owner   credential.AccountID `json:"owner,omitzero"` // of a deleted audience
 }
 
 func idKey(k kind, id string) string { return store.Key(string(k), strings.ToLower(id)) }

@@ -3,6 +3,7 @@ package registry_test
 import (
 	"encoding/json"
 	"testing"
+	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/store/registry"
@@ -83,6 +84,38 @@ func TestNamesOfAudiencesAndIssuersMayComeBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	must(w.CreateIssuer(w.ctx(), admin, platform("Kube", "https://KUBE.example/")))(t)
+}
+
+func TestTheNameOfADeletedAudienceIsHeldForItsOwner(t *testing.T) {
+	w := stage(t)
+	w.account("globex-worker", "globex")
+	name := credential.MustAudience("globex-api")
+	remake := func(spelling, owner string) error {
+		return errOf(w.CreateAudience(w.ctx(), admin, registry.Audience{Name: credential.MustAudience(spelling), Owner: credential.MustAccountID(owner)}))
+	}
+	remove := func() {
+		t.Helper()
+		if err := w.DeleteAudience(w.ctx(), admin, name, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.audience("globex-api", "globex-worker")
+	remove()
+	wantErr(t, remake("globex-api", "acme-worker"), registry.ErrExists)
+	if err := remake("globex-api", "globex-worker"); err != nil {
+		t.Fatalf("the owner comes back: %v", err)
+	}
+	remove()
+	w.pass(credential.MaxAccessLifetime + credential.MaxLeeway - time.Millisecond)
+	for _, spelling := range []string{"globex-api", "GLOBEX-API"} {
+		wantErr(t, remake(spelling, "acme-worker"), registry.ErrExists)
+	}
+	w.pass(time.Millisecond)
+	if err := remake("globex-api", "acme-worker"); err != nil {
+		t.Fatalf("after the last token: %v", err)
+	}
+	wantErr(t, remake("globex-api", "globex-worker"), registry.ErrExists)
+	w.checkDerived()
 }
 
 func platform(id, iss string) registry.TrustedIssuer {

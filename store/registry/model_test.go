@@ -28,6 +28,7 @@ type model struct {
 	accounts map[string]string     // → home
 	services map[string]string     // → owner
 	grants   map[string]modelGrant // by id
+	held     map[string]string     // lower case names of deleted audiences → last owner
 	ids      map[string]bool       // every grant id there ever was
 }
 
@@ -91,7 +92,7 @@ func TestTheRegistryBehavesLikeItsModel(t *testing.T) {
 		defer func() { _ = errors.Join(st.Close(), os.Remove(filepath.Join(dir, fmt.Sprint(n)))) }()
 		m := &model{
 			st: st, used: map[string]bool{}, tenants: map[string]bool{}, accounts: map[string]string{},
-			services: map[string]string{}, grants: map[string]modelGrant{}, ids: map[string]bool{},
+			services: map[string]string{}, held: map[string]string{}, grants: map[string]modelGrant{}, ids: map[string]bool{},
 		}
 		m.reg = registry.New(st, credential.MustIssuerURL(brokerURL), func() time.Time { return start },
 			registry.WithCEL(func(string, string) error { return nil }), registry.WithCacheEntries(4))
@@ -154,6 +155,13 @@ func TestTheRegistryBehavesLikeItsModel(t *testing.T) {
 			"create audience": func(rt *rapid.T) {
 				id, owner := name(rt, "s"), some(rt, m.accounts, "owner")
 				_, err := m.reg.CreateAudience(ctx, admin, registry.Audience{Name: credential.MustAudience(id), Owner: credential.MustAccountID(owner)})
+				last, held := m.held[strings.ToLower(id)]
+				if held && last != owner && !m.used["audience "+strings.ToLower(id)] {
+					if !errors.Is(err, registry.ErrExists) {
+						rt.Fatalf("%s takes %s, which is held for %s: %v", owner, id, last, err)
+					}
+					return
+				}
 				if m.has(rt, "audience", id, m.used["audience "+strings.ToLower(id)], err) {
 					m.services[id] = owner
 				}
@@ -169,6 +177,7 @@ func TestTheRegistryBehavesLikeItsModel(t *testing.T) {
 				case inUse && !errors.Is(err, registry.ErrInUse), !inUse && err != nil:
 					rt.Fatalf("in use %t: %v", inUse, err)
 				case !inUse:
+					m.held[strings.ToLower(id)] = m.services[id]
 					delete(m.services, id)
 					delete(m.used, "audience "+strings.ToLower(id)) // names of audiences may come back
 				}
