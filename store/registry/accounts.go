@@ -98,7 +98,7 @@ func (g *Registry) prepareAccount(by By, a Account) (*Account, error) {
 	}
 	next.Credentials = nil
 	for _, credential := range a.Credentials {
-		ready, err := g.prepareCredential(credential, now)
+		ready, err := g.prepareCredential(by, credential, now)
 		if err != nil {
 			return nil, err
 		}
@@ -176,11 +176,11 @@ func (a *Account) index() []indexRow {
 
 // UpdateAccount changes owner, description and end date. edit gets the account
 // as it is and may run more than once; id, home, credentials and Disabled have
-// calls of their own or can't change. An account that is an operator's needs
-// the role admin. ifVersion 0 stands for any version.
+// calls of their own or can't change. What AddCredential asks for accounts with
+// special grants is asked here too. ifVersion 0 stands for any version.
 func (g *Registry) UpdateAccount(ctx context.Context, by By, id credential.AccountID, ifVersion uint64, edit func(*Account) error) (Account, error) {
 	return g.updateAccount(ctx, by, accountChange{
-		action: actUpdate, event: "account.updated", privileged: true,
+		action: actUpdate, event: "account.updated", empowers: true,
 		edit: func(old, next *Account) error {
 			shown := old.shown()
 			if err := edit(&shown); err != nil {
@@ -211,11 +211,11 @@ func (g *Registry) DisableAccount(ctx context.Context, by By, id credential.Acco
 	}, id, ifVersion)
 }
 
-// EnableAccount undoes DisableAccount. An account that is an operator's needs
-// the role admin.
+// EnableAccount undoes DisableAccount. What AddCredential asks for accounts with
+// special grants is asked here too.
 func (g *Registry) EnableAccount(ctx context.Context, by By, id credential.AccountID, ifVersion uint64) (Account, error) {
 	return g.updateAccount(ctx, by, accountChange{
-		action: actSuspend, event: "account.enabled", privileged: true,
+		action: actSuspend, event: "account.enabled", empowers: true,
 		edit: func(_, next *Account) error { next.Disabled = false; return nil },
 	}, id, ifVersion)
 }
@@ -224,10 +224,10 @@ func (g *Registry) EnableAccount(ctx context.Context, by By, id credential.Accou
 type accountChange struct {
 	action action
 	event  string
-	// privileged: on an operator's account it takes an admin, since it could
-	// hand the operator's powers to somebody else or bring them back.
-	privileged bool
-	edit       func(old, next *Account) error
+	// empowers: it could hand the account's powers to somebody else, prolong
+	// them or bring them back; mayEmpower says who may.
+	empowers bool
+	edit     func(old, next *Account) error
 }
 
 func (g *Registry) updateAccount(ctx context.Context, by By, how accountChange, id credential.AccountID, ifVersion uint64) (Account, error) {
@@ -246,13 +246,13 @@ func (g *Registry) updateAccount(ctx context.Context, by By, how accountChange, 
 			if err != nil {
 				return err
 			}
-			if !isOperator {
-				return replace()
-			}
-			if how.privileged {
-				if err := by.may(actPrivileged); err != nil {
+			if how.empowers {
+				if err := c.mayEmpower(id, isOperator); err != nil {
 					return err
 				}
+			}
+			if !isOperator {
+				return replace()
 			}
 			return c.keepingAdmin(replace)
 		})

@@ -19,11 +19,18 @@ type change struct {
 	g  *Registry
 	by By
 	at time.Time
+
+	// founding: the registry has no operator yet.
+	founding bool
+	posts    []credential.Scopes // the roles the operator holds now, one entry per grant
 }
 
-// standing refuses an operator who lost the post since the token was issued:
-// the token lives on for minutes, the account or its tenant may not.
-func (c *change) standing() error {
+// standing refuses an operator who lost the post, or the part of it that a
+// needs, since the token was issued: the token lives on for minutes, the grant,
+// the account or its tenant may not. A registry without any operator asks for
+// no post: no token names one then, and only a program that opened the store
+// itself, such as the one that makes the first operator, gets here.
+func (c *change) standing(a action) error {
 	gone, err := deleted(c, kindAccount, c.by.Subject.String())
 	if err != nil {
 		return err
@@ -32,17 +39,63 @@ func (c *change) standing() error {
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	if gone || (account != nil && account.Disabled) {
-		return fmt.Errorf("%w: the operator's account is disabled or deleted", ErrForbidden)
+	if gone || (account != nil && !account.alive(c.at)) {
+		return fmt.Errorf("%w: the operator's account is disabled, over or deleted", ErrForbidden)
 	}
-	if c.by.Tenant.IsSystem() {
+	if !c.by.Tenant.IsSystem() {
+		t, err := loadTenant(c, c.by.Tenant)
+		if errors.Is(err, ErrNotFound) || (err == nil && t.State != TenantActive) {
+			return fmt.Errorf("%w: the operator's tenant is suspended or deleted", ErrForbidden)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := c.readPosts(); err != nil {
+		return err
+	}
+	return c.may(a)
+}
+
+// readPosts finds the operator's grants that are in force and reach the tenant
+// the operator acts for.
+func (c *change) readPosts() error {
+	founded, err := anyRow(c, grantsOperator, "")
+	if err != nil {
+		return err
+	}
+	if !founded {
+		c.founding = true
 		return nil
 	}
-	t, err := loadTenant(c, c.by.Tenant)
-	if errors.Is(err, ErrNotFound) || (err == nil && t.State != TenantActive) {
-		return fmt.Errorf("%w: the operator's tenant is suspended or deleted", ErrForbidden)
+	held, err := idsUnder(c, grantsOperator, c.by.Subject.String())
+	if err != nil {
+		return err
 	}
-	return err
+	for _, id := range held {
+		grant, err := loadGrant(c, id)
+		if err != nil {
+			return err
+		}
+		if home := grant.home(); grant.InForce(c.at) && (home.IsSystem() || home == c.by.Tenant) {
+			c.posts = append(c.posts, grant.Scopes)
+		}
+	}
+	return nil
+}
+
+// may returns ErrForbidden unless both the operator's token and a grant that is
+// in force now reach the action.
+func (c *change) may(a action) error {
+	if err := c.by.may(a); err != nil || c.founding {
+		return err
+	}
+	for _, roles := range c.posts {
+		if Includes(roles, roleFor[a]) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: to %s needs the role %s, which the operator holds no more", ErrForbidden, a, roleFor[a])
 }
 
 // record adds the audit record of this change to the chain of home, in the

@@ -43,8 +43,14 @@ func (a *Account) MatchSecret(presented credential.Secret, now time.Time) (Crede
 }
 
 // AddCredential registers a public key or a platform identity for an account.
-// The credential's id is the key's `kid`, or is assigned. An operator's account
-// needs the role admin.
+// The credential's id is the key's `kid`, or is assigned.
+//
+// Whoever adds a credential gets what the account is granted. So an operator's
+// account needs the role admin, an account with an any_tenant grant the role
+// security, and an operator bounded to a tenant may not do it for an account of
+// its own with a grant that is not of that tenant alone. Platform credentials
+// are for operators of the whole broker: the names that a platform gives belong
+// to no tenant.
 //
 // Errors: ErrExists (same key or subject anywhere, same kid at the account),
 // ErrInvalid, ErrNotFound, ErrChanged, ErrForbidden.
@@ -52,12 +58,12 @@ func (g *Registry) AddCredential(ctx context.Context, by By, id credential.Accou
 	if err := g.admit(by, actAddCredential); err != nil {
 		return Account{}, Credential{}, err
 	}
-	ready, err := g.prepareCredential(add, instant(g.now()))
+	ready, err := g.prepareCredential(by, add, instant(g.now()))
 	if err != nil {
 		return Account{}, Credential{}, err
 	}
 	a, err := g.updateAccount(ctx, by, accountChange{
-		action: actAddCredential, event: "credential.added", privileged: true,
+		action: actAddCredential, event: "credential.added", empowers: true,
 		edit: func(_, next *Account) error { return next.addCredential(ready) },
 	}, id, ifVersion)
 	return a, ready, err
@@ -65,7 +71,8 @@ func (g *Registry) AddCredential(ctx context.Context, by By, id credential.Accou
 
 // CreateClientSecret makes a client secret that ends at expiresAt, at most
 // credential.MaxClientSecretLifetime ahead. The secret is returned here and
-// never again: the registry keeps its hash.
+// never again: the registry keeps its hash. What AddCredential asks for accounts
+// with special grants is asked here too.
 func (g *Registry) CreateClientSecret(ctx context.Context, by By, id credential.AccountID, ifVersion uint64, expiresAt time.Time) (Account, Credential, credential.Secret, error) {
 	now, expiresAt := instant(g.now()), instant(expiresAt)
 	if err := g.admit(by, actClientSecret); err != nil {
@@ -84,7 +91,7 @@ func (g *Registry) CreateClientSecret(ctx context.Context, by By, id credential.
 		ID: "s_" + credential.NewID(), Kind: ClientSecret, CreatedAt: now, ExpiresAt: expiresAt, SecretHash: HashSecret(secret),
 	}
 	a, err := g.updateAccount(ctx, by, accountChange{
-		action: actClientSecret, event: "credential.added", privileged: true,
+		action: actClientSecret, event: "credential.added", empowers: true,
 		edit: func(_, next *Account) error { return next.addCredential(made) },
 	}, id, ifVersion)
 	if err != nil {
@@ -127,7 +134,7 @@ func (a *Account) addCredential(c Credential) error {
 }
 
 // prepareCredential checks what operators may bring along and fills in the rest.
-func (g *Registry) prepareCredential(c Credential, now time.Time) (Credential, error) {
+func (g *Registry) prepareCredential(by By, c Credential, now time.Time) (Credential, error) {
 	if c.SecretHash != "" || c.Kind == ClientSecret {
 		return Credential{}, invalid("credentials", "client secrets are made by the broker, not brought along")
 	}
@@ -139,6 +146,11 @@ func (g *Registry) prepareCredential(c Credential, now time.Time) (Credential, e
 	case PublicKey:
 		return preparePublicKey(c)
 	case Platform:
+		// Before anything is looked at, so that the answer tells nothing of
+		// what the broker trusts.
+		if err := by.everywhere(); err != nil {
+			return Credential{}, err
+		}
 		return g.preparePlatform(c)
 	}
 	return Credential{}, invalid("credentials.kind", "public_key or platform")

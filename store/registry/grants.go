@@ -61,6 +61,11 @@ func (g *Grant) home() credential.Tenant {
 // its own, at audiences of its own and at those of the broker's home, which are
 // there for every tenant.
 //
+// To grant more than its home to an account that lives in a tenant is for
+// operators of the whole broker. It is a decision to trust that tenant's
+// operators: they have chosen the keys that the account holds so far. From then
+// on they can't add to them (see AddCredential).
+//
 // Errors: ErrInvalid, ErrForbidden, ErrReserved (the broker's own audiences).
 func (g *Registry) CreateGrant(ctx context.Context, by By, grant Grant) (Grant, error) {
 	next, err := g.prepareGrant(by, grant)
@@ -119,6 +124,11 @@ func (by By) mayDeclare(g *Grant) error {
 func (c *change) createGrant(prepared *Grant) (*Grant, error) {
 	next := prepared.copy()
 	next.CreatedAt, next.UpdatedAt = c.at, c.at
+	if next.AnyTenant != nil {
+		if err := c.may(actException); err != nil {
+			return nil, err
+		}
+	}
 	if _, err := c.by.account(c, next.Account); err != nil {
 		return nil, refusedReference(err, "account", "no such account")
 	}
@@ -232,6 +242,11 @@ func (g *Registry) updateGrant(ctx context.Context, by By, a action, id string, 
 			return next, edit(old, next)
 		},
 		func(c *change, old, next *Grant) error {
+			if old.AnyTenant != nil || next.AnyTenant != nil {
+				if err := c.may(actException); err != nil {
+					return err
+				}
+			}
 			if err := c.checkRoom(next, old); err != nil {
 				return err
 			}

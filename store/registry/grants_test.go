@@ -208,6 +208,7 @@ func TestCandidatesComeInAscendingOrderOfTheirIds(t *testing.T) {
 
 func TestDeletingATenantTakesItOutOfEveryGrant(t *testing.T) {
 	w := stage(t)
+	w.appoint(admin)
 	sole, shared := w.grant("worker", "orders", "globex"), w.grant("worker", "orders", "acme", "globex")
 	post := must(w.CreateOperator(w.ctx(), admin, registry.OperatorSpec{Account: worker, Roles: credential.MustScopes("viewer"), Tenant: credential.MustTenant("globex")}))(t)
 	w.account("globex-worker", "globex")

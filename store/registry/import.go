@@ -102,7 +102,12 @@ func (b *batch) add(ctx context.Context, a action, fn func(*change) error) error
 	if err := b.by.may(a); err != nil {
 		return err
 	}
-	b.work = append(b.work, fn)
+	b.work = append(b.work, func(c *change) error {
+		if err := c.may(a); err != nil {
+			return err
+		}
+		return fn(c)
+	})
 	if len(b.work) < importBatch {
 		return nil
 	}

@@ -78,6 +78,20 @@ func anyRow(r store.Reader, t store.Table, prefix string) (bool, error) {
 	return false, nil
 }
 
+// idsUnder lists the objects whose ids end the keys under parts. It is read to
+// its end before anything else is asked: one question at a time is all that a
+// server's session takes.
+func idsUnder(r store.Reader, t store.Table, parts ...string) ([]string, error) {
+	var found []string
+	for row, err := range r.Scan(t, under(parts...), "") {
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, lastPart(row.Key))
+	}
+	return found, nil
+}
+
 // countRows counts rows under prefix, up to limit.
 func countRows(r store.Reader, t store.Table, prefix string, limit int) (int, error) {
 	n := 0

@@ -135,7 +135,7 @@ func (c *change) guardVoucher(id string) error {
 		}
 		for _, cr := range account.Credentials {
 			if cr.Kind == Platform && cr.Issuer == id {
-				return c.by.may(actPrivileged)
+				return c.may(actPrivileged)
 			}
 		}
 	}

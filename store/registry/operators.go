@@ -145,9 +145,14 @@ func (c *change) hasAdmin() (bool, error) {
 	return false, nil
 }
 
+// alive reports whether the account is neither disabled nor over at now.
+func (a *Account) alive(now time.Time) bool {
+	return !a.Disabled && (a.ExpiresAt.IsZero() || now.Before(a.ExpiresAt))
+}
+
 // usable reports whether the account can prove who it is at now.
 func (a *Account) usable(now time.Time) bool {
-	if a.Disabled || (!a.ExpiresAt.IsZero() && !now.Before(a.ExpiresAt)) {
+	if !a.alive(now) {
 		return false
 	}
 	for _, c := range a.Credentials {
@@ -210,7 +215,11 @@ func (g *Registry) Bootstrap(ctx context.Context, b Bootstrap) (Account, Grant, 
 	}
 	var madeAccount *Account
 	var madeGrant *Grant
-	err = g.change(ctx, by, actOperator, func(c *change) (err error) {
+	if err := g.admit(by, actOperator); err != nil {
+		return Account{}, Grant{}, err
+	}
+	err = g.commit(ctx, by, func(c *change) (err error) {
+		c.founding = true
 		for _, t := range []store.Table{ids, grants, issuers} {
 			if used, err := anyRow(c, t, ""); err != nil || used {
 				return errors.Join(err, fmt.Errorf("%w: the registry is not empty", ErrExists))

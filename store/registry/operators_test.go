@@ -10,7 +10,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/store/registry"
 )
 
-var chief = credential.MustAccountID("chief")
+var chief = credential.MustAccountID("root")
 
 // bootstrapped is a registry with its first admin.
 func bootstrapped(t *testing.T) (*world, registry.Account, registry.Grant) {
@@ -27,7 +27,7 @@ func TestBootstrapMakesTheFirstAdminOfAnEmptyRegistryOnly(t *testing.T) {
 	if !g.Operator || g.Audience != w.AdminAudience() || !g.Scopes.Has("admin") || len(g.Tenants) != 1 || !g.Tenants[0].IsSystem() {
 		t.Fatalf("%+v", g)
 	}
-	if len(w.grantsAt("chief", brokerURL+"/admin", "system")) != 1 {
+	if len(w.grantsAt("root", brokerURL+"/admin", "system")) != 1 {
 		t.Error("the issuer doesn't find it")
 	}
 	before := w.logEnd()
@@ -73,7 +73,7 @@ func TestBootstrapMakesTheFirstAdminOfAnEmptyRegistryOnly(t *testing.T) {
 func TestTheLastAdminStays(t *testing.T) {
 	w, a, g := bootstrapped(t)
 	ctx := w.ctx()
-	boss := as("chief", "admin")
+	boss := admin
 	gone := map[string]func() error{
 		"remove the operator": func() error { return w.RemoveOperator(ctx, boss, g.ID, 0) },
 		"disable the account": func() error { return errOf(w.DisableAccount(ctx, boss, chief, 0)) },

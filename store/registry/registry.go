@@ -113,13 +113,19 @@ func (g *Registry) change(ctx context.Context, by By, a action, fn func(*change)
 	if err := g.admit(by, a); err != nil {
 		return err
 	}
-	at := instant(g.now())
-	return g.store.Update(ctx, func(tx store.Tx) error {
-		c := &change{Tx: tx, g: g, by: by, at: at}
-		if err := c.standing(); err != nil {
+	return g.commit(ctx, by, func(c *change) error {
+		if err := c.standing(a); err != nil {
 			return err
 		}
 		return fn(c)
+	})
+}
+
+// commit is change without any question to the operator.
+func (g *Registry) commit(ctx context.Context, by By, fn func(*change) error) error {
+	at := instant(g.now())
+	return g.store.Update(ctx, func(tx store.Tx) error {
+		return fn(&change{Tx: tx, g: g, by: by, at: at})
 	})
 }
 

@@ -53,6 +53,7 @@ const (
 	// actPrivileged: whatever could make an operator out of somebody else, such
 	// as a new key for an account that is one.
 	actPrivileged action = "change what an operator signs in with"
+	actEmpowerAny action = "change an account that has an any_tenant grant"
 )
 
 // roleFor is the one table of which role an action needs.
@@ -70,6 +71,7 @@ var roleFor = map[action]Role{
 	actIssuer:           RoleSecurity,
 	actOperator:         RoleAdmin,
 	actPrivileged:       RoleAdmin,
+	actEmpowerAny:       RoleSecurity,
 }
 
 // By is the operator who asks: whom the admin API has verified, and why.
@@ -106,4 +108,45 @@ func (by By) everywhere() error {
 // bounds. Objects of the broker itself have the home credential.System.
 func (by By) sees(home credential.Tenant) bool {
 	return by.Tenant.IsSystem() || (!by.Tenant.IsZero() && by.Tenant == home)
+}
+
+// mayEmpower refuses who must not get at all that an account is granted: an
+// operator's account is for admins, one with an any_tenant grant for security,
+// and one whose grants reach beyond a tenant is not for operators bounded to
+// that tenant, even if it lives there.
+func (c *change) mayEmpower(id credential.AccountID, isOperator bool) error {
+	if isOperator {
+		if err := c.may(actPrivileged); err != nil {
+			return err
+		}
+	}
+	if !c.by.Tenant.IsSystem() {
+		held, err := idsUnder(c, grantsAccount, id.String())
+		if err != nil {
+			return err
+		}
+		for _, grantID := range held {
+			share, _, err := lookup(c, grantsTenant, c.by.Tenant.String(), grantID)
+			if err != nil {
+				return err
+			}
+			if share != shareSole {
+				return fmt.Errorf("%w: the account's grants reach beyond the operator's tenant", ErrForbidden)
+			}
+		}
+	}
+	open, err := idsUnder(c, grantsOpen, id.String())
+	if err != nil {
+		return err
+	}
+	for _, grantID := range open {
+		grant, err := load(c, grants, grantID, decodeGrant)
+		if err != nil {
+			return err
+		}
+		if grant.AnyTenant != nil {
+			return c.may(actEmpowerAny)
+		}
+	}
+	return nil
 }

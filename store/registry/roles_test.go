@@ -191,6 +191,7 @@ func acts() []act {
 // rolesStage has something for every act to act on.
 func rolesStage(t *testing.T) *world {
 	w := stage(t)
+	w.appoint(admin)
 	w.audience("spare", "orders-svc")
 	w.grant("worker", "orders", "acme")
 	labelled := grantFor("worker", "orders")
@@ -230,6 +231,9 @@ func TestEveryChangeNeedsItsRoleAndAReasonAndLeavesARecord(t *testing.T) {
 			unnamed := as("x", string(a.role))
 			unnamed.Subject = credential.AccountID{}
 			wantErr(t, a.do(w, unnamed), registry.ErrForbidden)
+			demoted := as("demoted", below[a.role])
+			w.appoint(demoted, as("enough", string(a.role)))
+			wantErr(t, a.do(w, as("demoted", string(a.role))), registry.ErrForbidden)
 			silent := as("enough", string(a.role))
 			silent.Reason = " "
 			wantInvalid(t, a.do(w, silent), "reason")

@@ -161,7 +161,7 @@ func (c *change) checkRelabel(old, next map[string]string) error {
 			return err
 		}
 		if used {
-			return c.by.may(actRelabel)
+			return c.may(actRelabel)
 		}
 	}
 	return nil
