@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	bbolt "go.etcd.io/bbolt"
 
@@ -91,10 +92,9 @@ func end(tx *bbolt.Tx) { _ = tx.Rollback() }
 
 // View implements store.Store.
 func (s *Store) View(ctx context.Context, fn func(store.Reader) error) error {
-	if err := ctx.Err(); err != nil {
+	if err := s.lockFile(ctx); err != nil {
 		return err
 	}
-	s.dbMu.RLock()
 	defer s.dbMu.RUnlock()
 	r, err := s.newestReader()
 	if err != nil {
@@ -113,6 +113,24 @@ func (s *Store) View(ctx context.Context, fn func(store.Reader) error) error {
 	return err
 }
 
+// reopenPoll is how often a reader looks whether the file is open again.
+const reopenPoll = 5 * time.Millisecond
+
+// lockFile takes dbMu for reading. While the file is about to be opened anew,
+// which waits for all readers, new ones wait here as long as ctx lets them.
+func (s *Store) lockFile(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if s.dbMu.TryRLock() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(reopenPoll):
+		}
+	}
+	return ctx.Err()
+}
+
 // newestReader returns a reader of the newest state. The caller holds dbMu.
 func (s *Store) newestReader() (*reader, error) {
 	if r := s.readers.take(); r != nil {
@@ -128,10 +146,9 @@ func (s *Store) newestReader() (*reader, error) {
 
 // view runs fn on a reading transaction of its own.
 func (s *Store) view(ctx context.Context, fn func(*bbolt.Tx) error) error {
-	if err := ctx.Err(); err != nil {
+	if err := s.lockFile(ctx); err != nil {
 		return err
 	}
-	s.dbMu.RLock()
 	defer s.dbMu.RUnlock()
 	tx, err := s.beginReading()
 	if err != nil {
