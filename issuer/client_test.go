@@ -61,7 +61,7 @@ func TestIntrospectionOfWhatIsNoTokenInForce(t *testing.T) {
 		"another issuer":        sign(w.ring.pair, string(c.AppendJSON(nil)), "at+jwt"),
 		"two tenants":           sign(w.ring.pair, `{"tenant":"globex",`+body[1:], "at+jwt"),
 		"a client assertion":    w.assertion("worker", nil),
-		"no kid":                w.ring.pair.sign(t, body, map[string]any{"kid": nil, "typ": "at+jwt"}),
+		"no kid":                w.ring.sign(t, body, map[string]any{"kid": nil, "typ": "at+jwt"}),
 		"the token and a space": good + " ",
 	} {
 		if w.active("worker", raw) {

@@ -47,7 +47,9 @@ func TestAnIssuersListBindsKeysThatNameNoAlgorithm(t *testing.T) {
 // client_id names an account; it does not make up for another subject.
 func TestAClientIDDoesNotMakeUpForAnotherSubject(t *testing.T) {
 	w, p, key := kubernetes(t)
-	from := func(sub string) string { return key.sign(t, payload(w.podClaims(p.URL), map[string]any{"sub": sub}), nil) }
+	from := func(sub string) string {
+		return key.sign(t, payload(w.podClaims(p.URL), map[string]any{"sub": sub}), nil)
+	}
 	w.token(w.exchange(from(podSubject), want{"client_id": "reports"}))
 	for _, sub := range []string{podSubject + "x", strings.ToUpper(podSubject), "x"} {
 		if e := w.refusal(w.exchange(from(sub), want{"client_id": "reports"})); e.Reason != "no_account_for_subject" {

@@ -194,5 +194,5 @@ func readLifetime(s string) (credential.Lifetime, error) {
 		return credential.Lifetime{}, errors.New("expires_in: a positive number of seconds")
 	}
 	n = min(n, uint64(credential.MaxAccessLifetime/time.Second))
-	return credential.ParseLifetime(time.Duration(n) * time.Second) //nolint:gosec // at most 3600
+	return credential.ParseLifetime(time.Duration(n) * time.Second)
 }

@@ -16,7 +16,7 @@ import (
 	"net/netip"
 )
 
-// ErrForbidden: the address, scheme or redirect is not allowed.
+// ErrForbidden means that the address, scheme or redirect is not allowed.
 var ErrForbidden = errors.New("outbound request not allowed")
 
 // special are the ranges that are not the public internet: the IANA special

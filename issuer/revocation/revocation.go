@@ -29,7 +29,7 @@ const (
 	epochs   store.Table = "revoked_epochs"    // kind ‖ id → epoch
 )
 
-// ErrFull: the account has revoked as many of other accounts' tokens as are
+// ErrFull means that the account has revoked as many of other accounts' tokens as are
 // kept. Some are forgotten with every second; try later.
 var ErrFull = errors.New("too many revocations by this account")
 
