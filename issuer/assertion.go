@@ -58,15 +58,22 @@ func (i *Issuer) checkAssertion(ctx context.Context, p *proof, jws *credential.U
 	if _, err := key.Verify(jws); err != nil || !ok {
 		return nil, p.fails("unknown_account_key_or_signature", err)
 	}
-	if err := i.holdAssertion(p, &claims, now); err != nil {
+	if err := i.holdAssertion(&claims, now); err != nil {
 		return nil, p.fails(err.Error(), nil)
 	}
 	if !i.madeAfter(epoch, &claims) {
 		return nil, p.fails("made_before_restore", nil)
 	}
+	use := &mint.Use{Key: useKey(account.ID, claims.id), Until: claims.expires.Add(i.leeway)}
+	if !p.clientID.IsZero() && p.clientID != account.ID {
+		// The assertion is good, and seen; only the request around it is not.
+		if failed := i.useUp(ctx, p, use); failed != nil {
+			return nil, failed
+		}
+		return nil, p.fails("another_client_id", nil)
+	}
 	return &identity{
-		account: account, rests: []store.Ref{ref}, method: method, credential: cred.ID,
-		use: &mint.Use{Key: useKey(account.ID, claims.id), Until: claims.expires.Add(i.leeway)},
+		account: account, rests: []store.Ref{ref}, method: method, credential: cred.ID, use: use,
 	}, nil
 }
 
@@ -95,16 +102,11 @@ func assertionKey(a *registry.Account, jws *credential.UnverifiedJWS, now time.T
 	return key, found, ok && key.Algorithm() == jws.Algorithm()
 }
 
-var (
-	errOtherClient = errors.New("another_client_id")
-	errAudience    = errors.New("wrong_audience")
-)
+var errAudience = errors.New("wrong_audience")
 
 // holdAssertion checks what an authentic assertion says.
-func (i *Issuer) holdAssertion(p *proof, c *jwtClaims, now time.Time) error {
+func (i *Issuer) holdAssertion(c *jwtClaims, now time.Time) error {
 	switch {
-	case !p.clientID.IsZero() && p.clientID.String() != c.subject:
-		return errOtherClient
 	case c.audience != i.issuer.String() && c.audience != i.tokenURL:
 		return errAudience
 	case c.id == "":

@@ -21,6 +21,7 @@ type identity struct {
 	credential string      // id of the credential
 	use        *mint.Use   // the single-use assertion; nil without one
 	vouched    *vouched    // what the platform says; nil without one
+	until      time.Time   // when the subject token ends, which it stands in for; else zero
 }
 
 // claims are what a platform says of the workload. What an account says of

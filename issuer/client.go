@@ -16,10 +16,10 @@ import (
 func (i *Issuer) AuthenticateClient(ctx context.Context, r Request) (Client, error) {
 	id, p, failed := i.authenticateForm(ctx, endpointIntrospect, r)
 	if failed != nil {
-		return Client{}, failed
+		return Client{}, i.refused(failed)
 	}
 	if failed := i.consume(ctx, endpointIntrospect, r.Origin, p, id, nil); failed != nil {
-		return Client{}, failed
+		return Client{}, i.refused(failed)
 	}
 	return Client{ID: id.account.ID, Method: id.method, Credential: id.credential}, nil
 }
@@ -27,9 +27,6 @@ func (i *Issuer) AuthenticateClient(ctx context.Context, r Request) (Client, err
 // authenticateForm authenticates the sender of a form to an endpoint other than
 // the token endpoint. The assertion is not used up yet.
 func (i *Issuer) authenticateForm(ctx context.Context, at endpoint, r Request) (*identity, *proof, *Error) {
-	if err := i.admit(at, r.Origin); err != nil {
-		return nil, nil, err
-	}
 	f := form(r.Form)
 	if err := f.once(); err != nil {
 		return nil, nil, i.turnAway(at, r.Origin, err)
@@ -42,7 +39,7 @@ func (i *Issuer) authenticateForm(ctx context.Context, at endpoint, r Request) (
 	if failed != nil {
 		return nil, nil, i.turnAway(at, r.Origin, failed)
 	}
-	if failed := i.limitAccount(at, r.Origin, id); failed != nil {
+	if failed := i.limitAccount(ctx, at, r.Origin, &p, id); failed != nil {
 		return nil, nil, failed
 	}
 	if why := id.standing(i.now()); why != "" {

@@ -21,8 +21,8 @@ type Keys interface {
 	jwks.Source
 }
 
-// Config says what an Issuer works with. All but TokenURL, Logger, Leeway,
-// Limits and AllowLoopbackHTTP must be set.
+// Config says what an Issuer works with. All but TokenURL, Logger, Denied,
+// Leeway, Limits and AllowLoopbackHTTP must be set.
 type Config struct {
 	Issuer   credential.IssuerURL
 	TokenURL string // the other audience that client assertions may name; default Issuer + "/oauth2/token"
@@ -31,6 +31,10 @@ type Config struct {
 	Keys     Keys
 	Now      func() time.Time
 	Logger   *slog.Logger
+	// Denied, if set, is called once for each request that is denied, with the
+	// reason as in the audit record: one of a fixed set of snake_case words. It
+	// is called by the request's goroutine and must not block.
+	Denied func(reason string)
 
 	Leeway            time.Duration // between clocks; 0 means credential.Leeway, at most credential.MaxLeeway
 	Limits            Limits
@@ -47,6 +51,7 @@ type Issuer struct {
 	keys     Keys
 	now      func() time.Time
 	log      *slog.Logger
+	denied   func(reason string)
 	leeway   time.Duration
 
 	mint     *mint.Mint
@@ -87,7 +92,7 @@ func New(cfg Config) (*Issuer, error) {
 	}
 	return &Issuer{
 		issuer: cfg.Issuer, tokenURL: cfg.TokenURL, store: cfg.Store, registry: cfg.Registry,
-		keys: cfg.Keys, now: cfg.Now, log: cfg.Logger, leeway: cfg.Leeway,
+		keys: cfg.Keys, now: cfg.Now, log: cfg.Logger, denied: cfg.Denied, leeway: cfg.Leeway,
 		mint:     mint.New(cfg.Store, cfg.Keys, cfg.Issuer, cfg.Now),
 		policy:   policy.New(),
 		sources:  outbound.NewSources(outbound.Config{AllowLoopbackHTTP: cfg.AllowLoopbackHTTP, Now: cfg.Now}),

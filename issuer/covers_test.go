@@ -66,7 +66,7 @@ func TestATokenForTheBrokerItselfLivesTenMinutesAtMost(t *testing.T) {
 	w := standard(t)
 	hour := &registry.Grant{MaxTTL: credential.MustLifetime(time.Hour)}
 	for audience, want := range map[string]time.Duration{brokerURL + "/admin": 10 * time.Minute, "orders": time.Hour} {
-		got := w.iss.lifetime(&ask{
+		got, _, _ := w.iss.lifetime(&ask{
 			account: &registry.Account{}, audience: credential.MustAudience(audience), lifetime: credential.MustLifetime(time.Hour),
 		}, hour, w.clock.now())
 		if got.Duration() != want {

@@ -9,7 +9,9 @@ import (
 // RFC 8707 section 2, RFC 8628 section 3.5 for slow_down).
 type Code string
 
-// The codes that the issuer answers with.
+// The codes of the token endpoint. All but UnauthorizedClient are answered by
+// the issuer: today every account may use both grant types, and what it may get
+// by them is up to its grants (I4).
 const (
 	InvalidRequest         Code = "invalid_request"
 	InvalidClient          Code = "invalid_client"

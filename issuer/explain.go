@@ -31,7 +31,7 @@ func (i *Issuer) Explain(ctx context.Context, r ExplainRequest) (Explanation, er
 	}
 	v, err := i.match(ctx, &ask{
 		account: account, audience: r.Audience, tenant: r.Tenant, scopes: r.Scopes,
-		claims: func() (policy.Claims, error) { return claims, nil },
+		claims: func() (policy.Claims, error) { return claims, nil }, unsaid: r.Claims == nil,
 	})
 	if err != nil {
 		return Explanation{}, unavailable(err)

@@ -267,6 +267,59 @@ func TestExplainAgreesWithToken(t *testing.T) {
 	}
 }
 
+func TestExplainAsksForClaimsThatAGrantReads(t *testing.T) {
+	w := standard(t)
+	for _, account := range []string{"derived", "conditional", "either", "plain"} {
+		w.account(account)
+	}
+	from := func(g *registry.Grant) { g.TenantFrom = `claims["kubernetes.io"].namespace` }
+	w.grant("derived", "orders", "read", from)
+	w.grant("conditional", "orders", "read", func(g *registry.Grant) {
+		tenants("acme")(g)
+		g.Condition = `scopes.exists(s, s == claims.scope)`
+	})
+	w.grant("either", "orders", "read", from)
+	w.grant("either", "orders", "read", tenants("globex"))
+	w.grant("plain", "orders", "read", func(g *registry.Grant) {
+		tenants("acme")(g)
+		g.Condition = `tenant == "globex" || [1].exists(claims, claims == 2)`
+	})
+	for _, c := range []struct {
+		account, tenant, claims string
+		allowed                 bool
+		reason                  string
+	}{
+		{"derived", "acme", "", false, "needs_claims"},
+		{"derived", "umbrella", "", false, "unknown_tenant"},
+		{"derived", "acme", `{}`, false, "tenant_from_failed"},
+		{"derived", "acme", `{"kubernetes.io": {"namespace": "acme"}}`, true, ""},
+		{"conditional", "acme", "", false, "needs_claims"},
+		{"conditional", "acme", `{}`, false, "condition_failed"},
+		{"conditional", "acme", `{"scope": "read"}`, true, ""},
+		{"either", "acme", "", false, "needs_claims"},
+		{"either", "globex", "", true, ""},
+		{"plain", "acme", "", false, "condition_false"},
+	} {
+		r := ExplainRequest{
+			Account: credential.MustAccountID(c.account), Audience: credential.MustAudience("orders"), Tenant: credential.MustTenant(c.tenant),
+		}
+		if c.claims != "" {
+			r.Claims = []byte(c.claims)
+		}
+		e, err := w.iss.Explain(t.Context(), r)
+		w.must(err)
+		if e.Allowed != c.allowed || e.Reason != c.reason {
+			t.Errorf("%v: %+v", c, e)
+		}
+		if c.reason == "needs_claims" && e.Grants[0].Reason != c.reason {
+			t.Errorf("%v: %+v", c, e.Grants)
+		}
+	}
+	if e := w.refusal(w.asking("derived", nil)); e.Reason != "tenant_from_failed" {
+		t.Errorf("who asks for a token has the claims that it has: %v", e)
+	}
+}
+
 // I1, I3, I6, as a property over random grants and requests.
 func TestInvariant_TokenIsWithinOneGrant(t *testing.T) {
 	w := standard(t)

@@ -17,7 +17,7 @@ import (
 func (i *Issuer) Introspect(ctx context.Context, r IntrospectRequest) (Introspection, error) {
 	resp, err := i.introspect(ctx, r.Request)
 	if err != nil {
-		return Introspection{}, err
+		return Introspection{}, i.refused(err)
 	}
 	return resp, nil
 }

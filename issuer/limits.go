@@ -22,7 +22,7 @@ type Rate struct {
 type Limits struct {
 	Account  Rate // token requests of one account; default 500 per second, 1000 at once
 	Tenant   Rate // tokens for one tenant; default 1000 per second, 2000 at once
-	Failures Rate // failed authentications from one IPv4 address or IPv6 /64; default 20 per second, 200 at once
+	Failures Rate // failed authentications, and only these, from one IPv4 address or IPv6 /64; default 20 per second, 200 at once
 }
 
 var defaultLimits = Limits{
@@ -84,14 +84,6 @@ func (l *limiter[K]) allow(key K, now time.Time) (wait time.Duration, ok bool) {
 		return 0, true
 	}
 	return l.wait(), false
-}
-
-// empty reports that the bucket has nothing left, without taking anything.
-func (l *limiter[K]) empty(key K, now time.Time) (wait time.Duration, empty bool) {
-	if l == nil || l.bucket(key).TokensAt(now) >= 1 {
-		return 0, false
-	}
-	return l.wait(), true
 }
 
 // wait is what a client is told: until one more fits, in whole seconds.

@@ -18,7 +18,9 @@ type ask struct {
 	tenant   credential.Tenant
 	scopes   credential.Scopes   // empty: all that the grant allows
 	lifetime credential.Lifetime // zero: the grant's
+	until    time.Time           // when the subject token ends; zero without one
 	claims   func() (policy.Claims, error)
+	unsaid   bool // nobody said what the claims are: don't guess
 }
 
 // state is what the store says about an ask, read at one moment.
@@ -37,6 +39,7 @@ type verdict struct {
 	grant    *registry.Grant
 	scopes   credential.Scopes
 	lifetime credential.Lifetime
+	until    time.Time // when the token ends at the latest; zero: when its life does
 	rests    []store.Ref
 	seen     []GrantVerdict
 }
@@ -52,7 +55,7 @@ func (i *Issuer) match(ctx context.Context, a *ask) (*verdict, error) {
 	}
 	now := i.now()
 	v := &verdict{code: InvalidTarget, reason: "no_grant"}
-	lacksScope := false
+	lacksScope, unsaid := false, false
 	for _, c := range s.candidates {
 		scopes, reason := i.covers(ctx, a, c, s.tenant, now)
 		if !beforeTenant[reason] && (s.tenant != nil || a.tenant.IsSystem()) {
@@ -61,21 +64,27 @@ func (i *Issuer) match(ctx context.Context, a *ask) (*verdict, error) {
 		if reason == "" {
 			reason = s.standing(a)
 		}
+		if reason == "" {
+			v.lifetime, v.until, reason = i.lifetime(a, c.Grant, now)
+		}
 		v.seen = append(v.seen, GrantVerdict{ID: c.Grant.ID, Covers: reason == "", Reason: reason})
 		switch {
 		case reason == "":
 			v.code, v.reason, v.grant, v.scopes = "", "", c.Grant, scopes
-			v.lifetime = i.lifetime(a, c.Grant, now)
 			v.rests = append(s.rests, c.Ref)
 			return v, nil
 		case reason == scopeLacking && s.standing(a) == "":
 			lacksScope = true
+		case reason == needsClaims:
+			unsaid = true
 		}
 		if v.reason == "no_grant" || !beforeTenant[reason] {
 			v.reason = reason // of a grant that came close, if one did
 		}
 	}
 	switch why := s.standing(a); {
+	case unsaid && why == "":
+		v.reason = needsClaims
 	case lacksScope:
 		v.code, v.reason = InvalidScope, scopeLacking
 	case why != "":
@@ -129,7 +138,10 @@ func (s *state) standing(a *ask) string {
 	return ""
 }
 
-const scopeLacking = "scope_lacking"
+const (
+	scopeLacking = "scope_lacking"
+	needsClaims  = "needs_claims" // only explained, never recorded
+)
 
 // beforeTenant are the reasons of grants that don't yield the tenant, or are
 // not in force: their denials belong to the broker's chain, not the tenant's.
@@ -159,6 +171,9 @@ func (i *Issuer) covers(ctx context.Context, a *ask, c registry.GrantRef, tenant
 		scopes = g.Scopes
 	}
 	if g.Condition != "" {
+		if a.unsaid && policy.NeedsClaims(policy.Condition, g.Condition) {
+			return credential.Scopes{}, needsClaims
+		}
 		claims, err := a.claims()
 		if err != nil {
 			return credential.Scopes{}, "condition_failed"
@@ -201,6 +216,9 @@ func (i *Issuer) yields(ctx context.Context, a *ask, c registry.GrantRef, tenant
 		}
 		return ""
 	case g.TenantFrom != "":
+		if a.unsaid && policy.NeedsClaims(policy.TenantFrom, g.TenantFrom) {
+			return needsClaims
+		}
 		claims, err := a.claims()
 		if err != nil {
 			return "tenant_from_failed"
@@ -225,10 +243,12 @@ func (i *Issuer) yields(ctx context.Context, a *ask, c registry.GrantRef, tenant
 }
 
 // lifetime is the shortest of what is asked, what the grant allows and the
-// ceiling (I6); and no token outlives its account, its grant or the exception
-// that the grant is.
-func (i *Issuer) lifetime(a *ask, g *registry.Grant, now time.Time) credential.Lifetime {
-	l := g.MaxTTL
+// ceiling (I6); and no token outlives its account, its grant, the exception
+// that the grant is, or the token that it is exchanged for (I3): until is the
+// first of these ends. Less than a second before it there is nothing to issue,
+// and over says what has ended.
+func (i *Issuer) lifetime(a *ask, g *registry.Grant, now time.Time) (l credential.Lifetime, until time.Time, over string) {
+	l = g.MaxTTL
 	if l.IsZero() {
 		l = credential.MustLifetime(credential.DefaultAccessLifetime)
 	}
@@ -236,18 +256,26 @@ func (i *Issuer) lifetime(a *ask, g *registry.Grant, now time.Time) credential.L
 		l = credential.Shortest(l, credential.MustLifetime(credential.MaxOperatorLifetime))
 	}
 	l = credential.Shortest(l, a.lifetime)
-	ends := []time.Time{a.account.ExpiresAt, g.ExpiresAt}
+	end := func(at time.Time, what string) {
+		if !at.IsZero() && (until.IsZero() || at.Before(until)) {
+			until, over = at, what
+		}
+	}
+	end(a.account.ExpiresAt, "account_expired")
+	end(a.until, "subject_token_expired")
+	end(g.ExpiresAt, "grant_expired")
 	if g.AnyTenant != nil {
-		ends = append(ends, g.AnyTenant.ExpiresAt)
+		end(g.AnyTenant.ExpiresAt, "any_tenant_expired")
 	}
-	for _, end := range ends {
-		if end.IsZero() {
-			continue
-		}
-		left := max(end.Sub(now).Truncate(time.Second), time.Second)
-		if left < l.Duration() {
-			l = credential.MustLifetime(left)
-		}
+	if until.IsZero() {
+		return l, until, ""
 	}
-	return l
+	left := until.Sub(now).Truncate(time.Second)
+	if left < time.Second {
+		return l, until, over
+	}
+	if left < l.Duration() {
+		l = credential.MustLifetime(left)
+	}
+	return l, until, ""
 }

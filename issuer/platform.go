@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/credential/jwks"
@@ -96,7 +97,7 @@ func (i *Issuer) verifyPlatform(ctx context.Context, p *proof, jws *credential.U
 	case claims.audience != trusted.Audience || trusted.Audience == "":
 		return nil, p.fails(errAudience.Error(), nil)
 	}
-	if err := claims.current(i.now(), i.leeway); err != nil {
+	if err := i.inTime(p, &claims); err != nil {
 		return nil, p.fails(err.Error(), nil)
 	}
 	return &vouched{
@@ -149,10 +150,26 @@ func (i *Issuer) accountOf(ctx context.Context, p *proof, v *vouched, issuerRef 
 	if err != nil || !ok {
 		return nil, p.fails("no_account_for_subject", err)
 	}
-	return &identity{
+	id := &identity{
 		account: account, rests: []store.Ref{ref, issuerRef}, method: "platform_jwt:" + v.issuer,
 		credential: cred.ID, vouched: v,
-	}, nil
+	}
+	if p.kind == proofSubject {
+		id.until = v.registered.expires
+	}
+	return id, nil
+}
+
+// inTime holds the times of a platform JWT to now. The leeway is for clocks
+// that differ, when a JWT authenticates. As a subject token it is exchanged
+// for one that must not outlive it (I3): without a whole second left there is
+// nothing to exchange.
+func (i *Issuer) inTime(p *proof, c *jwtClaims) error {
+	now := i.now()
+	if p.kind == proofSubject && c.expires.Sub(now) < time.Second && !c.expires.IsZero() {
+		return errExpired
+	}
+	return c.current(now, i.leeway)
 }
 
 // vouchesFor finds the account's credential that a verified JWT satisfies: an
@@ -215,7 +232,7 @@ func (i *Issuer) recallVouched(ctx context.Context, p *proof) (*identity, *Error
 		i.vouched.drop(p) // the key was withdrawn, or can't be confirmed
 		return nil, failed
 	}
-	if err := v.registered.current(now, i.leeway); err != nil {
+	if err := i.inTime(p, &v.registered); err != nil {
 		return nil, p.fails(err.Error(), nil)
 	}
 	return i.accountOf(ctx, p, v, ref)

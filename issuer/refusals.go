@@ -2,12 +2,14 @@ package issuer
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/issuer/mint"
 	"github.com/tenantbroker/tenantbroker/store"
 )
 
@@ -59,6 +61,15 @@ func (s *refusals) take() map[refusal]uint64 {
 	return taken
 }
 
+// refused is where every refusal leaves the issuer. It tells Config.Denied of
+// each, by its reason, but for what could not be served.
+func (i *Issuer) refused(err *Error) *Error {
+	if i.denied != nil && err.Code != TemporarilyUnavailable {
+		i.denied(err.Reason)
+	}
+	return err
+}
+
 // flush writes what was counted, one record per kind. What can't be written is
 // counted on.
 func (i *Issuer) flush(ctx context.Context) error {
@@ -92,26 +103,17 @@ func (r refusal) record(now time.Time, n uint64) audit.Record {
 	return rec
 }
 
-// admit refuses to listen to a neighbourhood from which too many failed
-// authentications came.
-func (i *Issuer) admit(at endpoint, from Origin) *Error {
-	if wait, empty := i.limits.failures.empty(neighbourhood(from.IP), i.now()); empty {
-		return i.count(at, from, credential.AccountID{}, slowDown(wait, "too_many_failures"))
-	}
-	return nil
-}
-
 // turnAway counts a refusal before authentication, and a failed proof towards
-// the limit of its neighbourhood. What is only unavailable counts as neither.
+// the limit of its neighbourhood: over it, the answer is to slow down. Proofs
+// are looked at all the same, since many who are honest can share an address
+// with one who guesses. What is only unavailable counts as neither.
 func (i *Issuer) turnAway(at endpoint, from Origin, err *Error) *Error {
-	switch err.Code {
-	case TemporarilyUnavailable:
+	if err.Code == TemporarilyUnavailable {
 		return err
-	case InvalidClient:
-		i.limits.failures.allow(neighbourhood(from.IP), i.now())
-	case InvalidRequest:
-		if err.Param == "subject_token" {
-			i.limits.failures.allow(neighbourhood(from.IP), i.now())
+	}
+	if err.Code == InvalidClient || err.Code == InvalidRequest && err.Param == "subject_token" {
+		if wait, ok := i.limits.failures.allow(neighbourhood(from.IP), i.now()); !ok {
+			err = slowDown(wait, "too_many_failures")
 		}
 	}
 	return i.count(at, from, credential.AccountID{}, err)
@@ -122,20 +124,44 @@ func (i *Issuer) count(at endpoint, from Origin, client credential.AccountID, er
 	return err
 }
 
-// limitAccount turns an account away that asks too often. Nothing is decided
-// then, so nothing is used up or written: an assertion serves again.
-func (i *Issuer) limitAccount(at endpoint, from Origin, id *identity) *Error {
+// useUp uses up the assertion of an authentic request that is denied without a
+// record of its own.
+func (i *Issuer) useUp(ctx context.Context, p *proof, use *mint.Use) *Error {
+	switch err := i.mint.Consume(ctx, use, nil); {
+	case errors.Is(err, store.ErrReplayed):
+		return p.fails("assertion_replayed", err)
+	case err != nil:
+		return unavailable(err)
+	}
+	return nil
+}
+
+// tooFast turns an authentic request away. It is only counted, but its
+// assertion is used up.
+func (i *Issuer) tooFast(ctx context.Context, at endpoint, from Origin, p *proof, id *identity, slow *Error) *Error {
+	switch failed := i.useUp(ctx, p, id.use); {
+	case failed == nil:
+		return i.count(at, from, id.account.ID, slow)
+	case failed.Code == TemporarilyUnavailable:
+		return failed
+	default:
+		return i.count(at, from, id.account.ID, failed)
+	}
+}
+
+// limitAccount turns an account away that asks too often.
+func (i *Issuer) limitAccount(ctx context.Context, at endpoint, from Origin, p *proof, id *identity) *Error {
 	if wait, ok := i.limits.accounts.allow(id.account.ID.String(), i.now()); !ok {
-		return i.count(at, from, id.account.ID, slowDown(wait, "account_rate"))
+		return i.tooFast(ctx, at, from, p, id, slowDown(wait, "account_rate"))
 	}
 	return nil
 }
 
 // limitTenant bounds the tokens of one tenant. It comes after the grant, so
 // that nobody without one can use up a tenant's share, or learn of it.
-func (i *Issuer) limitTenant(from Origin, id *identity, t credential.Tenant) *Error {
+func (i *Issuer) limitTenant(ctx context.Context, from Origin, p *proof, id *identity, t credential.Tenant) *Error {
 	if wait, ok := i.limits.tenants.allow(t.String(), i.now()); !ok {
-		return i.count(endpointToken, from, id.account.ID, slowDown(wait, "tenant_rate"))
+		return i.tooFast(ctx, endpointToken, from, p, id, slowDown(wait, "tenant_rate"))
 	}
 	return nil
 }

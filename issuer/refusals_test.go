@@ -112,7 +112,9 @@ func TestAccountRate(t *testing.T) {
 		t.Errorf("%+v", l)
 	}
 	w.clock.add(2 * time.Second)
-	w.token(r) // nothing was used up
+	if e := w.refusal(r); e.Reason != "assertion_replayed" { // it was authentic
+		t.Errorf("%v", e)
+	}
 }
 
 func TestTenantRateIsOnlyForThoseWithAGrant(t *testing.T) {
@@ -147,17 +149,20 @@ func TestFailuresSlowTheirNeighbourhood(t *testing.T) {
 			t.Fatalf("%v", e)
 		}
 	}
-	for _, change := range []want{guess, nil} {
-		if e := w.refusal(from("198.51.100.1", change)); e.Code != SlowDown || e.Reason != "too_many_failures" {
-			t.Errorf("%v", e)
-		}
+	if e := w.refusal(from("198.51.100.1", guess)); e.Code != SlowDown || e.Reason != "too_many_failures" {
+		t.Errorf("%v", e)
 	}
-	w.token(from("198.51.100.2", nil))
-	if _, err := w.iss.Introspect(t.Context(), IntrospectRequest{Request{Form: from("198.51.100.1", want{"token": "x"}).Form, Origin: from("198.51.100.1", nil).Origin}}); asError(t, err).Code != SlowDown {
+	w.token(from("198.51.100.1", nil)) // the good are served
+	if e := w.refusal(from("198.51.100.2", guess)); e.Code != InvalidClient {
+		t.Errorf("%v", e)
+	}
+	if _, err := w.iss.Introspect(t.Context(), IntrospectRequest{Request{Form: from("198.51.100.1", want{"token": "x", "client_assertion": "rubbish"}).Form, Origin: from("198.51.100.1", nil).Origin}}); asError(t, err).Code != SlowDown {
 		t.Errorf("%v", err)
 	}
 	w.clock.add(time.Second)
-	w.token(from("198.51.100.1", nil))
+	if e := w.refusal(from("198.51.100.1", guess)); e.Code != InvalidClient {
+		t.Errorf("%v", e)
+	}
 	t.Run("a refused request of an authentic client is no failure", func(t *testing.T) {
 		for range 10 {
 			if e := w.refusal(from("198.51.100.3", want{"tenant": "initech"})); e.Code != InvalidTarget {
@@ -171,7 +176,7 @@ func TestFailuresSlowTheirNeighbourhood(t *testing.T) {
 			r.IP = netip.MustParseAddr("198.51.100.4")
 			w.refusal(r)
 		}
-		if e := w.refusal(from("198.51.100.4", nil)); e.Code != SlowDown {
+		if e := w.refusal(from("198.51.100.4", guess)); e.Code != SlowDown {
 			t.Errorf("%v", e)
 		}
 	})
@@ -283,5 +288,89 @@ func TestRequestsAndAnswersShowNoSecretWhenLogged(t *testing.T) {
 	}
 	if !strings.Contains(s, "the-id") || !strings.Contains(s, "req-1") {
 		t.Errorf("says too little: %s", s)
+	}
+}
+
+// Whoever shares an address with a guesser, or is made to, is served.
+func TestGuessersLockNobodyOut(t *testing.T) {
+	w := standard(t, limited(Limits{Failures: Rate{PerSecond: 1, Burst: 3}}))
+	for n := range 10 {
+		e := w.refusal(w.asking("worker", want{"client_assertion": "rubbish"}))
+		if slow := e.Code == SlowDown && e.RetryAfter == time.Second && e.Reason == "too_many_failures"; slow != (n >= 3) {
+			t.Errorf("guess %d: %v", n, e)
+		}
+	}
+	w.token(w.asking("worker", nil))
+	if e := w.refusal(w.asking("worker", want{"audience": "-"})); e.Code != InvalidRequest {
+		t.Errorf("a malformed request is no guess: %v", e)
+	}
+}
+
+// An assertion that was seen on its way serves nobody again, whatever the
+// answer was.
+func TestAuthenticAssertionIsUsedUpByEveryDenial(t *testing.T) {
+	for name, c := range map[string]struct {
+		limits Limits
+		change want
+		before bool // another request, which uses up the share
+		code   Code
+		reason string
+	}{
+		"the account is too fast": {Limits{Account: Rate{PerSecond: 0.1, Burst: 1}}, nil, true, SlowDown, "account_rate"},
+		"the tenant is too fast":  {Limits{Tenant: Rate{PerSecond: 0.1, Burst: 1}}, nil, true, SlowDown, "tenant_rate"},
+		"another client_id":       {Limits{}, want{"client_id": "orders-svc"}, false, InvalidClient, "another_client_id"},
+		"no grant":                {Limits{}, want{"tenant": "initech"}, false, InvalidTarget, "no_grant"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := standard(t, limited(c.limits))
+			if c.before {
+				w.token(w.asking("worker", nil))
+			}
+			assertion := w.assertion("worker", nil)
+			change := want{"client_assertion": assertion}
+			for name, v := range c.change {
+				change[name] = v
+			}
+			records := len(w.records())
+			if e := w.refusal(w.asking("worker", change)); e.Code != c.code || e.Reason != c.reason {
+				t.Errorf("%v", e)
+			}
+			if n := len(w.records()) - records; n != 0 && c.code != InvalidTarget {
+				t.Errorf("%d records at once", n)
+			}
+			if e := w.refusal(w.asking("worker", change)); e.Code != InvalidClient && e.Code != SlowDown || e.Reason != "assertion_replayed" {
+				t.Errorf("again: %v", e)
+			}
+			w.clock.add(20 * time.Second)
+			if e := w.refusal(w.asking("worker", want{"client_assertion": assertion})); e.Code != InvalidClient || e.Reason != "assertion_replayed" {
+				t.Errorf("later: %v", e)
+			}
+			w.clock.add(20 * time.Second)
+			w.token(w.asking("worker", nil))
+		})
+	}
+}
+
+func TestEachDenialIsCountedByReason(t *testing.T) {
+	counts := map[string]int{}
+	w := standard(t, limited(Limits{Account: Rate{PerSecond: 1, Burst: 2}}), func(c *Config) {
+		c.Denied = func(reason string) { counts[reason]++ }
+	})
+	w.token(w.asking("worker", nil))
+	w.refusal(w.asking("worker", want{"tenant": "initech"}))
+	w.refusal(w.asking("worker", nil))
+	w.refusal(w.asking("worker", want{"client_assertion": "rubbish"}))
+	w.refusal(w.asking("worker", want{"grant_type": "password"}))
+	guess := Request{Form: w.asking("worker", want{"token": "x", "client_assertion": "rubbish"}).Form}
+	_, err := w.iss.Introspect(t.Context(), IntrospectRequest{guess})
+	_ = asError(t, err)
+	_ = asError(t, w.iss.Revoke(t.Context(), RevokeRequest{guess}))
+	_, err = w.iss.AuthenticateClient(t.Context(), guess)
+	_ = asError(t, err)
+	w.ring.missing = store.ErrUnavailable
+	w.clock.add(time.Minute)
+	w.refusal(w.asking("worker", nil)) // could not be served, which is no denial
+	if got := fmt.Sprint(counts); got != "map[account_rate:1 malformed_token:4 no_grant:1 unsupported_grant_type:1]" {
+		t.Errorf("%s", got)
 	}
 }

@@ -15,7 +15,7 @@ import (
 // in force, it does nothing and says nothing. The error is always an *Error.
 func (i *Issuer) Revoke(ctx context.Context, r RevokeRequest) error {
 	if err := i.revoke(ctx, r.Request); err != nil {
-		return err
+		return i.refused(err)
 	}
 	return nil
 }

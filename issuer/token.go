@@ -21,15 +21,12 @@ const maxTries = 4
 func (i *Issuer) Token(ctx context.Context, r TokenRequest) (TokenResponse, error) {
 	resp, err := i.token(ctx, r.Request)
 	if err != nil {
-		return TokenResponse{}, err
+		return TokenResponse{}, i.refused(err)
 	}
 	return resp, nil
 }
 
 func (i *Issuer) token(ctx context.Context, r Request) (TokenResponse, *Error) {
-	if err := i.admit(endpointToken, r.Origin); err != nil {
-		return TokenResponse{}, err
-	}
 	f, err := i.readTokenForm(r)
 	if err != nil {
 		return TokenResponse{}, i.turnAway(endpointToken, r.Origin, err)
@@ -56,7 +53,7 @@ func (i *Issuer) decide(ctx context.Context, from Origin, f *tokenForm) (TokenRe
 	if failed != nil {
 		return TokenResponse{}, i.turnAway(endpointToken, from, failed)
 	}
-	if failed := i.limitAccount(endpointToken, from, id); failed != nil {
+	if failed := i.limitAccount(ctx, endpointToken, from, &f.proof, id); failed != nil {
 		return TokenResponse{}, failed
 	}
 	if why := id.standing(i.now()); why != "" {
@@ -64,7 +61,7 @@ func (i *Issuer) decide(ctx context.Context, from Origin, f *tokenForm) (TokenRe
 	}
 	v, err := i.match(ctx, &ask{
 		account: id.account, audience: f.audience, tenant: f.tenant, scopes: f.scopes,
-		lifetime: f.lifetime, claims: id.claims,
+		lifetime: f.lifetime, until: id.until, claims: id.claims,
 	})
 	if err != nil {
 		return TokenResponse{}, unavailable(err)
@@ -76,7 +73,7 @@ func (i *Issuer) decide(ctx context.Context, from Origin, f *tokenForm) (TokenRe
 		}
 		return TokenResponse{}, i.deny(ctx, from, f, id, chain, &Error{Code: v.code, Reason: v.reason})
 	}
-	if failed := i.limitTenant(from, id, f.tenant); failed != nil {
+	if failed := i.limitTenant(ctx, from, &f.proof, id, f.tenant); failed != nil {
 		return TokenResponse{}, failed
 	}
 	return i.release(ctx, from, f, id, v)
@@ -86,7 +83,7 @@ func (i *Issuer) decide(ctx context.Context, from Origin, f *tokenForm) (TokenRe
 func (i *Issuer) release(ctx context.Context, from Origin, f *tokenForm, id *identity, v *verdict) (TokenResponse, *Error) {
 	approval, err := i.mint.Commit(ctx, mint.Decision{
 		Account: id.account.ID, Audience: f.audience, Tenant: f.tenant, Scopes: v.scopes,
-		Lifetime: v.lifetime, Grant: v.grant.ID, FanOut: v.grant.FanOut,
+		Lifetime: v.lifetime, Until: v.until, Grant: v.grant.ID, FanOut: v.grant.FanOut,
 		Rests: append(v.rests, id.rests...), Use: id.use, Method: id.method,
 		IP: from.ipText(), Request: from.RequestID,
 	})
@@ -102,16 +99,30 @@ func (i *Issuer) release(ctx context.Context, from Origin, f *tokenForm, id *ide
 	if err != nil {
 		i.log.ErrorContext(ctx, "a token on record could not be signed and was not released",
 			"jti", approval.ID(), "request_id", from.RequestID, "error", err)
+		i.unsigned(ctx, approval)
 		return TokenResponse{}, unavailable(err)
 	}
 	resp := TokenResponse{
-		AccessToken: token, TokenType: "Bearer", ExpiresIn: v.lifetime.Seconds(),
+		AccessToken: token, TokenType: "Bearer", ExpiresIn: int64(claims.Expires.Sub(claims.IssuedAt) / time.Second),
 		Scope: claims.Scopes.String(), Claims: claims,
 	}
 	if f.exchange {
 		resp.IssuedTokenType = TokenTypeAccessToken
 	}
 	return resp, nil
+}
+
+// unsignedFor bounds how long the record of an unsigned token is waited for.
+const unsignedFor = 5 * time.Second
+
+// unsigned puts on record that a token on record does not exist. The caller may
+// have gone by then; the record is made all the same, if it can be.
+func (i *Issuer) unsigned(ctx context.Context, approval *mint.Approval) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unsignedFor)
+	defer cancel()
+	if err := i.mint.Unsigned(ctx, approval); err != nil {
+		i.log.ErrorContext(ctx, "that a token was not signed could not be recorded", "jti", approval.ID(), "error", err)
+	}
 }
 
 // deny records a denial of an authentic request, durably and by itself, and

@@ -109,7 +109,9 @@ type Client struct {
 }
 
 // ExplainRequest asks what a token request would come to. Claims are those of
-// the platform's JWT, for grants whose CEL reads them; nil if there are none.
+// the platform's JWT, for grants whose CEL reads them. Without any, nil, such a
+// grant is explained with the reason needs_claims, and so is the whole when no
+// other grant covers it.
 type ExplainRequest struct {
 	Account  credential.AccountID
 	Audience credential.Audience

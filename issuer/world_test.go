@@ -127,6 +127,7 @@ type ring struct {
 	ref     store.Ref
 	broken  error // Sign fails with it
 	missing error // Active fails with it
+	onSign  func()
 	signed  int
 }
 
@@ -189,6 +190,9 @@ func (r *ring) Key(_ context.Context, kid string) (jwks.Key, error) {
 }
 
 func (r *ring) Sign(_ context.Context, payload []byte, typ string) (string, error) {
+	if r.onSign != nil {
+		r.onSign()
+	}
 	if r.broken != nil {
 		return "", r.broken
 	}

@@ -26,13 +26,13 @@ import (
 const accessTokenType = "at+jwt"
 
 var (
-	// ErrFanOut: one tenant more than the grant allows in its window. The
+	// ErrFanOut means one tenant more than the grant allows in its window. The
 	// denial is recorded.
 	ErrFanOut = errors.New("too many distinct tenants")
-	// ErrRevoked: the account, the tenant or everything was revoked in this
-	// very second; a token issued now would be dead. Try in the next.
+	// ErrRevoked means that the account, the tenant or everything was revoked
+	// in this very second; a token issued now would be dead. Try in the next.
 	ErrRevoked = errors.New("revoked in this second")
-	// ErrSpent: the approval has been used.
+	// ErrSpent means that the approval has been used.
 	ErrSpent = errors.New("approval already used")
 )
 
@@ -70,6 +70,7 @@ type Decision struct {
 	Tenant   credential.Tenant
 	Scopes   credential.Scopes
 	Lifetime credential.Lifetime
+	Until    time.Time // the token ends by then, whatever its lifetime; zero without such an end
 	Grant    string
 	FanOut   *registry.FanOut // of the grant
 	Rests    []store.Ref      // all rows on which the decision rests
@@ -82,6 +83,7 @@ type Decision struct {
 // Approval is a decision that is durably recorded. It is made by Commit only.
 type Approval struct {
 	claims credential.Claims
+	record audit.Record
 	signer Signer
 	spent  atomic.Bool
 }
@@ -101,8 +103,8 @@ func New(st store.Store, keys Keys, issuer credential.IssuerURL, now func() time
 
 // Commit records the decision durably and returns the approval.
 //
-// Errors: store.ErrChanged when something it rests on has changed (nothing is
-// written); store.ErrReplayed and ErrFanOut (the denial is written, and the
+// Errors: store.ErrChanged when something it rests on has changed, or has come
+// to its end while it was decided (nothing is written); store.ErrReplayed and ErrFanOut (the denial is written, and the
 // assertion consumed); ErrRevoked (nothing is written); otherwise what the
 // store or the key ring returned.
 func (m *Mint) Commit(ctx context.Context, d Decision) (*Approval, error) {
@@ -112,6 +114,9 @@ func (m *Mint) Commit(ctx context.Context, d Decision) (*Approval, error) {
 	}
 	now := m.now()
 	claims := d.claims(m.issuer, now)
+	if !claims.Expires.After(claims.IssuedAt) {
+		return nil, fmt.Errorf("%w: no time is left", store.ErrChanged)
+	}
 	record := d.record(claims, signer, now)
 	rests := append(d.Rests, signer.Ref())
 	var refused error
@@ -153,7 +158,7 @@ func (m *Mint) Commit(ctx context.Context, d Decision) (*Approval, error) {
 	if refused != nil {
 		return nil, refused
 	}
-	return &Approval{claims: claims, signer: signer}, nil
+	return &Approval{claims: claims, record: record, signer: signer}, nil
 }
 
 // Sign turns an approval into a token, once.
@@ -166,6 +171,21 @@ func (m *Mint) Sign(ctx context.Context, a *Approval) (string, credential.Claims
 		return "", credential.Claims{}, fmt.Errorf("sign: %w", err)
 	}
 	return token, a.claims, nil
+}
+
+// Unsigned records that the token of an approval was not signed, and so does
+// not exist: in the same chain and with the same id as the record that says it
+// was issued. Without such an approval there is nothing to record.
+func (m *Mint) Unsigned(ctx context.Context, a *Approval) error {
+	if a == nil || a.signer == nil {
+		return ErrSpent
+	}
+	r := a.record
+	r.Time, r.Type, r.Decision, r.Reason, r.Expires = m.now().UTC(), "token.unsigned", audit.Deny, "signature_failed", time.Time{}
+	return m.store.Update(ctx, func(tx store.Tx) error {
+		tx.Append(r)
+		return nil
+	})
 }
 
 // Refuse records a denial of an authentic request durably and consumes its
@@ -214,10 +234,14 @@ func (m *Mint) Consume(ctx context.Context, use *Use, do func(store.Tx) error) e
 
 func (d *Decision) claims(issuer credential.IssuerURL, now time.Time) credential.Claims {
 	issued := now.UTC().Truncate(time.Second)
+	expires := issued.Add(d.Lifetime.Duration())
+	if end := d.Until.UTC().Truncate(time.Second); !d.Until.IsZero() && end.Before(expires) {
+		expires = end // time has passed since the decision
+	}
 	return credential.Claims{
 		Issuer: issuer.String(), Subject: d.Account, ClientID: d.Account,
 		Audience: d.Audience, Tenant: d.Tenant, Scopes: d.Scopes,
-		IssuedAt: issued, Expires: issued.Add(d.Lifetime.Duration()),
+		IssuedAt: issued, Expires: expires,
 		ID: credential.NewID(), Txn: credential.NewID(),
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"cel.dev/cel-go/cel"
@@ -60,6 +61,13 @@ const (
 func Check(kind Kind, expr string) error {
 	_, err := compile(kind, expr)
 	return err
+}
+
+// NeedsClaims reports whether an expression that can serve as kind reads the
+// claims of the workload: without them it can't be evaluated.
+func NeedsClaims(kind Kind, expr string) bool {
+	_, issues := claimless[kind].Compile(expr)
+	return issues.Err() != nil
 }
 
 // Engine evaluates expressions and keeps compiled ones, a bounded number. It
@@ -187,19 +195,25 @@ func compile(kind Kind, expr string) (cel.Program, error) {
 	return program, nil
 }
 
-var environments = map[Kind]*cel.Env{
-	TenantFrom: environment(),
-	Credential: environment(),
-	Condition: environment(
-		cel.Variable("tenant", cel.StringType),
-		cel.Variable("audience", cel.StringType),
-		cel.Variable("scopes", cel.ListType(cel.StringType)),
-		cel.Variable("now", cel.TimestampType)),
+var (
+	environments = environmentsWith(cel.Variable("claims", cel.MapType(cel.StringType, cel.DynType)))
+	claimless    = environmentsWith()
+)
+
+func environmentsWith(always ...cel.EnvOption) map[Kind]*cel.Env {
+	return map[Kind]*cel.Env{
+		TenantFrom: environment(always),
+		Credential: environment(always),
+		Condition: environment(always,
+			cel.Variable("tenant", cel.StringType),
+			cel.Variable("audience", cel.StringType),
+			cel.Variable("scopes", cel.ListType(cel.StringType)),
+			cel.Variable("now", cel.TimestampType)),
+	}
 }
 
-func environment(more ...cel.EnvOption) *cel.Env {
-	env, err := cel.NewEnv(append(more,
-		cel.Variable("claims", cel.MapType(cel.StringType, cel.DynType)),
+func environment(always []cel.EnvOption, more ...cel.EnvOption) *cel.Env {
+	env, err := cel.NewEnv(append(slices.Concat(always, more),
 		cel.ParserExpressionSizeLimit(MaxExpression),
 		cel.ParserRecursionLimit(maxDepth),
 		cel.ExpressionNodeLimit(maxNodes),
