@@ -362,6 +362,19 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+func TestExplainDoesNotGuessTheClaimsOfAPlatform(t *testing.T) {
+	w := service(t)
+	w.account("porter", "system")
+	must[registry.Grant](t)(w.registry.CreateGrant(t.Context(), root(), registry.Grant{
+		Account: credential.MustAccountID("porter"), Audience: credential.MustAudience("orders"),
+		Scopes: credential.MustScopes("read"), TenantFrom: `claims["kubernetes.io"].namespace`,
+	}))
+	e := into[wire.Explanation](w.call(w.rootToken(), "GET", "/v1/explain?account=porter&audience=orders&tenant=acme", nil))
+	if e.Decision != "deny" || e.Reason != "needs_claims" || len(e.Grants) != 1 || e.Grants[0].Reason != "needs_claims" {
+		t.Errorf("%+v", e)
+	}
+}
+
 // A tenant's own operator learns what concerns its tenant, not which grants
 // of the whole broker there are.
 func TestExplainShowsAnOperatorOfATenantItsOwnGrantsOnly(t *testing.T) {

@@ -55,14 +55,16 @@ type AuditPage struct {
 type Explanation struct {
 	Decision string             `json:"decision"`         // "allow" or "deny"
 	Code     string             `json:"code,omitempty"`   // what a client would be told
-	Reason   string             `json:"reason,omitempty"` // the exact cause of a denial
+	Reason   string             `json:"reason,omitempty"` // the exact cause of a denial; "needs_claims": it depends on what a platform says
 	Grant    string             `json:"grant,omitempty"`  // the grant that would match
 	Scope    string             `json:"scope,omitempty"`  // what would be issued
 	Seconds  int64              `json:"expires_in,omitempty"`
 	Grants   []ExplanationGrant `json:"grants"` // every candidate, in the order they are tried
 }
 
-// ExplanationGrant is one candidate and, unless it matches, why not.
+// ExplanationGrant is one candidate and, unless it matches, why not. The
+// reason "needs_claims" is that of a grant whose tenant_from or condition reads
+// the claims of a platform's token: without one nobody can tell.
 type ExplanationGrant struct {
 	Grant   string `json:"grant"`
 	Matches bool   `json:"matches"`
