@@ -2,6 +2,7 @@ package keys
 
 import (
 	"context"
+	"crypto/rsa"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -19,12 +20,19 @@ type Signer struct {
 	public jwks.Key
 	key    SigningKey
 	head   string // the header up to the value of typ
-	ref    store.Ref
+	// signature is how long a signature is, encoded; room for it is made
+	// beforehand.
+	signature int
+	ref       store.Ref
 }
 
 func newSigner(public jwks.Key, key SigningKey) *Signer {
 	head := `{"alg":"` + string(public.Algorithm()) + `","kid":"` + public.ID() + `","typ":"`
-	return &Signer{public: public, key: key, head: head}
+	length := 64 // ES256 and EdDSA
+	if rsa, ok := public.Public().(*rsa.PublicKey); ok {
+		length = rsa.Size()
+	}
+	return &Signer{public: public, key: key, head: head, signature: base64.RawURLEncoding.EncodedLen(length)}
 }
 
 // KeyID returns the key's `kid`: its RFC 7638 thumbprint.
@@ -54,7 +62,7 @@ func (s *Signer) Sign(ctx context.Context, payload []byte, typ string) (string, 
 	header := append(append(append(make([]byte, 0, 160), s.head...), typ...), '"', '}')
 	segment := base64.RawURLEncoding
 	size := segment.EncodedLen(len(header)) + segment.EncodedLen(len(payload)) + 2
-	raw := make([]byte, 0, size+maxSignature)
+	raw := make([]byte, 0, size+s.signature)
 	raw = append(segment.AppendEncode(raw, header), '.')
 	raw = segment.AppendEncode(raw, payload)
 	signature, err := s.key.Sign(ctx, raw)
@@ -63,9 +71,6 @@ func (s *Signer) Sign(ctx context.Context, payload []byte, typ string) (string, 
 	}
 	return string(segment.AppendEncode(append(raw, '.'), signature)), nil
 }
-
-// maxSignature is the size of an RSA signature of 2048 bits, encoded.
-const maxSignature = 342
 
 // plainType reports whether typ can stand in JSON as it is.
 func plainType(typ string) bool {
@@ -104,5 +109,7 @@ func (s *Signer) LogValue() slog.Value { return slog.StringValue(s.KeyID()) }
 
 // at returns the signer with the row that gives it the right to sign.
 func (s *Signer) at(ref store.Ref) *Signer {
-	return &Signer{public: s.public, key: s.key, head: s.head, ref: ref}
+	bound := *s
+	bound.ref = ref
+	return &bound
 }

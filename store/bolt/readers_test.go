@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"errors"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/tenantbroker/tenantbroker/store"
@@ -160,12 +161,49 @@ func TestATableMadeByACommitIsSeenAfterIt(t *testing.T) {
 	}
 }
 
-func openReaders(t *testing.T) *Store {
-	t.Helper()
-	s, err := Open(t.Context(), Options{Path: t.TempDir() + "/store", Writer: "w"})
-	if err != nil {
-		t.Fatal(err)
+// TestCheckSeesEveryWrite writes, removes and checks rows in every order, with
+// functions that fail in between.
+func TestCheckSeesEveryWrite(t *testing.T) {
+	s := openHere(t)
+	random := rand.New(rand.NewPCG(5, 6))
+	is := map[string]uint64{}
+	failed := errors.New("failed")
+	for round := range 400 {
+		key := string(rune('a' + random.IntN(4)))
+		next, fails := is[key], random.IntN(3) == 0
+		err := s.Update(t.Context(), func(tx store.Tx) (err error) {
+			for other := range 4 {
+				key := string(rune('a' + other))
+				if err := tx.Check(store.Ref{Table: "things", Key: key, Version: is[key]}); err != nil {
+					t.Errorf("round %d: %s is not at version %d: %v", round, key, is[key], err)
+				}
+				if err := tx.Check(store.Ref{Table: "things", Key: key, Version: is[key] + 1}); !errors.Is(err, store.ErrChanged) {
+					t.Errorf("round %d: %s is at a version that it never had: %v", round, key, err)
+				}
+			}
+			switch {
+			case is[key] != 0 && random.IntN(2) == 0:
+				next, err = 0, tx.Delete("things", key, is[key])
+			default:
+				next, err = tx.Put("things", key, []byte("x"), is[key])
+			}
+			if err != nil {
+				return err
+			}
+			if err := tx.Check(store.Ref{Table: "things", Key: key, Version: next}); err != nil {
+				t.Errorf("round %d: a function does not see its own write: %v", round, err)
+			}
+			if fails {
+				return failed
+			}
+			return nil
+		})
+		switch {
+		case fails && errors.Is(err, failed):
+		case err != nil:
+			t.Fatal(err)
+		default:
+			is[key] = next
+		}
 	}
-	t.Cleanup(func() { _ = s.Close() })
-	return s
 }
