@@ -5,14 +5,19 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/tenantbroker/tenantbroker/api/client"
 	"github.com/tenantbroker/tenantbroker/brokertest"
+	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/internal/broker"
 	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/registry"
 )
 
 // metric returns the value of a series as /metrics shows it, "" if it is not there.
@@ -84,6 +89,41 @@ func TestMetricsSayWhatToAlarmOn(t *testing.T) {
 	check("a day later", map[string]string{`tenantbroker_signing_key_overdue`: "1"})
 	ill.now.Store(false)
 	check("afterwards", map[string]string{`tenantbroker_store_healthy`: "1"})
+}
+
+func TestDenialsAreCountedByReason(t *testing.T) {
+	b := declared(t)
+	b.Tenants("globex", "initech")
+	b.Account("wide")
+	b.GrantTerms(registry.Grant{
+		Account: credential.MustAccountID("wide"), Audience: credential.MustAudience("orders"), Scopes: credential.MustScopes("read"),
+		Tenants: []credential.Tenant{credential.MustTenant("acme"), credential.MustTenant("globex")},
+		FanOut:  &registry.FanOut{Tenants: 1, Window: time.Hour},
+	})
+	ask := func(account, tenant string) error {
+		_, err := b.Client(account).Token(t.Context(), client.TokenRequest{
+			Tenant: credential.MustTenant(tenant), Audience: credential.MustAudience("orders"),
+		})
+		return err
+	}
+	if err := ask("wide", "acme"); err != nil {
+		t.Fatal(err)
+	}
+	for account, tenant := range map[string]string{"wide": "globex", "worker": "initech"} {
+		if err := ask(account, tenant); err == nil {
+			t.Errorf("%s got a token for %s", account, tenant)
+		}
+	}
+	resp, err := http.PostForm(b.URL()+"/oauth2/token", url.Values{"grant_type": {"made up"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	for reason, want := range map[string]string{"fan_out_exceeded": "1", "no_grant": "1", "other": "1", "unknown_tenant": "0"} {
+		if got := metric(t, b, `tenantbroker_denials_total{reason="`+reason+`"}`); got != want {
+			t.Errorf("%s denials for %s, want %s", got, reason, want)
+		}
+	}
 }
 
 // Behind a proxy that isn't named all clients are one address.

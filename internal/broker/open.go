@@ -113,7 +113,7 @@ func (b *Broker) wire(ctx context.Context, metrics *metrics) (http.Handler, erro
 	var err error
 	b.issuer, err = issuer.New(issuer.Config{
 		Issuer: c.issuer, Store: b.store, Registry: b.registry, Keys: issuerKeys{b.signing.manager}, Now: now, Logger: logger,
-		Limits: c.limits(), AllowLoopbackHTTP: c.doc.Development.AllowLoopbackHTTP,
+		Limits: c.limits(), Denied: metrics.denied, AllowLoopbackHTTP: c.doc.Development.AllowLoopbackHTTP,
 	})
 	if err != nil {
 		return nil, err
