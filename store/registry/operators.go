@@ -104,24 +104,35 @@ func (g *Registry) RemoveOperator(ctx context.Context, by By, grantID string, if
 }
 
 // keepingAdmin runs do and refuses its outcome if it leaves the whole broker
-// without an admin who can sign in, where there was one before.
+// without an admin who can sign in, where there was one before: now, or once
+// every end date there is has passed.
 func (c *change) keepingAdmin(do func() error) error {
-	before, err := c.hasAdmin()
-	if err != nil {
+	moments := []time.Time{c.at, c.at.AddDate(100, 0, 0)}
+	before := make([]bool, len(moments))
+	for i, at := range moments {
+		var err error
+		if before[i], err = c.hasAdmin(at); err != nil {
+			return err
+		}
+	}
+	if err := do(); err != nil {
 		return err
 	}
-	if err := do(); err != nil || !before {
-		return err
+	for i, at := range moments {
+		after, err := c.hasAdmin(at)
+		if err != nil {
+			return err
+		}
+		if before[i] && !after {
+			return inUse(true, "the broker would be left without an admin")
+		}
 	}
-	after, err := c.hasAdmin()
-	if err == nil && !after {
-		err = inUse(true, "the broker would be left without an admin")
-	}
-	return err
+	return nil
 }
 
-// hasAdmin reports whether somebody can sign in as admin of the whole broker.
-func (c *change) hasAdmin() (bool, error) {
+// hasAdmin reports whether somebody can sign in as admin of the whole broker at
+// that moment.
+func (c *change) hasAdmin(at time.Time) (bool, error) {
 	operators, err := operatorGrants(c)
 	if err != nil {
 		return false, err
@@ -131,14 +142,14 @@ func (c *change) hasAdmin() (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if !grant.home().IsSystem() || !Includes(grant.Scopes, RoleAdmin) || !grant.InForce(c.at) {
+		if !grant.home().IsSystem() || !Includes(grant.Scopes, RoleAdmin) || !grant.InForce(at) {
 			continue
 		}
 		account, err := loadAccount(c, grant.Account)
 		if err != nil {
 			return false, err
 		}
-		if account.usable(c.at) {
+		if account.usable(at) {
 			return true, nil
 		}
 	}

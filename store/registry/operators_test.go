@@ -79,6 +79,12 @@ func TestTheLastAdminStays(t *testing.T) {
 		"disable the account": func() error { return errOf(w.DisableAccount(ctx, boss, chief, 0)) },
 		"take the only key":   func() error { return errOf(w.RemoveCredential(ctx, boss, chief, 0, a.Credentials[0].ID)) },
 		"delete the account":  func() error { return w.DeleteAccount(ctx, boss, chief, 0) },
+		"give it an end": func() error {
+			return errOf(w.UpdateAccount(ctx, boss, chief, 0, func(a *registry.Account) error {
+				a.ExpiresAt = w.clock().Add(30 * 24 * time.Hour)
+				return nil
+			}))
+		},
 	}
 	for name, do := range gone {
 		if err := do(); err == nil {
