@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential"
-	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
 )
 
@@ -57,33 +56,11 @@ func TestNoTokenInTheLastSecondOfItsAccount(t *testing.T) {
 	}
 }
 
-// late is a store whose first commit takes a while.
-type late struct {
-	store.Store
-	delay func()
-}
-
-func (s *late) Update(ctx context.Context, f func(store.Tx) error) error {
-	if s.delay != nil {
-		s.delay()
-	}
-	return s.Store.Update(ctx, f)
-}
-
-func (s *late) View(ctx context.Context, f func(store.Reader) error) error {
-	err := s.Store.View(ctx, f)
-	if s.delay != nil {
-		s.delay()
-	}
-	return err
-}
-
 func TestTimeThatPassesBetweenDecisionAndCommitIsNotAdded(t *testing.T) {
-	var slow *late
-	w := standardOn(t, func(s store.Store) store.Store { slow = &late{Store: s}; return slow })
+	w := standard(t)
 	end := w.clock.now().Add(time.Minute)
 	w.shortly(end)
-	slow.delay = func() { w.clock.add(3 * time.Second) }
+	w.ring.onActive = func() { w.clock.add(7 * time.Second) } // asked for after the decision
 	for round := 0; ; round++ {
 		resp, err := w.iss.Token(t.Context(), w.asking("shorty", nil))
 		if err != nil {

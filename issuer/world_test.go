@@ -122,13 +122,14 @@ func (p *pair) sign(tb testing.TB, payload string, header map[string]any) string
 // ring is the broker's signing key for tests; its row lives in the store.
 type ring struct {
 	*pair
-	st      store.Store
-	mu      sync.Mutex
-	ref     store.Ref
-	broken  error // Sign fails with it
-	missing error // Active fails with it
-	onSign  func()
-	signed  int
+	st       store.Store
+	mu       sync.Mutex
+	ref      store.Ref
+	broken   error // Sign fails with it
+	missing  error // Active fails with it
+	onSign   func()
+	onActive func()
+	signed   int
 }
 
 func newRing(tb testing.TB, st store.Store) *ring {
@@ -168,6 +169,9 @@ func (r *ring) Refresh(ctx context.Context) error {
 }
 
 func (r *ring) Active() (mint.Signer, error) {
+	if r.onActive != nil {
+		r.onActive()
+	}
 	if r.missing != nil {
 		return nil, r.missing
 	}

@@ -30,7 +30,7 @@ const (
 	costLimit     = 50_000                 // CEL cost units, about one per operation or 10 bytes touched
 	timeLimit     = 100 * time.Millisecond // of one evaluation
 	checkEvery    = 100                    // comprehension steps between looks at the clock
-	sizeLimit     = 8_000                  // of one value: elements at all depths, 10 bytes of a string count as one
+	sizeLimit     = 4_000                  // of one value: elements at all depths, 10 bytes of a string count as one
 	sizeDepth     = 64                     // of one value; deeper ones are too large
 	cacheSize     = 4096                   // compiled programs
 )
