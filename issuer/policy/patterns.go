@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"regexp/syntax"
 
 	"cel.dev/cel-go/cel"
@@ -59,4 +60,29 @@ func steps(re *syntax.Regexp) int {
 		n *= max(re.Min, re.Max, 1) // Max is -1 without an upper bound
 	}
 	return n
+}
+
+// misshapen says what of an expression could make its types, or its values,
+// grow beyond measure, or "". A map's type holds that of its keys and that of
+// its values: with keys that are values themselves, each map of maps would
+// double it.
+func misshapen(a *ast.AST) string {
+	loops, computed := 0, false
+	ast.PreOrderVisit(a.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		switch e.Kind() {
+		case ast.ComprehensionKind:
+			loops++
+		case ast.MapKind:
+			for _, entry := range e.AsMap().Entries() {
+				computed = computed || entry.AsMapEntry().Key().Kind() != ast.LiteralKind
+			}
+		}
+	}))
+	switch {
+	case loops > maxLoops:
+		return fmt.Sprintf("more than %d of all, exists, exists_one, map and filter", maxLoops)
+	case computed:
+		return "the keys of a map are literals"
+	}
+	return ""
 }

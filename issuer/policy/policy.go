@@ -27,6 +27,7 @@ const (
 	MaxExpression = 2 << 10                // bytes of source
 	maxNodes      = 1000                   // of the syntax tree
 	maxDepth      = 50                     // of its nesting
+	maxLoops      = 10                     // all, exists, exists_one, map and filter
 	costLimit     = 50_000                 // CEL cost units, about one per operation or 10 bytes touched
 	timeLimit     = 100 * time.Millisecond // of one evaluation
 	checkEvery    = 100                    // comprehension steps between looks at the clock
@@ -66,8 +67,12 @@ func Check(kind Kind, expr string) error {
 // NeedsClaims reports whether an expression that can serve as kind reads the
 // claims of the workload: without them it can't be evaluated.
 func NeedsClaims(kind Kind, expr string) bool {
-	_, issues := claimless[kind].Compile(expr)
-	return issues.Err() != nil
+	env, ok := claimless[kind]
+	if !ok {
+		return true
+	}
+	_, err := read(env, expr)
+	return err != nil
 }
 
 // Engine evaluates expressions and keeps compiled ones, a bounded number. It
@@ -164,16 +169,13 @@ func (e *Engine) eval(ctx context.Context, kind Kind, expr string, vars map[stri
 }
 
 func compile(kind Kind, expr string) (cel.Program, error) {
-	if expr == "" || len(expr) > MaxExpression {
-		return nil, fmt.Errorf("%w: 1 to %d bytes", ErrExpression, MaxExpression)
-	}
 	env, ok := environments[kind]
 	if !ok {
 		return nil, fmt.Errorf("%w: unknown kind %q", ErrExpression, kind)
 	}
-	ast, issues := env.Compile(expr)
-	if err := issues.Err(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrExpression, err)
+	ast, err := read(env, expr)
+	if err != nil {
+		return nil, err
 	}
 	want := cel.BoolType
 	if kind == TenantFrom {
@@ -193,6 +195,26 @@ func compile(kind Kind, expr string) (cel.Program, error) {
 		return nil, fmt.Errorf("%w: %w", ErrExpression, err)
 	}
 	return program, nil
+}
+
+// read parses an expression and checks its types. Its shape is looked at in
+// between, since the checker has no limits of its own.
+func read(env *cel.Env, expr string) (*cel.Ast, error) {
+	if expr == "" || len(expr) > MaxExpression {
+		return nil, fmt.Errorf("%w: 1 to %d bytes", ErrExpression, MaxExpression)
+	}
+	parsed, issues := env.Parse(expr)
+	if err := issues.Err(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrExpression, err)
+	}
+	if why := misshapen(parsed.NativeRep()); why != "" {
+		return nil, fmt.Errorf("%w: %s", ErrExpression, why)
+	}
+	checked, issues := env.Check(parsed)
+	if err := issues.Err(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrExpression, err)
+	}
+	return checked, nil
 }
 
 var (

@@ -54,6 +54,10 @@ func TestCheck(t *testing.T) {
 		{Condition, strings.Repeat(" ", MaxExpression) + "1", false},
 		{Condition, strings.Repeat("(", 200) + "true" + strings.Repeat(")", 200), false},
 		{Condition, "size([1" + strings.Repeat(",1", 1005) + "])>0", false},
+		{TenantFrom, `{"acme": "a", "globex": "b"}[claims.ns]`, true},
+		{TenantFrom, `{claims.ns: "a"}["acme"]`, false}, // a type within its own key
+		{Condition, `[1]` + strings.Repeat(`.map(x, x + 1)`, maxLoops) + ` == [11]`, true},
+		{Condition, `[1]` + strings.Repeat(`.map(x, x + 1)`, maxLoops+1) + ` == [12]`, false},
 		{"other", `true`, false},
 	} {
 		err := Check(c.kind, c.expr)
