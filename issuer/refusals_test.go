@@ -20,7 +20,7 @@ func TestRefusalsBeforeAuthenticationAreCounted(t *testing.T) {
 	from := func(ip string) {
 		r := w.asking("worker", want{"client_assertion": "rubbish"})
 		r.IP = netip.MustParseAddr(ip)
-		w.refusal(r)
+		_ = w.refusal(r)
 	}
 	for range 3 {
 		from("198.51.100.1")
@@ -32,7 +32,7 @@ func TestRefusalsBeforeAuthenticationAreCounted(t *testing.T) {
 	from("2001:db8:1:3::1")
 	r := w.asking("worker", want{"client_assertion": "rubbish"})
 	r.IP = netip.Addr{}
-	w.refusal(r)
+	_ = w.refusal(r)
 	if n := len(w.records()); n != 0 {
 		t.Fatalf("%d records before the flush", n)
 	}
@@ -70,12 +70,12 @@ func TestRefusalsAreBounded(t *testing.T) {
 func TestRefusalsSurviveAFailedFlush(t *testing.T) {
 	var failing *storetest.Failing
 	w := standardOn(t, func(s store.Store) store.Store { failing = storetest.NewFailing(s); return failing })
-	w.refusal(w.asking("worker", want{"client_assertion": "rubbish"}))
+	_ = w.refusal(w.asking("worker", want{"client_assertion": "rubbish"}))
 	failing.Fail(storetest.Failed, 1)
 	if err := w.iss.flush(t.Context()); err == nil {
 		t.Fatal("the flush did not fail")
 	}
-	w.refusal(w.asking("worker", want{"client_assertion": "rubbish"}))
+	_ = w.refusal(w.asking("worker", want{"client_assertion": "rubbish"}))
 	w.must(w.iss.flush(t.Context()))
 	if l := w.last(); l.Count != 2 {
 		t.Errorf("%d counted", l.Count)
@@ -97,7 +97,7 @@ func TestAccountRate(t *testing.T) {
 	w.account("other")
 	w.grant("other", "orders", "read", tenants("acme"))
 	w.token(w.asking("worker", nil))
-	w.refusal(w.asking("worker", want{"tenant": "initech"}))
+	_ = w.refusal(w.asking("worker", want{"tenant": "initech"}))
 	r := w.asking("worker", nil)
 	before := len(w.records())
 	if e := w.refusal(r); e.Code != SlowDown || e.RetryAfter != 2*time.Second || e.Reason != "account_rate" {
@@ -174,7 +174,7 @@ func TestFailuresSlowTheirNeighbourhood(t *testing.T) {
 		for range 3 {
 			r := w.exchange("rubbish", nil)
 			r.IP = netip.MustParseAddr("198.51.100.4")
-			w.refusal(r)
+			_ = w.refusal(r)
 		}
 		if e := w.refusal(from("198.51.100.4", guess)); e.Code != SlowDown {
 			t.Errorf("%v", e)
@@ -357,10 +357,10 @@ func TestEachDenialIsCountedByReason(t *testing.T) {
 		c.Denied = func(reason string) { counts[reason]++ }
 	})
 	w.token(w.asking("worker", nil))
-	w.refusal(w.asking("worker", want{"tenant": "initech"}))
-	w.refusal(w.asking("worker", nil))
-	w.refusal(w.asking("worker", want{"client_assertion": "rubbish"}))
-	w.refusal(w.asking("worker", want{"grant_type": "password"}))
+	_ = w.refusal(w.asking("worker", want{"tenant": "initech"}))
+	_ = w.refusal(w.asking("worker", nil))
+	_ = w.refusal(w.asking("worker", want{"client_assertion": "rubbish"}))
+	_ = w.refusal(w.asking("worker", want{"grant_type": "password"}))
 	guess := Request{Form: w.asking("worker", want{"token": "x", "client_assertion": "rubbish"}).Form}
 	_, err := w.iss.Introspect(t.Context(), IntrospectRequest{guess})
 	_ = asError(t, err)
@@ -369,7 +369,7 @@ func TestEachDenialIsCountedByReason(t *testing.T) {
 	_ = asError(t, err)
 	w.ring.missing = store.ErrUnavailable
 	w.clock.add(time.Minute)
-	w.refusal(w.asking("worker", nil)) // could not be served, which is no denial
+	_ = w.refusal(w.asking("worker", nil)) // could not be served, which is no denial
 	if got := fmt.Sprint(counts); got != "map[account_rate:1 malformed_token:4 no_grant:1 unsupported_grant_type:1]" {
 		t.Errorf("%s", got)
 	}

@@ -202,7 +202,7 @@ func TestGrantedButDeniedGoesToTheTenantsChain(t *testing.T) {
 		{want{"tenant": "initech"}, "", "no_grant"},
 		{want{"tenant": "umbrella"}, "", "unknown_tenant"},
 	} {
-		w.refusal(w.asking("worker", c.change))
+		_ = w.refusal(w.asking("worker", c.change))
 		r := w.last()
 		if r.tenant != c.chain || r.Reason != c.reason || r.ClientID != "worker" {
 			t.Errorf("%v: chain %q, %+v", c.change, r.tenant, r.Record)

@@ -23,7 +23,7 @@ const (
 
 // Paths of the standard endpoints, below the issuer.
 const (
-	PathToken               = "/oauth2/token" //nolint:gosec // a path, not a credential
+	PathToken               = "/oauth2/token"
 	PathIntrospect          = "/oauth2/introspect"
 	PathRevoke              = "/oauth2/revoke"
 	PathJWKS                = "/.well-known/jwks.json"

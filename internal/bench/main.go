@@ -15,6 +15,7 @@ import (
 func main() {
 	floor := flag.Bool("floor", false, "serve the floor, used by the benchmark itself")
 	binary := flag.String("broker", "bin/broker", "the broker's binary")
+	rounds := flag.Int("rounds", 5, "how often each is measured; medians are printed")
 	requests := flag.Int("requests", 20_000, "requests per run")
 	large := flag.Int("large", 1_000_000, "tenants, accounts and grants of the large world; 0: leave it out")
 	folder := flag.String("dir", "", "where to put the data folders (default: the temporary folder)")
@@ -25,7 +26,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	fail(benchmark(ctx, *binary, *folder, *requests, *large))
+	fail(benchmark(ctx, *binary, *folder, *requests, *rounds, *large))
 }
 
 func fail(err error) {
@@ -40,16 +41,17 @@ type bench struct {
 	binary   string
 	folder   string
 	requests int
+	rounds   int
 	floor    *process
 }
 
-func benchmark(ctx context.Context, binary, folder string, requests, large int) error {
+func benchmark(ctx context.Context, binary, folder string, requests, rounds, large int) error {
 	folder, err := os.MkdirTemp(folder, "tenantbroker-bench-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(folder) }()
-	b := &bench{binary: binary, folder: folder, requests: requests}
+	b := &bench{binary: binary, folder: folder, requests: requests, rounds: rounds}
 	if b.floor, err = startFloor(ctx); err != nil {
 		return err
 	}

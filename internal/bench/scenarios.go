@@ -8,12 +8,19 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/credential/jwks"
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
+
+// kind is one way to get a token, and what its floor does.
+type kind struct {
+	name, floor string
+	bodies      func(int) ([][]byte, error)
+}
 
 // issuing prints tokens from a client assertion and from a cached platform
 // identity, each beside its floor, at 1, 16 and 64 connections.
@@ -24,51 +31,88 @@ func (b *bench) issuing(ctx context.Context, w *world) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
 	before, tokens := storeBytes(w), 0
-	fmt.Printf("\n### Issuing, %d tenants, server start-up %s\n\n", w.n, p.startup.Round(time.Millisecond))
+	fmt.Printf("\n### Issuing, %d tenants, medians of %d rounds, start-up %s\n\n", w.n, b.rounds, p.startup.Round(time.Millisecond))
 	fmt.Println("| from | conns | CPU s per 1,000 | floor | ratio | p50 ms | p99 ms | floor p99 | ratio | per second | RSS MiB |")
 	fmt.Println("|---|---|---|---|---|---|---|---|---|---|---|")
-	for _, kind := range []struct {
-		name, floor string
-		bodies      func(int) ([][]byte, error)
-	}{
-		{"assertion (cold)", "/verify-sign", w.assertions},
-		{"assertion", "/verify-sign", w.assertions},
-		{"platform (cold)", "/sign", w.vouched},
-		{"platform", "/sign", w.vouched},
-	} {
+	for _, k := range []kind{{"assertion", "/verify-sign", w.assertions}, {"platform", "/sign", w.vouched}} {
+		cold := true // the very first run of a kind meets empty caches
 		for _, conns := range []int{1, 16, 64} {
-			cold := conns != 1 && (kind.name == "assertion (cold)" || kind.name == "platform (cold)")
-			if cold {
-				continue // only the first run of each kind meets empty caches
+			for ; ; cold = false {
+				got, floor, err := b.paired(p, k, conns, cold)
+				if err != nil {
+					return err
+				}
+				for _, r := range got {
+					tokens += r.requests
+				}
+				row(k.name, cold, conns, got, floor)
+				if !cold {
+					break
+				}
 			}
-			n := b.requests
-			if conns == 1 {
-				n /= 4
-			}
-			bodies, err := kind.bodies(n)
-			if err != nil {
-				return err
-			}
-			floor, err := drive(b.floor.url+kind.floor, b.floor.pid, conns, bodies)
-			if err != nil {
-				return err
-			}
-			got, err := drive(p.url+"/oauth2/token", p.pid, conns, bodies)
-			if err != nil {
-				return err
-			}
-			tokens += n
-			row(kind.name, conns, got, floor)
 		}
 	}
 	fmt.Printf("\nDisk: %d bytes per token (file growth over %d tokens).\n", (storeBytes(w)-before)/int64(tokens), tokens)
 	return nil
 }
 
-func row(name string, conns int, got, floor run) {
+// paired runs the broker and its floor in turns; once where caches are cold.
+func (b *bench) paired(p *process, k kind, conns int, cold bool) (got, floor []run, err error) {
+	n, rounds := b.requests, b.rounds
+	if conns == 1 {
+		n /= 4
+	}
+	if cold {
+		rounds = 1
+	}
+	for range rounds {
+		bodies, err := k.bodies(n)
+		if err != nil {
+			return nil, nil, err
+		}
+		f, err := drive(b.floor.url+k.floor, b.floor.pid, conns, bodies)
+		if err != nil {
+			return nil, nil, err
+		}
+		g, err := drive(p.url+"/oauth2/token", p.pid, conns, bodies)
+		if err != nil {
+			return nil, nil, err
+		}
+		got, floor = append(got, g), append(floor, f)
+	}
+	return got, floor, nil
+}
+
+func row(name string, cold bool, conns int, got, floor []run) {
+	if cold {
+		name += " (cold)"
+	}
+	cpu := func(r run) float64 { return r.cpuPerThousand() }
+	p99 := func(r run) float64 { return ms(r.p99) }
 	fmt.Printf("| %s | %d | %.3f | %.3f | %.2f | %.2f | %.2f | %.2f | %.2f | %.0f | %d |\n", name, conns,
-		got.cpuPerThousand(), floor.cpuPerThousand(), got.cpuPerThousand()/floor.cpuPerThousand(),
-		ms(got.p50), ms(got.p99), ms(floor.p99), ms(got.p99)/ms(floor.p99), got.perSecond(), got.residentKB/1024)
+		median(got, cpu), median(floor, cpu), medianRatio(got, floor, cpu),
+		median(got, func(r run) float64 { return ms(r.p50) }), median(got, p99), median(floor, p99), medianRatio(got, floor, p99),
+		median(got, run.perSecond), got[len(got)-1].residentKB/1024)
+}
+
+func median(runs []run, figure func(run) float64) float64 {
+	var all []float64
+	for _, r := range runs {
+		all = append(all, figure(r))
+	}
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// medianRatio is the median of the ratios pair by pair: the machine's own
+// speed drifts.
+func medianRatio(a, b []run, figure func(run) float64) float64 {
+	var all []float64
+	for i := range a {
+		all = append(all, figure(a[i])/figure(b[i]))
+	}
+	slices.Sort(all)
+	return all[len(all)/2]
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
@@ -153,8 +197,14 @@ func (b *bench) verifier(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		bare := timed(n, func(int) bool { return ecdsa.VerifyASN1(&key.PublicKey, digest[:], signature) })
-		first := timed(n, func(i int) bool { _, err := v.Verify(ctx, tokens[i]); return err == nil })
+		// In short turns, so that a moment's load hits both.
+		const turn = 50
+		var bare, first time.Duration
+		for from := 0; from < n; from += turn {
+			bare += timed(turn, func(int) bool { return ecdsa.VerifyASN1(&key.PublicKey, digest[:], signature) })
+			first += timed(turn, func(i int) bool { _, err := v.Verify(ctx, tokens[from+i]); return err == nil })
+		}
+		bare, first = bare/(n/turn), first/(n/turn)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		again := timed(100*n, func(int) bool { _, err := v.Verify(ctx, tokens[n-1]); return err == nil })

@@ -208,7 +208,10 @@ func TestSweepFanOutGoesOnWhereItStopped(t *testing.T) {
 	}
 	left := 0
 	_ = st.View(t.Context(), func(r store.Reader) error {
-		for range r.Scan(fanOuts, "", "") {
+		for _, err := range r.Scan(fanOuts, "", "") {
+			if err != nil {
+				return err
+			}
 			left++
 		}
 		return nil

@@ -147,7 +147,7 @@ func TestClientTakesNoProxyFromTheEnvironment(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, _ = c.Get(ctx, "https://192.0.2.1/")
-	if asked || c.http.Transport.(*http.Transport).Proxy != nil {
+	if transport, ok := c.http.Transport.(*http.Transport); asked || !ok || transport.Proxy != nil {
 		t.Error("the proxy was asked")
 	}
 }

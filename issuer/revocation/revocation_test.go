@@ -112,7 +112,10 @@ func TestAddAndSweep(t *testing.T) {
 	left := 0
 	if err := st.View(t.Context(), func(r store.Reader) error {
 		for _, table := range []store.Table{tokens, byExpiry, counts, epochs} {
-			for range r.Scan(table, "", "") {
+			for _, err := range r.Scan(table, "", "") {
+				if err != nil {
+					return err
+				}
 				left++
 			}
 		}

@@ -35,7 +35,7 @@ func onceBucketFor(now, until time.Time) onceBucket {
 	for class, c := range onceClasses {
 		if life <= c.life {
 			width := int64(c.width / time.Second)
-			return onceBucket{byte(class), uint64(max(0, until.Unix())/width+1) * uint64(width)}
+			return onceBucket{byte(class), uint64(max(0, until.Unix())/width+1) * uint64(width)} //nolint:gosec // neither is negative
 		}
 	}
 	panic("the last class takes all")

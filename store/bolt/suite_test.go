@@ -27,7 +27,11 @@ func TestSuite(t *testing.T) {
 		Reopen: func(t testing.TB, s store.Store) store.Store {
 			t.Helper()
 			path, _ := paths.Load(s)
-			return make(t, path.(string))
+			name, ok := path.(string)
+			if !ok {
+				t.Fatal("reopened a store that was not made here")
+			}
+			return make(t, name)
 		},
 		Restore: func(t testing.TB, snapshot io.Reader) store.Store {
 			t.Helper()

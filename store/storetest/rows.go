@@ -132,7 +132,10 @@ func testScan(t *testing.T, m Maker) {
 		wantRows(t, "after before the prefix", scan(t, r, "b", "a"), "b=1")
 		wantRows(t, "after the last", scan(t, r, "", "\xff"))
 		n := 0
-		for range r.Scan(table, "", "") {
+		for _, err := range r.Scan(table, "", "") {
+			if err != nil {
+				return err
+			}
 			if n++; n == 2 {
 				break
 			}
