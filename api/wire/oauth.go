@@ -7,7 +7,6 @@ import (
 
 // The grant types, assertion types and token types that the token endpoint
 // knows by name.
-//
 const (
 	GrantClientCredentials = "client_credentials"
 	GrantTokenExchange     = "urn:ietf:params:oauth:grant-type:token-exchange"
