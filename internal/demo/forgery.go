@@ -90,6 +90,7 @@ func (s *stage) payload() string {
 // audit shows the record, verifies it, changes one byte and is found out.
 func (s *stage) audit(ctx context.Context) error {
 	s.chapter("Every step is on the record, and the record holds")
+	s.say("%4s  %-9s %-5s  %-15s %s", "seq", "chain", "", "account", "how, or why not")
 	for r, err := range s.admin.Audit().Search(ctx, client.AuditFilter{Oldest: true}) {
 		if err != nil {
 			return err
