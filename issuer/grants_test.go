@@ -142,6 +142,10 @@ func TestAnyTenantNeedsApprovalAndEnds(t *testing.T) {
 	if e := w.refusal(w.asking("sweeper", nil)); e.Reason != "any_tenant_expired" {
 		t.Errorf("%v", e)
 	}
+	// What is over is not told by what it lacks either.
+	if e := w.refusal(w.asking("sweeper", want{"scope": "admin"})); e.Code != InvalidTarget {
+		t.Errorf("another scope after its end: %v", e)
+	}
 }
 
 func TestGrantInForceOnlyBetweenItsDates(t *testing.T) {
@@ -159,6 +163,9 @@ func TestGrantInForceOnlyBetweenItsDates(t *testing.T) {
 	w.clock.add(time.Minute)
 	if e := w.refusal(w.asking("dated", nil)); e.Reason != "grant_expired" {
 		t.Errorf("%v", e)
+	}
+	if e := w.refusal(w.asking("dated", want{"scope": "admin"})); e.Code != InvalidTarget {
+		t.Errorf("another scope after its end: %v", e)
 	}
 }
 

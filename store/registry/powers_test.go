@@ -206,3 +206,16 @@ func TestAnOperatorGrantCoversItsTenantOnly(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// An operator may ask for a token of a lesser role than it holds; that token
+// does no more than the role.
+func TestATokenOfALesserRoleDoesNoMoreThanThatRole(t *testing.T) {
+	w := newWorld(t)
+	w.appoint(admin)
+	by := admin
+	by.Roles = credential.MustScopes("viewer")
+	_, err := w.CreateTenant(w.ctx(), by, registry.Tenant{ID: credential.MustTenant("acme")})
+	wantErr(t, err, registry.ErrForbidden)
+	_, err = w.CreateTenant(w.ctx(), admin, registry.Tenant{ID: credential.MustTenant("acme")})
+	wantErr(t, err, nil)
+}

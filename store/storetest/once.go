@@ -85,11 +85,24 @@ func sweep(t testing.TB, s store.Store, now, keepAuditFrom time.Time) {
 func testOnceContention(t *testing.T, m Maker) {
 	s := m.New(t)
 	var won, lost atomic.Int64
-	var group sync.WaitGroup
-	for i := range 32 {
+	for n := range 10 {
+		// An update that is held up, so that the others meet in one batch.
+		var group sync.WaitGroup
+		running, release := make(chan struct{}), make(chan struct{})
 		group.Go(func() {
-			for n := range 10 {
-				err := once(s, "jti", fmt.Sprint(n), noon, noon.Add(time.Duration(i+1)*time.Minute))
+			var begun sync.Once
+			if err := s.Update(context.Background(), func(store.Tx) error {
+				begun.Do(func() { close(running) })
+				<-release
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
+		})
+		<-running
+		for i := range 32 {
+			group.Go(func() {
+				err := once(s, "jti", fmt.Sprint(n), noon, noon.Add(time.Duration(i%6+1)*time.Minute))
 				switch {
 				case err == nil:
 					won.Add(1)
@@ -98,10 +111,12 @@ func testOnceContention(t *testing.T, m Maker) {
 				default:
 					t.Error(err)
 				}
-			}
-		})
+			})
+		}
+		time.Sleep(20 * time.Millisecond) // they queue up; fewer of them would only show less
+		close(release)
+		group.Wait()
 	}
-	group.Wait()
 	if won.Load() != 10 || lost.Load() != 310 {
 		t.Errorf("of 320 uses of 10 keys %d passed and %d were refused", won.Load(), lost.Load())
 	}
