@@ -119,23 +119,10 @@ func initStore(ctx context.Context, o InitOptions, c Config, made Initialized) (
 	if err := writeNew(made.OperatorKey, private); err != nil {
 		return err
 	}
-	return firstOperator(ctx, registry.New(st, c.issuer, o.Now), made.Operator, public)
-}
-
-// firstOperator makes the one account that nobody could make before it.
-func firstOperator(ctx context.Context, g *registry.Registry, id credential.AccountID, public jwks.Key) error {
-	by := registry.By{
-		Subject: id, ClientID: id, Tenant: credential.System, Roles: credential.MustScopes(string(registry.RoleAdmin)),
+	_, _, err = registry.New(st, c.issuer, o.Now).Bootstrap(ctx, registry.Bootstrap{
+		Account: made.Operator, Owner: "the operator of this broker", PublicKey: string(public.JWK()),
 		Reason: "the first operator, made with the data folder",
-	}
-	_, err := g.CreateAccount(ctx, by, registry.Account{
-		ID: id, Home: credential.System, Owner: "the operator of this broker", Description: "first operator",
-		Credentials: []registry.Credential{{Kind: registry.PublicKey, JWK: string(public.JWK())}},
 	})
-	if err != nil {
-		return err
-	}
-	_, err = g.CreateOperator(ctx, by, registry.OperatorSpec{Account: id, Roles: by.Roles, Tenant: credential.System})
 	return err
 }
 
