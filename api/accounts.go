@@ -117,30 +117,6 @@ func patchAccount(c *call) (answer, error) {
 	}))
 }
 
-func disableAccount(c *call) (answer, error) {
-	id, err := pathID(c, "id", credential.ParseAccountID)
-	if err != nil {
-		return answer{}, err
-	}
-	ifVersion, err := c.change()
-	if err != nil {
-		return answer{}, err
-	}
-	return oneAccount(c.registry.DisableAccount(c.r.Context(), c.by, id, ifVersion))
-}
-
-func enableAccount(c *call) (answer, error) {
-	id, err := pathID(c, "id", credential.ParseAccountID)
-	if err != nil {
-		return answer{}, err
-	}
-	ifVersion, err := c.change()
-	if err != nil {
-		return answer{}, err
-	}
-	return oneAccount(c.registry.EnableAccount(c.r.Context(), c.by, id, ifVersion))
-}
-
 func deleteAccount(c *call) (answer, error) {
 	id, err := pathID(c, "id", credential.ParseAccountID)
 	if err != nil {
@@ -213,4 +189,12 @@ func removeCredential(c *call) (answer, error) {
 		return answer{}, err
 	}
 	return answer{status: http.StatusNoContent, version: account.Version}, nil
+}
+
+func disableAccount(c *call) (answer, error) {
+	return oneAccount(acted(c, credential.ParseAccountID, c.registry.DisableAccount))
+}
+
+func enableAccount(c *call) (answer, error) {
+	return oneAccount(acted(c, credential.ParseAccountID, c.registry.EnableAccount))
 }

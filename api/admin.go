@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -331,6 +332,19 @@ func pathID[T any](c *call, name string, parse func(string) (T, error)) (T, erro
 		return v, refuse(wire.CodeNotFound, "", "")
 	}
 	return v, nil
+}
+
+// acted does an action on the object that the path names, whose body says why.
+func acted[ID, T any](c *call, parse func(string) (ID, error), act func(context.Context, registry.By, ID, uint64) (T, error)) (done T, err error) {
+	id, err := pathID(c, "id", parse)
+	if err != nil {
+		return done, err
+	}
+	ifVersion, err := c.change()
+	if err != nil {
+		return done, err
+	}
+	return act(c.r.Context(), c.by, id, ifVersion)
 }
 
 // queryValue is pathID for a parameter; absent, it is the zero value.

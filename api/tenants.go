@@ -100,30 +100,6 @@ func patchTenant(c *call) (answer, error) {
 	}))
 }
 
-func suspendTenant(c *call) (answer, error) {
-	id, err := pathID(c, "id", credential.ParseTenant)
-	if err != nil {
-		return answer{}, err
-	}
-	ifVersion, err := c.change()
-	if err != nil {
-		return answer{}, err
-	}
-	return oneTenant(c.registry.SuspendTenant(c.r.Context(), c.by, id, ifVersion))
-}
-
-func resumeTenant(c *call) (answer, error) {
-	id, err := pathID(c, "id", credential.ParseTenant)
-	if err != nil {
-		return answer{}, err
-	}
-	ifVersion, err := c.change()
-	if err != nil {
-		return answer{}, err
-	}
-	return oneTenant(c.registry.ResumeTenant(c.r.Context(), c.by, id, ifVersion))
-}
-
 func deleteTenant(c *call) (answer, error) {
 	id, err := pathID(c, "id", credential.ParseTenant)
 	if err != nil {
@@ -137,4 +113,12 @@ func deleteTenant(c *call) (answer, error) {
 		return answer{}, err
 	}
 	return noContent()
+}
+
+func suspendTenant(c *call) (answer, error) {
+	return oneTenant(acted(c, credential.ParseTenant, c.registry.SuspendTenant))
+}
+
+func resumeTenant(c *call) (answer, error) {
+	return oneTenant(acted(c, credential.ParseTenant, c.registry.ResumeTenant))
 }
