@@ -18,7 +18,7 @@ func main() {
 	rounds := flag.Int("rounds", 5, "how often each is measured; medians are printed")
 	requests := flag.Int("requests", 20_000, "requests per run")
 	large := flag.Int("large", 1_000_000, "tenants, accounts and grants of the large world; 0: leave it out")
-	folder := flag.String("dir", "", "where to put the data folders (default: the temporary folder)")
+	folder := flag.String("dir", "", "where the data folders are kept and, if seeded before, used again (default: a temporary one)")
 	flag.Parse()
 	if *floor {
 		fail(serveFloor())
@@ -46,11 +46,15 @@ type bench struct {
 }
 
 func benchmark(ctx context.Context, binary, folder string, requests, rounds, large int) error {
-	folder, err := os.MkdirTemp(folder, "tenantbroker-bench-")
-	if err != nil {
-		return err
+	if folder == "" {
+		temporary, err := os.MkdirTemp("", "tenantbroker-bench-")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = os.RemoveAll(temporary) }()
+		folder = temporary
 	}
-	defer func() { _ = os.RemoveAll(folder) }()
+	var err error
 	b := &bench{binary: binary, folder: folder, requests: requests, rounds: rounds}
 	if b.floor, err = startFloor(ctx); err != nil {
 		return err
@@ -77,11 +81,26 @@ func benchmark(ctx context.Context, binary, folder string, requests, rounds, lar
 	return b.scale(ctx, small, big)
 }
 
+// world returns the data folder with n tenants, seeded now if it isn't there
+// as a whole.
 func (b *bench) world(ctx context.Context, n int) (*world, error) {
+	folder := filepath.Join(b.folder, fmt.Sprint(n))
+	complete := folder + ".complete"
+	if _, err := os.Stat(complete); err == nil {
+		w, _, err := open(filepath.Join(folder, "broker.yaml"), n)
+		return w, err
+	}
+	if err := os.RemoveAll(folder); err != nil {
+		return nil, err
+	}
 	listen, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
 	fmt.Printf("seeding %d tenants, accounts and grants\n", n)
-	return seed(ctx, filepath.Join(b.folder, fmt.Sprint(n)), listen, n)
+	w, err := seed(ctx, folder, listen, n)
+	if err != nil {
+		return nil, err
+	}
+	return w, os.WriteFile(complete, nil, 0o600)
 }

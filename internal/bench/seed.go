@@ -72,10 +72,9 @@ func accountOf(i int) credential.AccountID {
 }
 
 // seed makes the data folder with n tenants, accounts and grants.
-func seed(ctx context.Context, folder, listen string, n int) (w *world, err error) {
-	w = &world{n: n, wide: n >= wideTenants, issuer: "http://" + listen}
+func seed(ctx context.Context, folder, listen string, n int) (*world, error) {
 	doc := broker.Default()
-	doc.Issuer, doc.Listen, doc.Ops.Listen = w.issuer, listen, ""
+	doc.Issuer, doc.Listen, doc.Ops.Listen = "http://"+listen, listen, ""
 	doc.Log.Level = "warn"
 	doc.Limits.AccountPerSecond, doc.Limits.AccountBurst = 1_000_000, 1_000_000
 	doc.Limits.TenantPerSecond, doc.Limits.TenantBurst = 1_000_000, 1_000_000
@@ -86,29 +85,39 @@ func seed(ctx context.Context, folder, listen string, n int) (w *world, err erro
 	if err != nil {
 		return nil, err
 	}
-	w.config = made.Config
-	config, err := broker.Load(made.Config, os.LookupEnv)
+	w, config, err := open(made.Config, n)
 	if err != nil {
 		return nil, err
 	}
-	w.store = config.StorePath()
-	st, err := bolt.Open(ctx, bolt.Options{Path: config.StorePath(), Writer: config.Document().Writer})
+	st, err := bolt.Open(ctx, bolt.Options{Path: w.store, Writer: config.Document().Writer})
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, st.Close()) }()
 	by := registry.By{
 		Subject: made.Operator, ClientID: made.Operator, Tenant: credential.System,
 		Roles: credential.MustScopes("admin"), Reason: "benchmark",
 	}
 	reg := registry.New(st, config.Issuer(), time.Now)
-	return w, w.fill(ctx, reg, by)
+	return w, errors.Join(w.fill(ctx, reg, by), st.Close())
 }
 
-func (w *world) fill(ctx context.Context, reg *registry.Registry, by registry.By) (err error) {
-	if w.key, err = keyOf(1 << 40); err != nil {
-		return err
+// open returns the world that was seeded under config.
+func open(path string, n int) (*world, broker.Config, error) {
+	config, err := broker.Load(path, os.LookupEnv)
+	if err != nil {
+		return nil, config, err
 	}
+	key, err := keyOf(1 << 40)
+	if err != nil {
+		return nil, config, err
+	}
+	return &world{
+		n: n, wide: n >= wideTenants, config: path, store: config.StorePath(),
+		issuer: config.Document().Issuer, key: key,
+	}, config, nil
+}
+
+func (w *world) fill(ctx context.Context, reg *registry.Registry, by registry.By) error {
 	public, err := jwkOf(w.key)
 	if err != nil {
 		return err

@@ -3,7 +3,6 @@ package bolt
 import (
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -23,14 +22,16 @@ const (
 // Nothing of it reaches the transaction before the function has returned nil.
 type overlay struct {
 	w       *writer
-	rows    map[rowName]change
+	tables  map[store.Table]*tableChanges
 	once    map[onceDigest]onceEntry
 	records []audit.Record
 }
 
-type rowName struct {
-	table store.Table
-	key   string
+// tableChanges is what was written to one table.
+type tableChanges struct {
+	rows   map[string]change
+	keys   []string // of rows
+	sorted bool     // keys are
 }
 
 // change is a row as it will be stored, version first; nil: removed.
@@ -45,12 +46,12 @@ var _ store.Tx = (*overlay)(nil)
 
 func (o *overlay) init(w *writer) {
 	o.w = w
-	o.rows = make(map[rowName]change)
+	o.tables = make(map[store.Table]*tableChanges)
 	o.once = make(map[onceDigest]onceEntry)
 }
 
 func (o *overlay) reset() {
-	clear(o.rows)
+	clear(o.tables)
 	clear(o.once)
 	clear(o.records)
 	o.records = o.records[:0]
@@ -58,8 +59,8 @@ func (o *overlay) reset() {
 
 // stored returns a row as it is stored, nil if there is none.
 func (o *overlay) stored(t store.Table, key string) []byte {
-	if len(o.rows) > 0 {
-		if c, written := o.rows[rowName{t, key}]; written {
+	if changes := o.tables[t]; changes != nil {
+		if c, written := changes.rows[key]; written {
 			return c.stored
 		}
 	}
@@ -103,16 +104,37 @@ func (o *overlay) Scan(t store.Table, prefix, after string) iter.Seq2[store.Row,
 	}
 }
 
-// added returns the keys that were written in this range, sorted.
+// added returns the keys that were written in this range, sorted. The caller's
+// own, since what is written while it scans sorts the table's keys again.
 func (o *overlay) added(t store.Table, prefix, after string) []string {
-	var keys []string
-	for row := range maps.Keys(o.rows) {
-		if row.table == t && strings.HasPrefix(row.key, prefix) && row.key > after {
-			keys = append(keys, row.key)
-		}
+	changes := o.tables[t]
+	if changes == nil {
+		return nil
 	}
-	slices.Sort(keys)
-	return keys
+	if !changes.sorted {
+		slices.Sort(changes.keys)
+		changes.sorted = true
+	}
+	from, _ := slices.BinarySearch(changes.keys, max(prefix, after+"\x00"))
+	to := from
+	for to < len(changes.keys) && strings.HasPrefix(changes.keys[to], prefix) {
+		to++
+	}
+	return slices.Clone(changes.keys[from:to])
+}
+
+// write notes a change.
+func (o *overlay) write(t store.Table, key string, c change) {
+	changes := o.tables[t]
+	if changes == nil {
+		changes = &tableChanges{rows: make(map[string]change)}
+		o.tables[t] = changes
+	}
+	if _, again := changes.rows[key]; !again {
+		key = strings.Clone(key)
+		changes.keys, changes.sorted = append(changes.keys, key), false
+	}
+	changes.rows[key] = c
 }
 
 // Log implements store.Reader.
@@ -151,7 +173,7 @@ func (o *overlay) Put(t store.Table, key string, value []byte, ifVersion uint64)
 	}
 	version := o.w.nextVersion(t)
 	stored := append(putUint(o.w.arena.take(8+len(value)), version), value...)
-	o.rows[rowName{t, strings.Clone(key)}] = change{stored}
+	o.write(t, key, change{stored})
 	return version, nil
 }
 
@@ -163,7 +185,7 @@ func (o *overlay) Delete(t store.Table, key string, ifVersion uint64) error {
 	if err := o.Check(store.Ref{Table: t, Key: key, Version: ifVersion}); err != nil {
 		return err
 	}
-	o.rows[rowName{t, strings.Clone(key)}] = change{}
+	o.write(t, key, change{})
 	return nil
 }
 

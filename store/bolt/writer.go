@@ -88,13 +88,15 @@ func (w *writer) nextVersion(t store.Table) uint64 {
 // apply writes the overlay into the transaction. Nothing here depends on what
 // a caller passed, so an error means that the file is damaged.
 func (w *writer) apply(o *overlay) error {
-	if len(o.rows) == 0 && len(o.once) == 0 && len(o.records) == 0 {
+	if len(o.tables) == 0 && len(o.once) == 0 && len(o.records) == 0 {
 		return nil
 	}
 	w.dirty = true
-	for row, change := range o.rows {
-		if err := w.applyRow(row, change); err != nil {
-			return fmt.Errorf("store: table %s: %w", row.table, err)
+	for name, changes := range o.tables {
+		for key, change := range changes.rows {
+			if err := w.applyRow(name, key, change); err != nil {
+				return fmt.Errorf("store: table %s: %w", name, err)
+			}
 		}
 	}
 	for digest, entry := range o.once {
@@ -110,18 +112,18 @@ func (w *writer) apply(o *overlay) error {
 	return nil
 }
 
-func (w *writer) applyRow(row rowName, change change) error {
-	table := w.table(row.table)
+func (w *writer) applyRow(name store.Table, key string, change change) error {
+	table := w.table(name)
 	bucket := table.bucket
 	if change.stored == nil {
 		if bucket == nil { // made and removed by the same function
 			return nil
 		}
-		return bucket.Delete([]byte(row.key))
+		return bucket.Delete([]byte(key))
 	}
 	if bucket == nil {
 		var err error
-		if bucket, err = w.tx.CreateBucket([]byte(tablePrefix + string(row.table))); err != nil {
+		if bucket, err = w.tx.CreateBucket([]byte(tablePrefix + string(name))); err != nil {
 			return err
 		}
 		table.open(bucket)
@@ -132,7 +134,7 @@ func (w *writer) applyRow(row rowName, change change) error {
 		}
 	}
 	bucket.FillPercent = tableFill
-	return bucket.Put([]byte(row.key), change.stored)
+	return bucket.Put([]byte(key), change.stored)
 }
 
 // applyRecord appends one audit record to the log and to its chain.
