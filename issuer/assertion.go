@@ -24,7 +24,7 @@ import (
 
 // checkAssertion verifies a client assertion made with the account's own key
 // (private_key_jwt, RFC 7523). An unknown account, an unknown key and a bad
-// signature give one answer, and each costs one verification.
+// signature give one answer after equally many verifications.
 func (i *Issuer) checkAssertion(ctx context.Context, p *proof, jws *credential.UnverifiedJWS, claims jwtClaims) (*identity, *Error) {
 	const method = "private_key_jwt"
 	switch strings.TrimPrefix(strings.ToLower(jws.Type()), "application/") {
@@ -36,7 +36,7 @@ func (i *Issuer) checkAssertion(ctx context.Context, p *proof, jws *credential.U
 	var account *registry.Account
 	var ref store.Ref
 	var epoch time.Time
-	key, cred, ok := jwks.Key{}, registry.Credential{}, false
+	var candidates []*registry.Credential
 	if id, err := credential.ParseAccountID(claims.subject); err == nil {
 		err := i.store.View(ctx, func(r store.Reader) (err error) {
 			if epoch, err = revocation.Epoch(r, revocation.Everything()); err != nil {
@@ -47,15 +47,13 @@ func (i *Issuer) checkAssertion(ctx context.Context, p *proof, jws *credential.U
 		})
 		switch {
 		case err == nil:
-			key, cred, ok = assertionKey(account, jws, now)
+			candidates = assertionKeys(account, jws, now)
 		case !errors.Is(err, store.ErrNotFound):
 			return nil, unavailable(err)
 		}
 	}
-	if !ok {
-		key = i.decoys.key(jws.Algorithm())
-	}
-	if _, err := key.Verify(jws); err != nil || !ok {
+	cred, err := i.signedBy(account, candidates, jws)
+	if err != nil {
 		return nil, p.fails("unknown_account_key_or_signature", err)
 	}
 	if err := i.holdAssertion(&claims, now); err != nil {
@@ -77,12 +75,17 @@ func (i *Issuer) checkAssertion(ctx context.Context, p *proof, jws *credential.U
 	}, nil
 }
 
-// assertionKey finds the account's key that an assertion claims to be signed
-// with: by `kid` or, without one, the only key of the assertion's algorithm.
-func assertionKey(a *registry.Account, jws *credential.UnverifiedJWS, now time.Time) (jwks.Key, registry.Credential, bool) {
-	var found registry.Credential
-	count := 0
-	for _, c := range a.Credentials {
+// maxKeysTried bounds the keys that an assertion without `kid` is tried with:
+// two, so that a client that names none can change its key with an overlap.
+const maxKeysTried = 2
+
+// assertionKeys finds the account's keys that an assertion may be signed with:
+// the one it names by `kid` or, without one, those of its algorithm. More than
+// maxKeysTried of these are none.
+func assertionKeys(a *registry.Account, jws *credential.UnverifiedJWS, now time.Time) []*registry.Credential {
+	var found []*registry.Credential
+	for at := range a.Credentials {
+		c := &a.Credentials[at]
 		if c.Kind != registry.PublicKey || c.Algorithm != jws.Algorithm() {
 			continue
 		}
@@ -92,14 +95,39 @@ func assertionKey(a *registry.Account, jws *credential.UnverifiedJWS, now time.T
 		if !c.ExpiresAt.IsZero() && !now.Before(c.ExpiresAt) {
 			continue
 		}
-		found = c
-		count++
+		found = append(found, c)
 	}
-	if count != 1 {
-		return jwks.Key{}, registry.Credential{}, false
+	if len(found) > maxKeysTried {
+		return nil
 	}
-	key, ok := a.Key(found.ID)
-	return key, found, ok && key.Algorithm() == jws.Algorithm()
+	return found
+}
+
+var errNoKey = errors.New("no key of the account fits")
+
+// signedBy returns the credential whose key made the signature. Where none
+// did, decoys fill up what was tried, so that the time it took does not tell
+// whether the account is there, nor how many keys it has.
+func (i *Issuer) signedBy(a *registry.Account, candidates []*registry.Credential, jws *credential.UnverifiedJWS) (*registry.Credential, error) {
+	tries := maxKeysTried
+	if jws.KeyID() != "" {
+		tries = 1
+	}
+	failed := errNoKey
+	for _, c := range candidates {
+		key, ok := a.Key(c.ID)
+		if !ok || key.Algorithm() != jws.Algorithm() {
+			continue
+		}
+		if _, failed = key.Verify(jws); failed == nil {
+			return c, nil
+		}
+		tries--
+	}
+	for range tries {
+		_, _ = i.decoys.key(jws.Algorithm()).Verify(jws) // for the time it takes
+	}
+	return nil, failed
 }
 
 var errAudience = errors.New("wrong_audience")

@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -160,36 +161,36 @@ func TestAssertionEdgesOfTimeAreServed(t *testing.T) {
 	}
 }
 
-func TestAssertionWithoutKidNeedsASoleKeyOfItsAlgorithm(t *testing.T) {
+func TestAssertionWithoutKidIsTriedWithTwoKeys(t *testing.T) {
 	w := standard(t)
-	one, two, other := newPair(t, "one", credential.ES256), newPair(t, "two", credential.ES256), newPair(t, "three", credential.EdDSA)
-	var creds []registry.Credential
-	for _, p := range []*pair{one, two, other} {
-		creds = append(creds, registry.Credential{Kind: registry.PublicKey, JWK: string(p.pub.JWK())})
-	}
-	w.accountWith("many", creds...)
-	w.grant("many", "orders", "read", tenants("acme"))
-	try := func(p *pair, kid bool) error {
-		header := map[string]any{"kid": nil}
-		if kid {
-			header = nil
-		}
-		raw := p.sign(t, payload(w.assertionClaims("many"), nil), header)
+	try := func(account string, p *pair, header map[string]any) error {
+		raw := p.sign(t, payload(w.assertionClaims(account), nil), header)
 		_, err := w.iss.Token(t.Context(), w.asking("", want{"client_assertion": raw}))
 		return err
 	}
-	for _, p := range []*pair{one, two} {
-		if err := try(p, false); err == nil {
-			t.Errorf("two keys of the algorithm and no kid, signed with %s: served", p.kid)
+	for account, sharing := range map[string]int{"overlap": 2, "many": 3} {
+		sole := newPair(t, account+"-sole", credential.EdDSA)
+		keys := []*pair{sole}
+		for n := range sharing {
+			keys = append(keys, newPair(t, fmt.Sprintf("%s-%d", account, n), credential.ES256))
 		}
-	}
-	for _, p := range []*pair{one, two, other} {
-		if err := try(p, true); err != nil {
-			t.Errorf("%s by kid: %v", p.kid, err)
+		var creds []registry.Credential
+		for _, p := range keys {
+			creds = append(creds, registry.Credential{Kind: registry.PublicKey, JWK: string(p.pub.JWK())})
 		}
-	}
-	if err := try(other, false); err != nil {
-		t.Errorf("the only EdDSA key without kid: %v", err)
+		w.accountWith(account, creds...)
+		w.grant(account, "orders", "read", tenants("acme"))
+		for _, p := range keys {
+			if err := try(account, p, map[string]any{"kid": nil}); (err == nil) != (p == sole || sharing <= maxKeysTried) {
+				t.Errorf("%s, no kid, signed with %s: %v", account, p.kid, err)
+			}
+			if err := try(account, p, nil); err != nil {
+				t.Errorf("%s, %s by kid: %v", account, p.kid, err)
+			}
+		}
+		if err := try(account, newPair(t, "stranger", credential.ES256), map[string]any{"kid": nil}); err == nil {
+			t.Errorf("%s: a stranger's key without kid was taken", account)
+		}
 	}
 }
 
