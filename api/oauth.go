@@ -31,6 +31,7 @@ var oauthParams = []string{
 type oauthEndpoint struct {
 	s     *server
 	route string
+	kind  issuer.Endpoint
 	do    func(context.Context, *response, issuer.Request) error
 }
 
@@ -41,23 +42,26 @@ func (e *oauthEndpoint) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w.Header()["Pragma"] = headerNoCache // RFC 6749 section 5.1
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		w.cause = errors.New("method")
-		writeOAuthBody(w, http.StatusMethodNotAllowed, oauthBody(&issuer.Error{Code: issuer.InvalidRequest}))
+	}
+	req, malformed := readOAuth(r)
+	req.Origin = issuer.Origin{IP: w.ip, RequestID: w.id}
+	if malformed != nil {
+		e.s.writeOAuthError(w, e.s.issuer.TurnAway(e.kind, req.Origin, malformed))
 		return
 	}
-	req, err := readOAuth(r)
-	if err == nil {
-		req.Origin = issuer.Origin{IP: w.ip, RequestID: w.id}
-		err = e.do(r.Context(), w, req)
-	}
-	if err != nil {
+	if err := e.do(r.Context(), w, req); err != nil {
 		e.s.writeOAuthError(w, err)
 	}
 }
 
-// readOAuth reads the form and the client's Basic authentication. Every error
-// is an *issuer.Error.
-func readOAuth(r *http.Request) (issuer.Request, error) {
+// reasonMethod is the one refusal that HTTP has a status of its own for.
+const reasonMethod = "method"
+
+// readOAuth reads the form and the client's Basic authentication.
+func readOAuth(r *http.Request) (issuer.Request, *issuer.Error) {
+	if r.Method != http.MethodPost {
+		return issuer.Request{}, badRequest("", reasonMethod)
+	}
 	if r.URL.RawQuery != "" || r.URL.ForceQuery {
 		return issuer.Request{}, badRequest("", "query_string")
 	}
@@ -79,9 +83,9 @@ func readOAuth(r *http.Request) (issuer.Request, error) {
 		}
 		return issuer.Request{}, &issuer.Error{Code: issuer.InvalidRequest, Param: name, Reason: "form", Cause: err}
 	}
-	basic, err := readBasic(r, f)
-	if err != nil {
-		return issuer.Request{}, err
+	basic, failed := readBasic(r, f)
+	if failed != nil {
+		return issuer.Request{}, failed
 	}
 	return issuer.Request{Form: f.values(), Basic: basic}, nil
 }
@@ -93,7 +97,7 @@ func isForm(header string) bool { return header == formType || isMediaType(heade
 // readBasic reads the Authorization header. Two ways of authenticating in one
 // request are refused (RFC 6749 section 2.3); what is in the header and not
 // understood is a failed authentication.
-func readBasic(r *http.Request, f form) (*issuer.Basic, error) {
+func readBasic(r *http.Request, f form) (*issuer.Basic, *issuer.Error) {
 	credentials, err := authorization(r.Header, "Basic")
 	switch {
 	case errors.Is(err, errAuthorizationTwice):
@@ -121,7 +125,7 @@ func readBasic(r *http.Request, f form) (*issuer.Basic, error) {
 	return &issuer.Basic{ClientID: id, Secret: credential.NewSecret([]byte(secret))}, nil
 }
 
-func badRequest(param, reason string) error {
+func badRequest(param, reason string) *issuer.Error {
 	return &issuer.Error{Code: issuer.InvalidRequest, Param: param, Reason: reason}
 }
 
@@ -185,7 +189,11 @@ func (s *server) writeOAuthError(w *response, err error) {
 	case issuer.SlowDown, issuer.TemporarilyUnavailable:
 		w.Header().Set("Retry-After", retryAfter(e.RetryAfter))
 	}
-	writeOAuthBody(w, oauthStatus[e.Code], body)
+	status := oauthStatus[e.Code]
+	if e.Reason == reasonMethod {
+		status = http.StatusMethodNotAllowed
+	}
+	writeOAuthBody(w, status, body)
 }
 
 // retryAfter is whole seconds, rounded up, at least one.

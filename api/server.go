@@ -29,6 +29,7 @@ type Issuer interface {
 	Introspect(context.Context, issuer.IntrospectRequest) (issuer.Introspection, error)
 	Revoke(context.Context, issuer.RevokeRequest) error
 	Explain(context.Context, issuer.ExplainRequest) (issuer.Explanation, error)
+	TurnAway(issuer.Endpoint, issuer.Origin, *issuer.Error) *issuer.Error
 }
 
 // Keys are the broker's signing keys; *keys.Manager is one.
@@ -124,7 +125,7 @@ func newServer(cfg Config, routes []route) (*server, error) {
 		admin: cfg.Issuer.Own("admin"), https: strings.HasPrefix(cfg.Issuer.String(), "https:"),
 	}
 	s.setChallenges(cfg.Issuer)
-	s.token = &oauthEndpoint{s, wire.PathToken, s.issueToken}
+	s.token = &oauthEndpoint{s, wire.PathToken, issuer.TokenEndpoint, s.issueToken}
 	s.router = mux.NewRouter().UseEncodedPath().SkipClean(true)
 	s.router.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		s.fail(own(w), refuse(wire.CodeNotFound, "", "there is no such path"))
@@ -139,8 +140,8 @@ func newServer(cfg Config, routes []route) (*server, error) {
 // authenticate their clients by themselves, and the published documents.
 func (s *server) mountPublic(cfg Config) error {
 	s.router.Handle(wire.PathToken, s.token)
-	s.router.Handle(wire.PathIntrospect, &oauthEndpoint{s, wire.PathIntrospect, s.introspect})
-	s.router.Handle(wire.PathRevoke, &oauthEndpoint{s, wire.PathRevoke, s.revoke})
+	s.router.Handle(wire.PathIntrospect, &oauthEndpoint{s, wire.PathIntrospect, issuer.IntrospectionEndpoint, s.introspect})
+	s.router.Handle(wire.PathRevoke, &oauthEndpoint{s, wire.PathRevoke, issuer.RevocationEndpoint, s.revoke})
 	meta, err := newDocument(metadata(cfg.Issuer, cfg.SigningAlgorithms))
 	if err != nil {
 		return err

@@ -43,9 +43,6 @@ func appendQuoted(b []byte, s string) []byte {
 }
 
 func (s *server) introspect(ctx context.Context, w *response, req issuer.Request) error {
-	if req.Form.Get("token") == "" {
-		return badRequest("token", "missing")
-	}
 	answer, err := s.issuer.Introspect(ctx, issuer.IntrospectRequest{Request: req})
 	if err != nil {
 		return err
@@ -80,9 +77,6 @@ func actor(a *credential.Actor) *wire.Actor {
 // revoke answers 200 without a body whether or not there was something to
 // revoke (RFC 7009 section 2.2).
 func (s *server) revoke(ctx context.Context, w *response, req issuer.Request) error {
-	if req.Form.Get("token") == "" {
-		return badRequest("token", "missing")
-	}
 	if err := s.issuer.Revoke(ctx, issuer.RevokeRequest{Request: req}); err != nil {
 		return err
 	}

@@ -171,6 +171,18 @@ type stubTokens struct {
 	err    error
 	calls  int
 	last   issuer.Request
+	turned []turnedAway
+}
+
+// turnedAway is a request that did not come as far as an issuer's decision.
+type turnedAway struct {
+	at     issuer.Endpoint
+	reason string
+}
+
+func (s *stubTokens) TurnAway(at issuer.Endpoint, _ issuer.Origin, err *issuer.Error) *issuer.Error {
+	s.turned = append(s.turned, turnedAway{at, err.Reason})
+	return err
 }
 
 func (s *stubTokens) Token(_ context.Context, r issuer.TokenRequest) (issuer.TokenResponse, error) {
@@ -243,6 +255,10 @@ func TestEveryOAuthErrorHasItsStatusAndHeaders(t *testing.T) {
 	if a := w.post(wire.PathToken, nil); contains(a.body, "odd_name") {
 		t.Errorf("a foreign parameter is named: %s", a.body)
 	}
+}
+
+var endpointOf = map[string]issuer.Endpoint{
+	wire.PathToken: issuer.TokenEndpoint, wire.PathIntrospect: issuer.IntrospectionEndpoint, wire.PathRevoke: issuer.RevocationEndpoint,
 }
 
 func TestRequestsThatNeverReachTheIssuer(t *testing.T) {
@@ -345,6 +361,10 @@ func TestRequestsThatNeverReachTheIssuer(t *testing.T) {
 					r.Header.Add(c.header[i], c.header[i+1])
 				}
 				a := w.serve(r)
+				if n := len(stub.turned); n != 1 || stub.turned[0].at != endpointOf[path] || stub.turned[0].reason == "" {
+					t.Errorf("%s: turned away %+v, want once and with a reason", path, stub.turned)
+				}
+				stub.turned = nil
 				if a.status != c.status || a.json("error") != c.code {
 					t.Errorf("%s: %d %s", path, a.status, a.body)
 				}
@@ -363,8 +383,9 @@ func TestRequestsThatNeverReachTheIssuer(t *testing.T) {
 			}
 		})
 	}
+	whole := newWorld(t)
 	for _, path := range []string{wire.PathIntrospect, wire.PathRevoke} {
-		if a := w.post(path, url.Values{"token": {""}}); a.status != 400 || !contains(a.json("error_description"), "token") {
+		if a := whole.post(path, url.Values{"token": {""}}); a.status != 400 || !contains(a.json("error_description"), "token") {
 			t.Errorf("%s without a token: %d %s", path, a.status, a.body)
 		}
 	}
@@ -462,7 +483,7 @@ func BenchmarkTokenEndpointAdapter(b *testing.B) {
 		b.Fatal(err)
 	}
 	s := &server{issuer: stub, metrics: m, log: slog.New(slog.DiscardHandler), now: time.Now}
-	s.token = &oauthEndpoint{s, wire.PathToken, s.issueToken}
+	s.token = &oauthEndpoint{s, wire.PathToken, issuer.TokenEndpoint, s.issueToken}
 	body := url.Values{"grant_type": {"client_credentials"}, "client_assertion_type": {wire.AssertionJWTBearer},
 		"client_assertion": {strings.Repeat("a", 500)}, "audience": {"orders"}, "tenant": {"acme"}}.Encode()
 	b.ReportAllocs()

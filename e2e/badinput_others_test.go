@@ -58,7 +58,7 @@ func TestBadInput_IntrospectionAndRevocation(t *testing.T) {
 			if sent < 100 {
 				t.Errorf("only %d cases", sent)
 			}
-			w.onlyDenialsSince(t, mark, kind, 0)
+			w.onlyDenialsSince(t, mark, kind, 0, sent)
 		})
 	}
 }

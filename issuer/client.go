@@ -14,11 +14,11 @@ import (
 // that the token endpoint takes, and uses up its assertion. It is for endpoints
 // that need to know who asks and nothing else. The error is always an *Error.
 func (i *Issuer) AuthenticateClient(ctx context.Context, r Request) (Client, error) {
-	id, p, failed := i.authenticateForm(ctx, endpointIntrospect, r)
+	id, p, failed := i.authenticateForm(ctx, IntrospectionEndpoint, r)
 	if failed != nil {
 		return Client{}, i.refused(failed)
 	}
-	if failed := i.consume(ctx, endpointIntrospect, r.Origin, p, id, nil); failed != nil {
+	if failed := i.consume(ctx, IntrospectionEndpoint, r.Origin, p, id, nil); failed != nil {
 		return Client{}, i.refused(failed)
 	}
 	return Client{ID: id.account.ID, Method: id.method, Credential: id.credential}, nil
@@ -26,7 +26,7 @@ func (i *Issuer) AuthenticateClient(ctx context.Context, r Request) (Client, err
 
 // authenticateForm authenticates the sender of a form to an endpoint other than
 // the token endpoint. The assertion is not used up yet.
-func (i *Issuer) authenticateForm(ctx context.Context, at endpoint, r Request) (*identity, *proof, *Error) {
+func (i *Issuer) authenticateForm(ctx context.Context, at Endpoint, r Request) (*identity, *proof, *Error) {
 	f := form(r.Form)
 	if err := f.once(); err != nil {
 		return nil, nil, i.turnAway(at, r.Origin, err)
@@ -50,7 +50,7 @@ func (i *Issuer) authenticateForm(ctx context.Context, at endpoint, r Request) (
 
 // consume uses up the assertion of an authentic request together with do, in
 // one durable write. A replay is recorded.
-func (i *Issuer) consume(ctx context.Context, at endpoint, from Origin, p *proof, id *identity, do func(store.Tx) error) *Error {
+func (i *Issuer) consume(ctx context.Context, at Endpoint, from Origin, p *proof, id *identity, do func(store.Tx) error) *Error {
 	switch err := i.mint.Consume(ctx, id.use, do); {
 	case errors.Is(err, store.ErrReplayed):
 		return i.refuseClient(ctx, at, from, p, id, "assertion_replayed")
@@ -61,7 +61,7 @@ func (i *Issuer) consume(ctx context.Context, at endpoint, from Origin, p *proof
 }
 
 // refuseClient records the denial of an authentic client and uses up its assertion.
-func (i *Issuer) refuseClient(ctx context.Context, at endpoint, from Origin, p *proof, id *identity, why string) *Error {
+func (i *Issuer) refuseClient(ctx context.Context, at Endpoint, from Origin, p *proof, id *identity, why string) *Error {
 	_, err := i.mint.Refuse(ctx, id.use, audit.Record{
 		Time: i.now().UTC(), Type: string(at), Decision: audit.Deny, Reason: why,
 		Subject: id.account.ID.String(), ClientID: id.account.ID.String(),

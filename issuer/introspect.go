@@ -25,13 +25,13 @@ func (i *Issuer) Introspect(ctx context.Context, r IntrospectRequest) (Introspec
 func (i *Issuer) introspect(ctx context.Context, r Request) (Introspection, *Error) {
 	raw := form(r.Form).get("token")
 	if raw == "" {
-		return Introspection{}, i.turnAway(endpointIntrospect, r.Origin, badRequest("token", "missing_token"))
+		return Introspection{}, i.turnAway(IntrospectionEndpoint, r.Origin, badRequest("token", "missing_token"))
 	}
-	id, p, failed := i.authenticateForm(ctx, endpointIntrospect, r)
+	id, p, failed := i.authenticateForm(ctx, IntrospectionEndpoint, r)
 	if failed != nil {
 		return Introspection{}, failed
 	}
-	if failed := i.consume(ctx, endpointIntrospect, r.Origin, p, id, nil); failed != nil {
+	if failed := i.consume(ctx, IntrospectionEndpoint, r.Origin, p, id, nil); failed != nil {
 		return Introspection{}, failed
 	}
 	c, err := i.ownToken(ctx, raw, i.now())

@@ -13,13 +13,15 @@ import (
 	"github.com/tenantbroker/tenantbroker/store"
 )
 
-// endpoint is the type of the records of what an endpoint refused.
-type endpoint string
+// Endpoint is one of the OAuth endpoints, by the type of the records of what it
+// refused.
+type Endpoint string
 
+// The endpoints.
 const (
-	endpointToken      endpoint = "token.denied"
-	endpointIntrospect endpoint = "introspection.denied"
-	endpointRevoke     endpoint = "revocation.denied"
+	TokenEndpoint         Endpoint = "token.denied"
+	IntrospectionEndpoint Endpoint = "introspection.denied"
+	RevocationEndpoint    Endpoint = "revocation.denied"
 )
 
 // maxRefusals bounds the kinds of refusal that are told apart between two
@@ -36,7 +38,7 @@ type refusals struct {
 
 // refusal is one kind: what, why, and from which network.
 type refusal struct {
-	endpoint endpoint
+	endpoint Endpoint
 	reason   string
 	network  netip.Prefix
 	client   credential.AccountID // authenticated, but too fast
@@ -103,11 +105,17 @@ func (r refusal) record(now time.Time, n uint64) audit.Record {
 	return rec
 }
 
+// TurnAway takes note of a request that the HTTP layer refuses by itself, and
+// returns what to answer: err or, after many failed proofs, to slow down.
+func (i *Issuer) TurnAway(at Endpoint, from Origin, err *Error) *Error {
+	return i.refused(i.turnAway(at, from, err))
+}
+
 // turnAway counts a refusal before authentication, and a failed proof towards
 // the limit of its neighbourhood: over it, the answer is to slow down. Proofs
 // are looked at all the same, since many who are honest can share an address
 // with one who guesses. What is only unavailable counts as neither.
-func (i *Issuer) turnAway(at endpoint, from Origin, err *Error) *Error {
+func (i *Issuer) turnAway(at Endpoint, from Origin, err *Error) *Error {
 	if err.Code == TemporarilyUnavailable {
 		return err
 	}
@@ -119,7 +127,7 @@ func (i *Issuer) turnAway(at endpoint, from Origin, err *Error) *Error {
 	return i.count(at, from, credential.AccountID{}, err)
 }
 
-func (i *Issuer) count(at endpoint, from Origin, client credential.AccountID, err *Error) *Error {
+func (i *Issuer) count(at Endpoint, from Origin, client credential.AccountID, err *Error) *Error {
 	i.refusals.add(refusal{at, err.Reason, prefixOf(from.IP, 24, 64), client}, 1)
 	return err
 }
@@ -138,7 +146,7 @@ func (i *Issuer) useUp(ctx context.Context, p *proof, use *mint.Use) *Error {
 
 // tooFast turns an authentic request away. It is only counted, but its
 // assertion is used up.
-func (i *Issuer) tooFast(ctx context.Context, at endpoint, from Origin, p *proof, id *identity, slow *Error) *Error {
+func (i *Issuer) tooFast(ctx context.Context, at Endpoint, from Origin, p *proof, id *identity, slow *Error) *Error {
 	switch failed := i.useUp(ctx, p, id.use); {
 	case failed == nil:
 		return i.count(at, from, id.account.ID, slow)
@@ -150,7 +158,7 @@ func (i *Issuer) tooFast(ctx context.Context, at endpoint, from Origin, p *proof
 }
 
 // limitAccount turns an account away that asks too often.
-func (i *Issuer) limitAccount(ctx context.Context, at endpoint, from Origin, p *proof, id *identity) *Error {
+func (i *Issuer) limitAccount(ctx context.Context, at Endpoint, from Origin, p *proof, id *identity) *Error {
 	if wait, ok := i.limits.accounts.allow(id.account.ID.String(), i.now()); !ok {
 		return i.tooFast(ctx, at, from, p, id, slowDown(wait, "account_rate"))
 	}
@@ -161,7 +169,7 @@ func (i *Issuer) limitAccount(ctx context.Context, at endpoint, from Origin, p *
 // that nobody without one can use up a tenant's share, or learn of it.
 func (i *Issuer) limitTenant(ctx context.Context, from Origin, p *proof, id *identity, t credential.Tenant) *Error {
 	if wait, ok := i.limits.tenants.allow(t.String(), i.now()); !ok {
-		return i.tooFast(ctx, endpointToken, from, p, id, slowDown(wait, "tenant_rate"))
+		return i.tooFast(ctx, TokenEndpoint, from, p, id, slowDown(wait, "tenant_rate"))
 	}
 	return nil
 }

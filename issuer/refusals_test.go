@@ -57,12 +57,12 @@ func TestRefusalsBeforeAuthenticationAreCounted(t *testing.T) {
 func TestRefusalsAreBounded(t *testing.T) {
 	w := standard(t)
 	for n := range maxRefusals + 500 {
-		w.iss.refusals.add(refusal{endpoint: endpointToken, reason: fmt.Sprint("r", n)}, 1)
+		w.iss.refusals.add(refusal{endpoint: TokenEndpoint, reason: fmt.Sprint("r", n)}, 1)
 	}
-	w.iss.refusals.add(refusal{endpoint: endpointToken, reason: "r1"}, 1)
+	w.iss.refusals.add(refusal{endpoint: TokenEndpoint, reason: "r1"}, 1)
 	counts := w.iss.refusals.take()
-	if len(counts) != maxRefusals+1 || counts[refusal{endpoint: endpointToken, reason: "various"}] != 500 ||
-		counts[refusal{endpoint: endpointToken, reason: "r1"}] != 2 {
+	if len(counts) != maxRefusals+1 || counts[refusal{endpoint: TokenEndpoint, reason: "various"}] != 500 ||
+		counts[refusal{endpoint: TokenEndpoint, reason: "r1"}] != 2 {
 		t.Errorf("%d kinds", len(counts))
 	}
 }
@@ -250,7 +250,7 @@ func TestRunFlushesNowAndThenAndAtTheEnd(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- i.Run(ctx) }()
-		one := refusal{endpoint: endpointToken, reason: "x"}
+		one := refusal{endpoint: TokenEndpoint, reason: "x"}
 		i.refusals.add(one, 1)
 		time.Sleep(11 * time.Second)
 		synctest.Wait()

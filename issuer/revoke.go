@@ -23,18 +23,18 @@ func (i *Issuer) Revoke(ctx context.Context, r RevokeRequest) error {
 func (i *Issuer) revoke(ctx context.Context, r Request) *Error {
 	raw := form(r.Form).get("token")
 	if raw == "" {
-		return i.turnAway(endpointRevoke, r.Origin, badRequest("token", "missing_token"))
+		return i.turnAway(RevocationEndpoint, r.Origin, badRequest("token", "missing_token"))
 	}
-	id, p, failed := i.authenticateForm(ctx, endpointRevoke, r)
+	id, p, failed := i.authenticateForm(ctx, RevocationEndpoint, r)
 	if failed != nil {
 		return failed
 	}
 	c, err := i.ownToken(ctx, raw, i.now())
 	if err != nil {
-		return i.consume(ctx, endpointRevoke, r.Origin, p, id, nil)
+		return i.consume(ctx, RevocationEndpoint, r.Origin, p, id, nil)
 	}
 	full := false
-	failed = i.consume(ctx, endpointRevoke, r.Origin, p, id, func(tx store.Tx) error {
+	failed = i.consume(ctx, RevocationEndpoint, r.Origin, p, id, func(tx store.Tx) error {
 		full = false
 		concerned, err := i.concerns(tx, id.account.ID, &c)
 		if err != nil || !concerned {
@@ -48,7 +48,7 @@ func (i *Issuer) revoke(ctx context.Context, r Request) *Error {
 		switch {
 		case errors.Is(err, revocation.ErrFull):
 			full = true // the assertion is used up all the same
-			rec.Decision, rec.Type, rec.Reason = audit.Deny, string(endpointRevoke), "too_many_revocations"
+			rec.Decision, rec.Type, rec.Reason = audit.Deny, string(RevocationEndpoint), "too_many_revocations"
 		case err != nil:
 			return err
 		case outcome == revocation.Already:

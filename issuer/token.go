@@ -29,7 +29,7 @@ func (i *Issuer) Token(ctx context.Context, r TokenRequest) (TokenResponse, erro
 func (i *Issuer) token(ctx context.Context, r Request) (TokenResponse, *Error) {
 	f, err := i.readTokenForm(r)
 	if err != nil {
-		return TokenResponse{}, i.turnAway(endpointToken, r.Origin, err)
+		return TokenResponse{}, i.turnAway(TokenEndpoint, r.Origin, err)
 	}
 	for try := 1; ; try++ {
 		resp, err := i.decide(ctx, r.Origin, f)
@@ -51,9 +51,9 @@ func (i *Issuer) token(ctx context.Context, r Request) (TokenResponse, *Error) {
 func (i *Issuer) decide(ctx context.Context, from Origin, f *tokenForm) (TokenResponse, *Error) {
 	id, failed := i.authenticate(ctx, &f.proof)
 	if failed != nil {
-		return TokenResponse{}, i.turnAway(endpointToken, from, failed)
+		return TokenResponse{}, i.turnAway(TokenEndpoint, from, failed)
 	}
-	if failed := i.limitAccount(ctx, endpointToken, from, &f.proof, id); failed != nil {
+	if failed := i.limitAccount(ctx, TokenEndpoint, from, &f.proof, id); failed != nil {
 		return TokenResponse{}, failed
 	}
 	if why := id.standing(i.now()); why != "" {
@@ -129,7 +129,7 @@ func (i *Issuer) unsigned(ctx context.Context, approval *mint.Approval) {
 // uses up its assertion in the same write. It returns what the caller is told.
 func (i *Issuer) deny(ctx context.Context, from Origin, f *tokenForm, id *identity, chain credential.Tenant, denial *Error) *Error {
 	r := audit.Record{
-		Time: i.now().UTC(), Type: string(endpointToken), Decision: audit.Deny, Reason: denial.Reason,
+		Time: i.now().UTC(), Type: string(TokenEndpoint), Decision: audit.Deny, Reason: denial.Reason,
 		Tenant: chain, Subject: id.account.ID.String(), ClientID: id.account.ID.String(),
 		Audience: f.audience.String(), Scope: f.scopes.String(), IP: from.ipText(), RequestID: from.RequestID,
 	}
