@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -43,6 +44,7 @@ type process struct {
 	t      *testing.T
 	folder string
 	url    string
+	prefix []string // the command that runs the broker, if not itself
 	cmd    *exec.Cmd
 	errors *syncBuffer
 	key    *ecdsa.PrivateKey // of the worker
@@ -79,7 +81,8 @@ func (p *process) start() time.Duration {
 		p.t.Fatal(err)
 	}
 	begun := time.Now()
-	p.cmd = exec.Command(path, "serve", "--config", filepath.Join(p.folder, "broker.yaml"))
+	command := append(slices.Clone(p.prefix), path, "serve", "--config", filepath.Join(p.folder, "broker.yaml"))
+	p.cmd = exec.Command(command[0], command[1:]...)
 	p.cmd.Stderr = p.errors
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)

@@ -20,6 +20,9 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/credential/jwks"
 	"github.com/tenantbroker/tenantbroker/internal/broker"
+	"github.com/tenantbroker/tenantbroker/rotation/keys"
+	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/auditlog"
 	"github.com/tenantbroker/tenantbroker/store/bolt"
 	"github.com/tenantbroker/tenantbroker/store/registry"
 )
@@ -98,7 +101,29 @@ func seed(ctx context.Context, folder, listen string, n int) (*world, error) {
 		Roles: credential.MustScopes("admin"), Reason: "benchmark",
 	}
 	reg := registry.New(st, config.Issuer(), time.Now)
-	return w, errors.Join(w.fill(ctx, reg, by), st.Close())
+	err = w.fill(ctx, reg, by)
+	if err == nil {
+		err = signHeads(ctx, st, config)
+	}
+	return w, errors.Join(err, st.Close())
+}
+
+// signHeads signs what the seeding has left to sign, as a broker would in its
+// first minutes.
+func signHeads(ctx context.Context, st store.Store, config broker.Config) error {
+	kek, err := keys.LoadKeyFile(config.Document().KEKFile)
+	if err != nil {
+		return err
+	}
+	signer, err := keys.AuditKey(ctx, st, kek, time.Now)
+	if err != nil {
+		return err
+	}
+	keeper, err := auditlog.New(auditlog.Config{Store: st, Signer: signer, Issuer: config.Document().Issuer})
+	if err != nil {
+		return err
+	}
+	return keeper.Sign(ctx)
 }
 
 // open returns the world that was seeded under config.

@@ -167,6 +167,7 @@ func (c *Config) checkLimits() error {
 		n   int
 	}{
 		{"limits.connections", l.Connections},
+		{"limits.connections_per_address", l.ConnectionsPerAddress},
 		{"limits.account_per_second", l.AccountPerSecond},
 		{"limits.account_burst", l.AccountBurst},
 		{"limits.tenant_per_second", l.TenantPerSecond},

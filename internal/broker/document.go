@@ -43,15 +43,16 @@ type Signing struct {
 
 // Limits bound what one client, or all of them, can take.
 type Limits struct {
-	Connections       int `yaml:"connections" help:"connections open at a time on the public listener, 1 to 1000000"`
-	AccountPerSecond  int `yaml:"account_per_second" help:"token requests of one account in a second, on average"`
-	AccountBurst      int `yaml:"account_burst" help:"token requests of one account at once"`
-	TenantPerSecond   int `yaml:"tenant_per_second" help:"tokens for one tenant in a second, on average"`
-	TenantBurst       int `yaml:"tenant_burst" help:"tokens for one tenant at once"`
-	FailuresPerSecond int `yaml:"failures_per_second" help:"failed authentications from one IPv4 address or IPv6 /64 in a second, on average"`
-	FailuresBurst     int `yaml:"failures_burst" help:"failed authentications from one such source at once"`
-	AdminPerSecond    int `yaml:"admin_per_second" help:"calls of one operator to the admin interface in a second, on average"`
-	AdminBurst        int `yaml:"admin_burst" help:"calls of one operator to the admin interface at once"`
+	Connections           int `yaml:"connections" help:"connections open at a time on the public listener, 1 to 1000000"`
+	ConnectionsPerAddress int `yaml:"connections_per_address" help:"of these, from one IPv4 address or IPv6 /64 that is no trusted proxy"`
+	AccountPerSecond      int `yaml:"account_per_second" help:"token requests of one account in a second, on average"`
+	AccountBurst          int `yaml:"account_burst" help:"token requests of one account at once"`
+	TenantPerSecond       int `yaml:"tenant_per_second" help:"tokens for one tenant in a second, on average"`
+	TenantBurst           int `yaml:"tenant_burst" help:"tokens for one tenant at once"`
+	FailuresPerSecond     int `yaml:"failures_per_second" help:"failed authentications from one IPv4 address or IPv6 /64 in a second, on average"`
+	FailuresBurst         int `yaml:"failures_burst" help:"failed authentications from one such source at once"`
+	AdminPerSecond        int `yaml:"admin_per_second" help:"calls of one operator to the admin interface in a second, on average"`
+	AdminBurst            int `yaml:"admin_burst" help:"calls of one operator to the admin interface at once"`
 }
 
 // Audit is how long the audit log is kept and how often its heads are signed.
@@ -94,15 +95,16 @@ func Default() Document {
 			JWKSMaxAge:  5 * time.Minute,
 		},
 		Limits: Limits{
-			Connections:       4096,
-			AccountPerSecond:  500,
-			AccountBurst:      1000,
-			TenantPerSecond:   1000,
-			TenantBurst:       2000,
-			FailuresPerSecond: 20,
-			FailuresBurst:     200,
-			AdminPerSecond:    50,
-			AdminBurst:        200,
+			Connections:           4096,
+			ConnectionsPerAddress: 1024,
+			AccountPerSecond:      500,
+			AccountBurst:          1000,
+			TenantPerSecond:       1000,
+			TenantBurst:           2000,
+			FailuresPerSecond:     20,
+			FailuresBurst:         200,
+			AdminPerSecond:        50,
+			AdminBurst:            200,
 		},
 		Audit: Audit{
 			Retention:    400 * 24 * time.Hour,

@@ -75,7 +75,10 @@ func (m *metrics) gauge(name, help string, labels prometheus.Labels, value func(
 
 func (m *metrics) connections(l *limitedListener) {
 	m.gauge("tenantbroker_connections", "Connections open on the public listener.", nil,
-		func() float64 { return float64(l.open()) })
+		func() float64 { return float64(l.count()) })
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "tenantbroker_connections_refused_total", Help: "Connections closed at once, since their address has its share.",
+	}, func() float64 { return float64(l.refused.Load()) }))
 }
 
 // health shows whether the store writes and how the signing keys are.

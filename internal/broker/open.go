@@ -39,6 +39,7 @@ type Broker struct {
 	config   Config
 	deps     Deps
 	store    store.Store
+	broken   chan error // the store can't be written until restart
 	restored *restored
 	signing  signingParts
 	registry *registry.Registry
@@ -63,7 +64,7 @@ func Open(ctx context.Context, c Config, deps Deps) (b *Broker, err error) {
 	if deps.Logger == nil {
 		deps.Logger = slog.New(slog.DiscardHandler)
 	}
-	b = &Broker{config: c, deps: deps}
+	b = &Broker{config: c, deps: deps, broken: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("broker: %w", errors.Join(err, b.Close()))
@@ -75,7 +76,7 @@ func Open(ctx context.Context, c Config, deps Deps) (b *Broker, err error) {
 	}
 	metrics := newMetrics()
 	file, restored, err := openStore(ctx, c.StorePath(), c, bolt.Options{
-		Now: deps.Now, Logger: deps.Logger, Observe: metrics.commit,
+		Now: deps.Now, Logger: deps.Logger, Observe: metrics.commit, Broken: b.storeBroken,
 	})
 	if err != nil {
 		return b, err
@@ -152,7 +153,7 @@ func (b *Broker) listen(ctx context.Context, public http.Handler, m *metrics) (e
 			return err
 		}
 	}
-	b.connections = limitConnections(l, c.doc.Limits.Connections)
+	b.connections = limitConnections(l, c.doc.Limits.Connections, c.doc.Limits.ConnectionsPerAddress, c.proxies)
 	m.connections(b.connections)
 	front := newHTTPServer("public", b.connections, public, c.doc.Timeouts, nil, logger)
 	b.servers = append(b.servers, front)

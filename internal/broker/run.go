@@ -31,7 +31,7 @@ func (b *Broker) Run(ctx context.Context) (err error) {
 	b.log("serving")
 
 	workers := startStage(context.WithoutCancel(ctx),
-		b.signing.manager.Run, b.issuer.Run, b.sweep)
+		b.signing.manager.Run, b.issuer.Run, b.sweep, b.awaitBroken)
 	keeper := startStage(context.WithoutCancel(ctx), b.keeper.Run)
 	front := startStage(ctx, b.frontTasks()...)
 	bestEffort(b.deps.Logger, "telling the service manager", notify(context.WithoutCancel(ctx), "READY=1"))
@@ -46,6 +46,24 @@ func (b *Broker) Run(ctx context.Context) (err error) {
 	err = errors.Join(front.stop(), workers.stop())
 	err = errors.Join(err, b.record(ctx, "broker.stopped"))
 	return errors.Join(err, keeper.stop())
+}
+
+func (b *Broker) storeBroken(err error) {
+	select {
+	case b.broken <- err:
+	default:
+	}
+}
+
+// awaitBroken ends the broker when its store can't be written until restart:
+// whoever supervises it restarts it then.
+func (b *Broker) awaitBroken(ctx context.Context) error {
+	select {
+	case err := <-b.broken:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // record writes that the broker starts or stops, even where ctx has ended.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -177,7 +178,7 @@ func TestConnectionLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := limitConnections(inner, 2)
+	l := limitConnections(inner, 2, 2, nil)
 	run(t, newHTTPServer("public", l, http.NotFoundHandler(), Default().Timeouts, nil, slog.New(slog.DiscardHandler)).Run)
 	dial := func() net.Conn {
 		conn, err := net.Dial("tcp", inner.Addr().String())
@@ -200,14 +201,74 @@ func TestConnectionLimit(t *testing.T) {
 	if served(third, 100*time.Millisecond) {
 		t.Fatal("a third was served")
 	}
-	if l.open() != 2 {
-		t.Errorf("%d open", l.open())
+	if l.count() != 2 {
+		t.Errorf("%d open", l.count())
 	}
 	_ = first.Close()
 	if !served(third, 5*time.Second) {
 		t.Error("the third was not served after the first had closed")
 	}
-	waitFor(t, func() bool { return l.open() == 2 })
+	waitFor(t, func() bool { return l.count() == 2 })
+}
+
+// One address has a share of the connections; another one, and a proxy, is
+// served although the first holds all of its own.
+func TestConnectionLimitOfOneAddress(t *testing.T) {
+	inner, err := listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := limitConnections(inner, 8, 2, []netip.Prefix{netip.MustParsePrefix("127.0.0.3/32")})
+	run(t, newHTTPServer("public", l, http.NotFoundHandler(), Default().Timeouts, nil, slog.New(slog.DiscardHandler)).Run)
+	served := func(from string) (net.Conn, bool) {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		conn, err := dialer.DialContext(t.Context(), "tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		n, err := conn.Read(make([]byte, 1))
+		return conn, err == nil && n == 1
+	}
+	first, ok := served("127.0.0.1")
+	if _, second := served("127.0.0.1"); !ok || !second {
+		t.Fatal("two within the share were not served")
+	}
+	if _, third := served("127.0.0.1"); third {
+		t.Error("a third was served")
+	}
+	for range 3 {
+		if _, ok := served("127.0.0.3"); !ok {
+			t.Error("a proxy has no share")
+		}
+	}
+	if _, ok := served("127.0.0.2"); !ok {
+		t.Error("another address was not served")
+	}
+	if got := l.refused.Load(); got != 1 {
+		t.Errorf("%d refused, want 1", got)
+	}
+	_ = first.Close()
+	waitFor(t, func() bool { _, ok := served("127.0.0.1"); return ok })
+}
+
+// Addresses of one IPv6 /64 are one; an address written as IPv6 is itself.
+func TestWhoseShareAConnectionTakes(t *testing.T) {
+	l := limitConnections(nil, 1, 1, nil)
+	for text, want := range map[string]string{
+		"192.0.2.7": "192.0.2.7/32", "::ffff:192.0.2.7": "192.0.2.7/32", "2001:db8::1": "2001:db8::/64", "2001:db8::ffff:1": "2001:db8::/64",
+		"fe80::1%eth0": "fe80::/64",
+	} {
+		addr := net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(text), 1))
+		if got := l.counted(addr); got.String() != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+	if got := l.counted(&net.UnixAddr{Name: "x"}); got.IsValid() {
+		t.Errorf("a socket without an address has the share of %s", got)
+	}
 }
 
 func TestClosingWakesAnAcceptThatWaits(t *testing.T) {
@@ -215,7 +276,7 @@ func TestClosingWakesAnAcceptThatWaits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := limitConnections(inner, 0) // never a free slot
+	l := limitConnections(inner, 0, 1, nil) // never a free slot
 	done := make(chan error, 1)
 	go func() { _, err := l.Accept(); done <- err }()
 	_ = l.Close()

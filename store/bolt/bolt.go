@@ -38,6 +38,9 @@ type Options struct {
 	// Observe is told of each commit: how many updates shared it and how long
 	// it took, sync included. It must return at once.
 	Observe func(updates int, took time.Duration)
+	// Broken is told, once, that nothing can be written until the store is opened
+	// anew, and why. It must return at once.
+	Broken func(error)
 }
 
 // mapSize is the address space kept for the file, 64 GiB. None of it costs

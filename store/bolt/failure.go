@@ -42,10 +42,13 @@ func (h *health) wedged() bool {
 	return h.stuck
 }
 
-func (h *health) set(err error, broken, stuck bool) {
+// set reports whether this is what broke it.
+func (h *health) set(err error, broken, stuck bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	first := broken && !h.broken
 	h.err, h.broken, h.stuck = err, h.broken || broken, h.stuck || stuck
+	return first
 }
 
 // ready returns why no transaction may begin. After a full disk it first opens
@@ -78,8 +81,7 @@ func (s *Store) finish(tx *bbolt.Tx) (err error) {
 		if p := recover(); p != nil { // pages that make no sense
 			s.w.forget()
 			err = fmt.Errorf("%w: damaged: %v", store.ErrUnavailable, p)
-			s.health.set(err, true, true)
-			s.log.Error("the store can't be written until restart", "error", err)
+			s.giveUp(err, true)
 		}
 	}()
 	if err := tx.Commit(); err != nil {
@@ -107,9 +109,17 @@ func (s *Store) failed(cause error) error {
 		return err
 	}
 	err := fmt.Errorf("%w until restart: %w", store.ErrUnavailable, cause)
-	s.health.set(err, true, false)
-	s.log.Error("the store can't be written until restart", "error", err)
+	s.giveUp(err, false)
 	return err
+}
+
+// giveUp lets nothing be written any more.
+func (s *Store) giveUp(err error, stuck bool) {
+	first := s.health.set(err, true, stuck)
+	s.log.Error("the store can't be written until restart", "error", err)
+	if first && s.opts.Broken != nil {
+		s.opts.Broken(err)
+	}
 }
 
 // diskFull reports whether err says that there is no room. bbolt drops the
