@@ -112,11 +112,13 @@ func childLoad(ctx context.Context, path string) error {
 }
 
 // Child "faults" makes n updates one after the other, each with a row of this
-// size, and prints "ID ok" or "ID error TEXT" for each, then "healthy TEXT".
+// size, and prints "ID ok" or "ID error TEXT" for each, then "healthy TEXT" and how often it
+// was told that the store is broken.
 func childFaults(ctx context.Context, path string, args []string) error {
 	n, _ := strconv.Atoi(args[0])
 	size, _ := strconv.Atoi(args[1])
-	s, err := bolt.Open(ctx, bolt.Options{Path: path, Writer: "w1"})
+	told := 0
+	s, err := bolt.Open(ctx, bolt.Options{Path: path, Writer: "w1", Broken: func(error) { told++ }})
 	if err != nil {
 		return err
 	}
@@ -137,6 +139,7 @@ func childFaults(ctx context.Context, path string, args []string) error {
 		}
 	}
 	fmt.Println("healthy", s.Healthy())
+	fmt.Println("told", told) // the last update has returned: nobody writes it any more
 	return s.Close()
 }
 

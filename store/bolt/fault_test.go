@@ -51,6 +51,10 @@ func TestFailingSystemCalls(t *testing.T) {
 					if (outcome == "<nil>") == c.broken {
 						t.Errorf("healthy: %s", outcome)
 					}
+				case id == "told":
+					if (outcome == "1") != c.broken || !c.broken && outcome != "0" {
+						t.Errorf("told %s times that the store is broken", outcome)
+					}
 				case outcome == "ok":
 					acked = append(acked, id)
 					if refused > 0 && c.broken {
