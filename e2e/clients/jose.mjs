@@ -1,4 +1,5 @@
 // jose as a downstream service in Node: remote JWKS and claims.
+import "./webcrypto.mjs";
 import { createRemoteJWKSet, jwtVerify, errors } from "jose";
 import { input, check, done } from "./harness.mjs";
 

@@ -1,6 +1,7 @@
 // oauth4webapi against the broker: discovery, a token by private_key_jwt, a
 // token exchange, introspection and revocation, each response processed by the
 // library's own checks.
+import "./webcrypto.mjs";
 import * as oauth from "oauth4webapi";
 import { input, check, done, signingKey } from "./harness.mjs";
 

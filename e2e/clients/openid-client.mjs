@@ -1,5 +1,6 @@
 // openid-client against the broker: both discovery documents, a token by
 // private_key_jwt, a token exchange, introspection and revocation.
+import "./webcrypto.mjs";
 import * as oidc from "openid-client";
 import { input, check, done, signingKey } from "./harness.mjs";
 
