@@ -36,11 +36,12 @@ func Backup(ctx context.Context, c Config, to string, now func() time.Time) (hot
 	if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("backup: %s: %w", to, orExists(err))
 	}
-	partial := to + ".partial"
-	f, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the operator names it
+	// Mode 0600, and a name of its own: what a killed backup left is in nobody's way.
+	f, err := os.CreateTemp(filepath.Dir(to), "."+filepath.Base(to)+".partial-*")
 	if err != nil {
 		return false, fmt.Errorf("backup: %w", err)
 	}
+	partial := f.Name()
 	defer func() { _ = os.Remove(partial) }()
 	hot = true
 	if err = fetchSnapshot(ctx, c.Socket(), f); errors.Is(err, errNobodyServes) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -63,5 +64,53 @@ func TestHalfACopyIsNoBackup(t *testing.T) {
 				t.Error("taken for a broker that is not running")
 			}
 		})
+	}
+}
+
+// What a killed backup left doesn't keep the next one from its name, and a
+// backup leaves nothing but itself.
+func TestAKilledBackupIsInNobodysWay(t *testing.T) {
+	folder := shortTestFolder(t)
+	d := Default()
+	d.Issuer, d.Ops.Listen = "http://127.0.0.1:8443", ""
+	made, err := Init(t.Context(), InitOptions{
+		Folder: filepath.Join(folder, "data"), Document: d, Operator: "admin", Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := Load(made.Config, func(string) (string, bool) { return "", false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	backups := filepath.Join(folder, "backups")
+	to := filepath.Join(backups, "copy.db")
+	if err := os.Mkdir(backups, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, left := range []string{to + ".partial", filepath.Join(backups, ".copy.db.partial-1")} {
+		if err := os.WriteFile(left, []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, taken := range []bool{false, true} {
+		if _, err := Backup(t.Context(), config, to, time.Now); (err != nil) != taken {
+			t.Errorf("the name is taken %v: %v", taken, err)
+		}
+	}
+	entries, err := os.ReadDir(backups)
+	if err != nil || len(entries) != 3 {
+		t.Errorf("%v, %v: want what was left and the copy", entries, err)
+	}
+	if info, err := os.Stat(to); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Backup(cancelled, config, to+"2", time.Now); err == nil {
+		t.Error("a backup that was cancelled")
+	}
+	if entries, err = os.ReadDir(backups); err != nil || len(entries) != 3 {
+		t.Errorf("%v, %v: a backup that failed leaves nothing", entries, err)
 	}
 }

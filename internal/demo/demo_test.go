@@ -2,6 +2,8 @@ package demo
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -21,6 +23,22 @@ func TestTheDemoHoldsAndSaysHowToGoOn(t *testing.T) {
 	}
 	if strings.Contains(out.String(), "   NO ") {
 		t.Errorf("an expectation did not hold:\n%s", out.String())
+	}
+}
+
+// Where a broker in earnest is set up by the environment, the demo keeps off it.
+func TestTheDemoKeepsOffTheDataOfOthers(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "production")
+	t.Setenv("TENANTBROKER_DATA_DIR", folder)
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := Run(t.Context(), &out, "bin/broker"); err != nil {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	if entries, err := os.ReadDir(folder); err != nil || len(entries) > 0 {
+		t.Errorf("the demo wrote %v there: %v", entries, err)
 	}
 }
 
