@@ -25,13 +25,28 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential/jwks"
 )
 
+// binaryFolder holds the real broker until the last test has ended.
+var binaryFolder string
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if binaryFolder != "" {
+		if err := os.RemoveAll(binaryFolder); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
+}
+
 // binary builds the real broker once for all tests of this run.
 var binary = sync.OnceValues(func() (string, error) {
-	folder, err := os.MkdirTemp("", "tenantbroker-e2e-")
+	var err error
+	binaryFolder, err = os.MkdirTemp("", "tenantbroker-e2e-")
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(folder, "broker")
+	path := filepath.Join(binaryFolder, "broker")
 	out, err := exec.Command("go", "build", "-o", path, "../cmd/broker").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)

@@ -215,7 +215,6 @@ func TestInvariant_I7_NothingShowsAKeySecretOrToken(t *testing.T) {
 			}
 		}
 	}
-	// At rest: nothing is readable by others, and the store holds no key in the clear.
 	folder := filepath.Dir(w.ConfigFile())
 	for _, path := range append(files(t, folder), folder) {
 		info, err := os.Stat(path)
