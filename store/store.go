@@ -56,6 +56,7 @@ type Ref struct {
 // Entry is one audit record as it was written.
 type Entry struct {
 	Position uint64      // in the whole log, from 1, in order of commit
+	Previous uint64      // position of the one before it in its chain, which may be gone; 0: none
 	Chain    audit.Chain // the chain it belongs to
 	Raw      []byte      // the line without its end; valid until the transaction ends
 }
@@ -71,12 +72,15 @@ type Reader interface {
 	Log(after uint64) iter.Seq2[Entry, error]
 	// Chain yields the records of one chain after sequence number seq, in order.
 	Chain(c audit.Chain, seq uint64) iter.Seq2[Entry, error]
+	// ChainBack yields the records of one chain that stand at position or
+	// before it, newest first.
+	ChainBack(c audit.Chain, position uint64) iter.Seq2[Entry, error]
 	// LogEnd returns the position of the newest record, 0 if there is none.
 	LogEnd() (uint64, error)
 }
 
-// Tx reads and writes. Reads see the transaction's own writes, except that Log
-// and Chain do not show records appended in it.
+// Tx reads and writes. Reads see the transaction's own writes, except that Log,
+// Chain and ChainBack do not show records appended in it.
 type Tx interface {
 	Reader
 	// Check returns ErrChanged unless every row is at its version.

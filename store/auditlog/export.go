@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"slices"
-	"strings"
 
 	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/credential"
@@ -24,91 +22,126 @@ var ErrTrimmed = fmt.Errorf("%w: retention removed records while they were being
 const (
 	exportRecords = 1000
 	exportBytes   = 1 << 20 // the record that goes beyond is the last
+	exportLookAt  = 10_000  // records, in search of chains
 )
 
 // Export writes the chains of one tenant, the broker's own (System), or all
 // (zero), with the heads signed so far and fresh ones that cover every record
 // of it. The earlier ones matter: fresh ones alone would vouch for a history
-// that was rewritten since.
+// that was rewritten since. The heads of a chain come just before its records.
 //
 // The export ends where the log does now; records that come later are not in
-// it. It reads a little at a time and writes to w outside of any View, so that
-// w may be slow. If retention overtakes it meanwhile, that is ErrTrimmed.
+// it. The header is written at once, the rest as it is read: a little at a time
+// and outside of any View, so that w may be slow and chains many. If retention
+// overtakes it meanwhile, that is ErrTrimmed.
 func (k *Keeper) Export(ctx context.Context, w io.Writer, tenant credential.Tenant) error {
-	p, err := k.plan(ctx, tenant)
+	e := &export{Keeper: k, tenant: tenant}
+	stretches, signed, err := e.begin(ctx)
 	if err != nil {
 		return err
 	}
-	exporter, err := audit.NewExporter(w, audit.Header{
+	e.out, err = audit.NewExporter(w, audit.Header{
 		Issuer: k.cfg.Issuer, ExportedAt: k.cfg.Now(), Key: k.cfg.Signer.Public(), Tenant: tenant,
 	})
 	if err != nil {
 		return err
 	}
-	for _, jws := range p.signed {
-		if err := exporter.Head(jws); err != nil {
+	if err := e.out.Flush(); err != nil {
+		return err
+	}
+	if !tenant.IsZero() {
+		if stretches, err = e.newcomers(ctx, stretches, signed); err != nil {
 			return err
 		}
 	}
-	for _, h := range p.fresh {
-		if err := exporter.Head(k.cfg.Signer.SignHead(h)); err != nil {
+	for _, s := range stretches {
+		if err := e.stretch(ctx, s); err != nil {
 			return err
 		}
 	}
-	for _, s := range p.stretches {
-		if err := k.records(ctx, exporter, s); err != nil {
-			return err
-		}
-	}
-	return exporter.Flush()
+	return e.out.Flush()
 }
 
-// plan is what an export will hold, as the log stands when it begins.
-type plan struct {
-	fresh     []audit.Head
-	signed    []string
-	stretches []stretch
+// export is one that is under way.
+type export struct {
+	*Keeper
+	tenant credential.Tenant
+	out    *audit.Exporter
+	end    uint64 // the position of the last record
 }
 
-func (k *Keeper) plan(ctx context.Context, tenant credential.Tenant) (p plan, err error) {
-	err = k.cfg.Store.View(ctx, func(r store.Reader) error {
-		if p.fresh, p.signed, err = k.heads(ctx, r, tenant); err != nil {
+// begin finds what there is to export: the whole log or, of one tenant, the
+// chains whose heads were signed, and up to which position in the log they were.
+func (e *export) begin(ctx context.Context) (stretches []stretch, signed uint64, err error) {
+	err = e.cfg.Store.View(ctx, func(r store.Reader) (err error) {
+		if e.end, err = r.LogEnd(); err != nil {
 			return err
 		}
-		end, err := r.LogEnd()
-		if err != nil {
-			return err
+		if e.tenant.IsZero() {
+			stretches = []stretch{{end: e.end}}
+			return stretches[0].begin(r)
 		}
-		if !tenant.IsZero() {
-			for _, h := range p.fresh {
-				p.stretches = append(p.stretches, stretch{chain: &h.Chain, after: h.First - 1, end: end})
-			}
-			return nil
-		}
-		all := stretch{end: end}
-		oldest, err := all.oldest(r)
-		if err == nil && oldest != 0 {
-			all.after = oldest - 1
-			p.stretches = []stretch{all}
+		var chains []audit.Chain
+		chains, signed, err = Chains(r, e.tenant)
+		for _, c := range chains {
+			stretches = append(stretches, stretch{chain: &c, end: e.end})
 		}
 		return err
 	})
-	return p, err
+	return stretches, signed, err
 }
 
-// records writes a stretch of the log, a batch at a time.
-func (k *Keeper) records(ctx context.Context, e *audit.Exporter, s stretch) error {
+// newcomers adds the tenant's chains for which no head was signed when the
+// export began: they are in the log since.
+func (e *export) newcomers(ctx context.Context, stretches []stretch, since uint64) ([]stretch, error) {
+	known := make(map[audit.Chain]bool)
+	for _, s := range stretches {
+		known[*s.chain] = true
+	}
+	for at := since; at < e.end; {
+		err := e.cfg.Store.View(ctx, func(r store.Reader) error {
+			n := 0
+			for entry, err := range r.Log(at) {
+				if err != nil {
+					return err
+				}
+				if n++; n > exportLookAt {
+					return nil
+				}
+				at = entry.Position
+				if c := entry.Chain; audit.ChainFor(e.tenant, c.Writer) == c && !known[c] {
+					known[c] = true
+					stretches = append(stretches, stretch{chain: &c, end: e.end})
+				}
+			}
+			at = e.end
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return stretches, nil
+}
+
+// stretch writes a stretch of the log, a batch at a time.
+func (e *export) stretch(ctx context.Context, s stretch) error {
 	for more := true; more; {
-		var batch [][]byte
-		err := k.cfg.Store.View(ctx, func(r store.Reader) (err error) {
-			batch, more, err = s.next(r)
+		var b batch
+		err := e.cfg.Store.View(ctx, func(r store.Reader) (err error) {
+			b, more, err = s.next(r)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		for _, line := range batch {
-			if err := e.Record(line); err != nil {
+		for _, o := range b.openings {
+			if err := e.heads(ctx, o); err != nil {
+				return err
+			}
+		}
+		for _, line := range b.lines {
+			if err := e.out.Record(line); err != nil {
 				return err
 			}
 		}
@@ -116,46 +149,155 @@ func (k *Keeper) records(ctx context.Context, e *audit.Exporter, s stretch) erro
 	return nil
 }
 
+// heads writes the head of a chain that was signed before, if there is one, and
+// a fresh one.
+func (e *export) heads(ctx context.Context, o opening) error {
+	if o.signed != "" {
+		h, err := audit.VerifyHead(e.cfg.Signer.Public(), o.signed)
+		if err == nil && h.Chain != o.head.Chain {
+			err = fmt.Errorf("has the head of %s", h.Chain)
+		}
+		later := false
+		if err == nil && h.Seq > o.head.Seq {
+			later, err = e.later(ctx, h)
+		}
+		if err == nil && !later {
+			err = e.out.Head(o.signed)
+		}
+		if err != nil {
+			return fmt.Errorf("auditlog: chain %s: %w", o.head.Chain, err)
+		}
+	}
+	o.head.Time = e.cfg.Now()
+	return e.out.Head(e.cfg.Signer.SignHead(o.head))
+}
+
+// later reports whether the head was signed for a record that came after the
+// end of the export, and is there. One that is not there was cut off: whoever
+// verifies the export has to learn that from the head.
+func (e *export) later(ctx context.Context, h audit.Head) (found bool, err error) {
+	err = e.cfg.Store.View(ctx, func(r store.Reader) error {
+		for entry, err := range r.Chain(h.Chain, h.Seq-1) {
+			if err != nil {
+				return err
+			}
+			at, err := headAt(entry)
+			found = at.Seq == h.Seq && at.Hash == h.Hash && entry.Position > e.end
+			return err
+		}
+		return nil
+	})
+	return found, err
+}
+
 // stretch is what is left to be read of the log, or of one chain. Its entries
 // are numbered by position or, in a chain, by sequence number.
 type stretch struct {
 	chain *audit.Chain // nil: the whole log
-	after uint64       // the number of the last entry that was read
-	end   uint64       // the position of the last one to read
+	begun bool
+	start uint64 // the position of the last entry before the stretch, if there was one
+	after uint64 // the number of the last entry that was read
+	end   uint64 // the position of the last one to read
+}
+
+// batch is what is read of a stretch in one View.
+type batch struct {
+	openings []opening // of the chains that begin in it
+	lines    [][]byte
+}
+
+// opening is what comes before the records of a chain.
+type opening struct {
+	head   audit.Head // of the records in the export
+	signed string     // the head that was signed before; may be empty
+}
+
+// begin sets where the stretch begins, which retention may move until then.
+func (s *stretch) begin(r store.Reader) error {
+	s.begun = true
+	for entry, err := range s.entries(r, 0) {
+		if err != nil {
+			return err
+		}
+		number, err := s.number(entry)
+		s.start, s.after = entry.Position-1, number-1
+		return err
+	}
+	s.start, s.after = s.end, s.end // it is empty
+	return nil
 }
 
 // next copies the next batch and moves on. more says that it was not the last.
-func (s *stretch) next(r store.Reader) (batch [][]byte, more bool, err error) {
+func (s *stretch) next(r store.Reader) (b batch, more bool, err error) {
+	if !s.begun {
+		if err := s.begin(r); err != nil {
+			return b, false, err
+		}
+	}
+	if s.start >= s.end {
+		return b, false, nil
+	}
 	oldest, err := s.oldest(r)
 	if err != nil {
-		return nil, false, err
+		return b, false, err
 	}
 	if oldest == 0 || oldest > s.after+1 {
-		return nil, false, ErrTrimmed
+		return b, false, ErrTrimmed
 	}
 	var last store.Entry
 	size := 0
 	for entry, err := range s.entries(r, s.after) {
 		if err != nil {
-			return nil, false, err
+			return b, false, err
 		}
 		if entry.Position > s.end {
 			break
 		}
-		if more = len(batch) == exportRecords || size >= exportBytes; more {
+		if more = len(b.lines) == exportRecords || size >= exportBytes; more {
 			break
 		}
-		batch, size, last = append(batch, bytes.Clone(entry.Raw)), size+len(entry.Raw), entry
+		if entry.Previous <= s.start {
+			o, err := s.open(r, entry)
+			if err != nil {
+				return b, false, err
+			}
+			b.openings = append(b.openings, o)
+		}
+		b.lines, size, last = append(b.lines, bytes.Clone(entry.Raw)), size+len(entry.Raw), entry
 	}
 	if !more {
-		return batch, false, nil
+		return b, false, nil
 	}
 	at, err := s.number(last)
 	if err == nil && at <= s.after {
 		err = fmt.Errorf("auditlog: position %d: out of order", last.Position)
 	}
 	s.after = at
-	return batch, true, err
+	return b, true, err
+}
+
+// open returns the heads of the chain whose first record in the stretch it is.
+func (s *stretch) open(r store.Reader, entry store.Entry) (o opening, err error) {
+	oldest, err := headAt(entry)
+	if err != nil {
+		return o, err
+	}
+	for newest, err := range r.ChainBack(entry.Chain, s.end) {
+		if err != nil {
+			return o, err
+		}
+		if o.head, err = headAt(newest); err != nil {
+			return o, err
+		}
+		break
+	}
+	o.head.Chain, o.head.First = entry.Chain, oldest.Seq
+	row, err := r.Get(Heads, entry.Chain.String())
+	if errors.Is(err, store.ErrNotFound) {
+		return o, nil
+	}
+	o.signed = string(row.Value)
+	return o, err
 }
 
 // oldest returns the number of the oldest entry that there still is, 0 if none.
@@ -182,63 +324,6 @@ func (s *stretch) number(entry store.Entry) (uint64, error) {
 	}
 	h, err := headAt(entry)
 	return h.Seq, err
-}
-
-// heads returns the heads, as of now, of the chains that have records, and the
-// heads of these that were signed before. The signed ones say which chains
-// there were; the log since says which came and grew.
-func (k *Keeper) heads(ctx context.Context, r store.Reader, tenant credential.Tenant) (fresh []audit.Head, signed []string, err error) {
-	newest := make(map[audit.Chain]audit.Head)
-	before := make(map[audit.Chain]string)
-	wanted := func(c audit.Chain) bool {
-		return tenant.IsZero() || audit.ChainFor(tenant, c.Writer) == c
-	}
-	prefix := ""
-	if !tenant.IsZero() {
-		prefix = audit.ChainFor(tenant, "").String()
-	}
-	for row, err := range r.Scan(Heads, prefix, "") {
-		if err != nil {
-			return nil, nil, err
-		}
-		h, err := audit.VerifyHead(k.cfg.Signer.Public(), string(row.Value))
-		if err != nil {
-			return nil, nil, fmt.Errorf("auditlog: chain %s: %w", row.Key, err)
-		}
-		newest[h.Chain] = h
-		before[h.Chain] = string(row.Value)
-	}
-	from, _, err := progress(r)
-	if err != nil {
-		return nil, nil, err
-	}
-	for entry, err := range r.Log(from) {
-		if err := errors.Join(err, ctx.Err()); err != nil {
-			return nil, nil, err
-		}
-		if wanted(entry.Chain) {
-			if newest[entry.Chain], err = headAt(entry); err != nil {
-				return nil, nil, err
-			}
-		}
-	}
-	fresh = make([]audit.Head, 0, len(newest))
-	for chain, h := range newest {
-		oldest, err := first(r, chain, 0)
-		if err != nil {
-			return nil, nil, err
-		}
-		if oldest == 0 { // all gone by retention
-			continue
-		}
-		h.First, h.Time = oldest, k.cfg.Now()
-		fresh = append(fresh, h)
-		if jws, ok := before[chain]; ok {
-			signed = append(signed, jws)
-		}
-	}
-	slices.SortFunc(fresh, func(a, b audit.Head) int { return strings.Compare(a.String(), b.String()) })
-	return fresh, signed, nil
 }
 
 // Verify checks the whole log as it stands, against the heads signed so far.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,9 +55,18 @@ func exporting(t *testing.T, before func(store.Store, int)) (*watched, *auditlog
 	return w, newKeeper(t, w, signer), signer
 }
 
+// sign signs heads without a View of s being counted.
+func sign(t *testing.T, s store.Store, signer *audit.Signer) {
+	t.Helper()
+	if err := newKeeper(t, s, signer).Sign(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestNoViewIsOpenWhileAnExportIsWritten(t *testing.T) {
 	s, k, signer := exporting(t, nil)
 	write(t, s.Store, 3500, noon, acme)
+	sign(t, s.Store, signer)
 	for _, tenant := range []credential.Tenant{acme, {}} {
 		s.views = 0
 		out := &slow{t: t, store: s}
@@ -149,6 +159,7 @@ func TestRetentionDuringAnExport(t *testing.T) {
 			})
 			write(t, s.Store, c.old, noon, acme)
 			write(t, s.Store, c.all-c.old, noon.Add(time.Hour), acme)
+			sign(t, s.Store, signer)
 			var out bytes.Buffer
 			err := k.Export(t.Context(), &out, tenant)
 			if !errors.Is(err, c.want) {
@@ -160,6 +171,136 @@ func TestRetentionDuringAnExport(t *testing.T) {
 			if _, report, err := audit.VerifyExport(&out, signer.Public()); err != nil || report.Records != uint64(c.all) {
 				t.Errorf("%s: %d records, %v", c.name, report.Records, err)
 			}
+		}
+	}
+}
+
+// The header is what a client waits for: nothing that grows with the log comes
+// before it.
+func TestAnExportsHeaderComesFirst(t *testing.T) {
+	s, k, _ := exporting(t, nil)
+	write(t, s.Store, 2, noon, manyTenants(3000)...)
+	for _, tenant := range []credential.Tenant{{}, credential.MustTenant("t7")} {
+		s.views = 0
+		var views []int
+		var first []byte
+		if err := k.Export(t.Context(), writes(func(p []byte) {
+			views = append(views, s.views)
+			if first == nil {
+				first = bytes.Clone(p)
+			}
+		}), tenant); err != nil {
+			t.Fatal(err)
+		}
+		if views[0] != 1 {
+			t.Errorf("the first byte came after %d views", views[0])
+		}
+		if _, err := audit.ParseHeader(bytes.TrimSuffix(first, []byte("\n"))); err != nil {
+			t.Errorf("the first piece is not the header: %v", err)
+		}
+		if tenant.IsZero() && len(views) < 10 {
+			t.Errorf("%d pieces for 6000 records", len(views))
+		}
+	}
+}
+
+type writes func([]byte)
+
+func (w writes) Write(p []byte) (int, error) {
+	w(p)
+	return len(p), nil
+}
+
+func manyTenants(n int) (all []credential.Tenant) {
+	for i := range n {
+		all = append(all, credential.MustTenant(fmt.Sprintf("t%d", i)))
+	}
+	return all
+}
+
+// Heads are signed, records written and old ones removed between any two Views
+// of an export: what comes out verifies, and every record in it is covered.
+func TestAnExportVerifiesWhateverHappensMeanwhile(t *testing.T) {
+	tenants := manyTenants(600)
+	for _, tenant := range []credential.Tenant{{}, tenants[5]} {
+		var signer *audit.Signer
+		s, k, signer := exporting(t, func(s store.Store, view int) {
+			write(t, s, 1, noon.Add(time.Hour), tenants[:10]...)
+			write(t, s, 1, noon.Add(time.Hour), credential.MustTenant(fmt.Sprintf("new%d", view)))
+			sign(t, s, signer)
+		})
+		write(t, s.Store, 1, noon, tenants...)
+		sign(t, s.Store, signer)
+		write(t, s.Store, 4, noon.Add(time.Hour), tenants...)
+		if _, err := s.Sweep(t.Context(), noon, noon.Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		got := export(t, k, signer, tenant)
+		if tenant.IsZero() {
+			if n := len(strings.Fields(got)); n != 601 { // and the one that came before the first View
+				t.Errorf("%d chains", n)
+			}
+		} else if got != "t5@w1:2-6" {
+			t.Errorf("exported %s", got)
+		}
+	}
+}
+
+// A head that counts more records than the log has is no newer one: they were
+// cut off, and whoever verifies the export learns it.
+func TestExportDoesNotHideThatRecordsWereCutOff(t *testing.T) {
+	whole, _, signer := setUp(t)
+	write(t, whole, 5, noon, acme)
+	sign(t, whole, signer)
+	for _, tenant := range []credential.Tenant{acme, {}} {
+		cut, _, _ := setUp(t)
+		write(t, cut, 3, noon, acme)
+		copyRow(t, whole, cut, auditlog.Heads, "acme@w1")
+		var out bytes.Buffer
+		if err := newKeeper(t, cut, signer).Export(t.Context(), &out, tenant); err != nil {
+			t.Fatal(err)
+		}
+		var fault *audit.Fault
+		if _, _, err := audit.VerifyExport(&out, signer.Public()); !errors.As(err, &fault) || fault.Seq != 4 {
+			t.Errorf("a log that was cut off was exported as good: %v", err)
+		}
+	}
+}
+
+// The head of one chain under the name of another says nothing of it.
+func TestExportRefusesAHeadOfAnotherChain(t *testing.T) {
+	s, k, signer := exporting(t, nil)
+	write(t, s.Store, 1, noon, globex)
+	sign(t, s.Store, signer)
+	write(t, s.Store, 1, noon, acme)
+	if err := s.Update(t.Context(), func(tx store.Tx) error {
+		row, err := tx.Get(auditlog.Heads, "globex@w1")
+		if err == nil {
+			_, err = tx.Put(auditlog.Heads, "acme@w1", row.Value, 0)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Export(t.Context(), new(bytes.Buffer), acme); err == nil || !strings.Contains(err.Error(), "acme@w1: has the head of globex@w1") {
+		t.Errorf("export: %v", err)
+	}
+}
+
+func TestChainsAreATenantsOwn(t *testing.T) {
+	s, _, signer := exporting(t, nil)
+	write(t, s.Store, 1, noon, acme, credential.MustTenant("acme2"), credential.System)
+	sign(t, s.Store, signer)
+	write(t, s.Store, 1, noon, globex)
+	for tenant, want := range map[credential.Tenant]string{acme: "[acme@w1] 3", globex: "[] 3", {}: "[@w1] 3", credential.System: "[@w1] 3"} {
+		if err := s.View(t.Context(), func(r store.Reader) error {
+			chains, upTo, err := auditlog.Chains(r, tenant)
+			if got := fmt.Sprint(chains, " ", upTo); got != want {
+				t.Errorf("%q: %s, want %s", tenant, got, want)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -145,6 +145,11 @@ func (o *overlay) Chain(c audit.Chain, seq uint64) iter.Seq2[store.Entry, error]
 	return o.w.Chain(c, seq)
 }
 
+// ChainBack implements store.Reader.
+func (o *overlay) ChainBack(c audit.Chain, position uint64) iter.Seq2[store.Entry, error] {
+	return o.w.ChainBack(c, position)
+}
+
 // LogEnd implements store.Reader.
 func (o *overlay) LogEnd() (uint64, error) { return o.w.LogEnd() }
 

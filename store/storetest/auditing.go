@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
+	"sort"
 	"sync"
 	"testing"
 	"time"
@@ -51,7 +53,7 @@ func verifyLog(t testing.TB, r store.Reader) (records []audit.Record) {
 	t.Helper()
 	checker := audit.NewChecker(nil)
 	checker.Trimmed = true
-	perChain := map[audit.Chain][][]byte{}
+	perChain := map[audit.Chain][]store.Entry{}
 	var position uint64
 	for entry, err := range r.Log(0) {
 		if err != nil {
@@ -70,7 +72,11 @@ func verifyLog(t testing.TB, r store.Reader) (records []audit.Record) {
 			t.Errorf("position %d: chain %s, the line says %s, %v", position, entry.Chain, chain, err)
 		}
 		records = append(records, record)
-		perChain[chain] = append(perChain[chain], bytes.Clone(entry.Raw))
+		entry.Raw = bytes.Clone(entry.Raw)
+		if before := perChain[chain]; len(before) > 0 && entry.Previous != before[len(before)-1].Position || (entry.Previous == 0) != (record.Seq == 1) {
+			t.Errorf("position %d: says that %d is the one before it in its chain", entry.Position, entry.Previous)
+		}
+		perChain[chain] = append(perChain[chain], entry)
 	}
 	if _, err := checker.Finish(); err != nil {
 		t.Error(err)
@@ -78,16 +84,17 @@ func verifyLog(t testing.TB, r store.Reader) (records []audit.Record) {
 	if end, err := r.LogEnd(); err != nil || len(records) > 0 && end != position {
 		t.Errorf("the log ends at %d, %v; its last record is at %d", end, err, position)
 	}
-	for chain, lines := range perChain {
-		verifyChain(t, r, chain, lines)
+	for chain, entries := range perChain {
+		verifyChain(t, r, chain, entries)
+		verifyChainBack(t, r, chain, entries, position)
 	}
 	return records
 }
 
 // verifyChain compares Chain, from several starts, with what Log has shown.
-func verifyChain(t testing.TB, r store.Reader, chain audit.Chain, lines [][]byte) {
+func verifyChain(t testing.TB, r store.Reader, chain audit.Chain, lines []store.Entry) {
 	t.Helper()
-	first, _, err := audit.Parse(lines[0])
+	first, _, err := audit.Parse(lines[0].Raw)
 	if err != nil {
 		t.Error(err)
 		return
@@ -103,7 +110,7 @@ func verifyChain(t testing.TB, r store.Reader, chain audit.Chain, lines [][]byte
 				t.Errorf("chain %s after %d: %v", chain, after, err)
 				return
 			}
-			if at >= len(lines) || !bytes.Equal(entry.Raw, lines[at]) || entry.Chain != chain {
+			if at >= len(lines) || !same(entry, lines[at]) {
 				t.Errorf("chain %s after %d: got %s of %s", chain, after, entry.Raw, entry.Chain)
 				return
 			}
@@ -113,6 +120,34 @@ func verifyChain(t testing.TB, r store.Reader, chain audit.Chain, lines [][]byte
 			t.Errorf("chain %s after %d: ended at %d of %d", chain, after, at, len(lines))
 		}
 	}
+}
+
+// verifyChainBack does so with ChainBack, from each end and from around some of
+// the records in between.
+func verifyChainBack(t testing.TB, r store.Reader, chain audit.Chain, entries []store.Entry, end uint64) {
+	t.Helper()
+	starts := []uint64{0, end, end + 1, math.MaxUint64}
+	for i := 0; i < len(entries); i += max(1, len(entries)/50) {
+		at := entries[i].Position
+		starts = append(starts, at-1, at, at+1)
+	}
+	for _, start := range starts {
+		left := entries[:sort.Search(len(entries), func(i int) bool { return entries[i].Position > start })]
+		for entry, err := range r.ChainBack(chain, start) {
+			if err != nil || len(left) == 0 || !same(entry, left[len(left)-1]) {
+				t.Errorf("chain %s back from %d: got position %d, %v; %d records were left", chain, start, entry.Position, err, len(left))
+				return
+			}
+			left = left[:len(left)-1]
+		}
+		if len(left) > 0 {
+			t.Errorf("chain %s back from %d: ended with %d records left", chain, start, len(left))
+		}
+	}
+}
+
+func same(a, b store.Entry) bool {
+	return a.Position == b.Position && a.Previous == b.Previous && a.Chain == b.Chain && bytes.Equal(a.Raw, b.Raw)
 }
 
 func testAudit(t *testing.T, m Maker) {
@@ -156,6 +191,9 @@ func testAudit(t *testing.T, m Maker) {
 		}
 		for _, err := range r.Chain(audit.Chain{Tenant: credential.MustTenant("nobody"), Writer: "w1"}, 0) {
 			t.Errorf("a chain without records has one (error %v)", err)
+		}
+		for _, err := range r.ChainBack(audit.Chain{Tenant: credential.MustTenant("nobody"), Writer: "w1"}, 6) {
+			t.Errorf("back from its end, a chain without records has one (error %v)", err)
 		}
 		return nil
 	})
