@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 )
 
 // app is what the commands share: streams, clock, global flags.
@@ -30,10 +31,9 @@ type app struct {
 }
 
 func newApp() *app {
-	info, err := os.Stdin.Stat()
 	return &app{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
-		asks:   err == nil && info.Mode()&os.ModeCharDevice != 0,
+		asks:   term.IsTerminal(int(os.Stdin.Fd())), // /dev/null is a device too, and no person
 		getenv: os.Getenv, now: time.Now,
 	}
 }
@@ -128,6 +128,16 @@ func (a *app) does(work func(ctx context.Context, args []string) error) func(*co
 // note tells the person something that is not the output.
 func (a *app) note(format string, args ...any) {
 	_, _ = fmt.Fprintln(a.err, printable(fmt.Sprintf(format, args...))) // stderr is the last resort
+}
+
+// done tells that something was carried out that leaves no object to print: a
+// person on stderr, a script on stdout.
+func (a *app) done(result any, format string, args ...any) error {
+	if a.output != outputTable {
+		return a.printData(result)
+	}
+	a.note(format, args...)
+	return nil
 }
 
 var errNotConfirmed = errors.New("not confirmed; nothing was changed")

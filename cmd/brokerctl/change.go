@@ -100,11 +100,17 @@ func deletion[I fmt.Stringer](a *app, noun, argumentName, example, long string, 
 			if err := remove(ctx, admin, id, version, reason); err != nil {
 				return err
 			}
-			a.note("deleted %s %s", noun, id)
-			return nil
+			return a.done(gone{noun, id.String(), "deleted"}, "deleted %s %s", noun, id)
 		})
 	})
 	return c
+}
+
+// gone is what is left to say of an object.
+type gone struct {
+	Kind  string `json:"kind"`
+	ID    string `json:"id"`
+	State string `json:"state"`
 }
 
 func article(noun string) string {

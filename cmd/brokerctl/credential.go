@@ -155,8 +155,7 @@ func credentialRemove(a *app) *cobra.Command {
 			if err := admin.Accounts().RemoveCredential(ctx, id, args[1], version, reason); err != nil {
 				return err
 			}
-			a.note("removed credential %s of %s", args[1], id)
-			return nil
+			return a.done(gone{"credential", args[1], "removed"}, "removed credential %s of %s", args[1], id)
 		})
 	})
 	return c

@@ -87,6 +87,9 @@ for the first operator; "brokerctl keygen" makes more.`,
 		if err != nil {
 			return err
 		}
+		if a.output != outputTable {
+			return a.printData(signedIn{s.row(name), roles, path})
+		}
 		bound := "the whole broker"
 		if p.Tenant != "" {
 			bound = "tenant " + p.Tenant
@@ -119,19 +122,29 @@ func contextCommand(a *app) *cobra.Command {
 		Use: "use NAME", Short: "Make a context the current one", Args: cobra.ExactArgs(1),
 		Example: "  brokerctl context use broker.example.com",
 		RunE: a.does(func(_ context.Context, args []string) error {
-			return a.changeContexts(args[0], func(s *settings) { s.Current = args[0] })
+			var row contextRow
+			if err := a.changeContexts(args[0], func(s *settings) {
+				s.Current = args[0]
+				row = s.row(args[0])
+			}); err != nil {
+				return err
+			}
+			return a.done(row, "the current context is %s", args[0])
 		}),
 	}
 	remove := &cobra.Command{
 		Use: "remove NAME", Short: "Forget a context; its key file stays", Args: cobra.ExactArgs(1),
 		Example: "  brokerctl context remove broker.example.com",
 		RunE: a.does(func(_ context.Context, args []string) error {
-			return a.changeContexts(args[0], func(s *settings) {
+			if err := a.changeContexts(args[0], func(s *settings) {
 				delete(s.Contexts, args[0])
 				if s.Current == args[0] {
 					s.Current = ""
 				}
-			})
+			}); err != nil {
+				return err
+			}
+			return a.done(gone{"context", args[0], "removed"}, "removed context %s", args[0])
 		}),
 	}
 	return group("context", "The brokers and identities to sign in with", "", list, use, remove)
@@ -146,19 +159,30 @@ type contextRow struct {
 	Tenant  string `json:"tenant"`
 }
 
+// signedIn is the outcome of a login.
+type signedIn struct {
+	contextRow
+	Roles credential.Scopes `json:"roles"`
+	File  string            `json:"file"`
+}
+
 func (s *settings) rows() func(func(contextRow, error) bool) {
 	return func(yield func(contextRow, error) bool) {
 		for _, name := range s.names() {
-			p := s.Contexts[name]
-			tenant := p.Tenant
-			if tenant == "" {
-				tenant = credential.System.String()
-			}
-			if !yield(contextRow{name == s.Current, name, p.Issuer, p.Account, tenant}, nil) {
+			if !yield(s.row(name), nil) {
 				return
 			}
 		}
 	}
+}
+
+func (s *settings) row(name string) contextRow {
+	p := s.Contexts[name]
+	tenant := p.Tenant
+	if tenant == "" {
+		tenant = credential.System.String()
+	}
+	return contextRow{name == s.Current, name, p.Issuer, p.Account, tenant}
 }
 
 func (a *app) changeContexts(name string, change func(*settings)) error {

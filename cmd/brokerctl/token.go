@@ -251,8 +251,9 @@ answers the same and does nothing. The token comes from a file or from stdin.`,
 			if err := c.Revoke(ctx, token); err != nil {
 				return err
 			}
-			a.note("revoked, if it was this account's to revoke")
-			return nil
+			return a.done(struct {
+				Accepted bool `json:"accepted"`
+			}{true}, "revoked, if it was this account's to revoke")
 		})
 	})
 	return c
