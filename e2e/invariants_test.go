@@ -260,9 +260,42 @@ func TestInvariant_I6_Short(t *testing.T) {
 	if got := w.mustToken(form); got.ExpiresIn != 3600 {
 		t.Errorf("a day asked for, %d s given, want the ceiling of 3600", got.ExpiresIn)
 	}
-	operator := claims(t, w.AdminToken())
-	if life := operator.Expires.Sub(operator.IssuedAt); life > credential.MaxOperatorLifetime {
-		t.Errorf("an operator's token lives %s", life)
+	// An operator's ends after ten minutes, whatever the grant and the request say.
+	w.Account("keeper")
+	post := registry.OperatorSpec{
+		Account: credential.MustAccountID("keeper"), Roles: credential.MustScopes("viewer"), Tenant: credential.System,
+		MaxTTL: credential.MustLifetime(11 * time.Minute),
+	}
+	if _, err := w.Registry().CreateOperator(t.Context(), w.By(), post); err == nil {
+		t.Error("an operator's grant for 11 minutes was made")
+	}
+	post.MaxTTL = credential.MustLifetime(credential.MaxOperatorLifetime)
+	if _, err := w.Registry().CreateOperator(t.Context(), w.By(), post); err != nil {
+		t.Fatal(err)
+	}
+	form = w.form("keeper", "system")
+	form.Set("audience", w.URL()+"/admin")
+	form.Set("expires_in", "3600")
+	operator := w.mustToken(form)
+	if operator.ExpiresIn != 600 {
+		t.Errorf("an hour asked for by an operator, %d s given, want 600", operator.ExpiresIn)
+	}
+	// The verifier holds both ceilings, to the second, whatever was signed.
+	for _, c := range []struct {
+		what, raw, audience string
+		most                time.Duration
+	}{
+		{"a service's token", w.mustToken(w.form("long", acme)).AccessToken, orders, time.Hour},
+		{"an operator's token", operator.AccessToken, w.URL() + "/admin", 10 * time.Minute},
+	} {
+		tokens := w.verifier(c.audience)
+		for life, want := range map[time.Duration]string{c.most: "", c.most + time.Second: "claim"} {
+			cl := claims(t, c.raw)
+			cl.Expires = cl.IssuedAt.Add(life)
+			if _, err := tokens.Verify(t.Context(), w.forge(string(cl.AppendJSON(nil)))); verifier.Reason(err) != want {
+				t.Errorf("%s for %s: %v, want %q", c.what, life, err, want)
+			}
+		}
 	}
 	_, _, _, err := w.Registry().CreateClientSecret(t.Context(), w.By(), credential.MustAccountID(mailer), 0, time.Now().Add(91*24*time.Hour))
 	if err == nil {

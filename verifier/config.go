@@ -71,6 +71,10 @@ func New(ctx context.Context, cfg Config) (*Verifier, error) {
 	if v.audience, err = credential.ParseAudience(cfg.Audience); err != nil {
 		return nil, fmt.Errorf("verifier: %w", err)
 	}
+	v.longest = credential.MaxAccessLifetime
+	if v.issuer.Reserves(v.audience) { // the broker's own, such as that of operators
+		v.longest = credential.MaxOperatorLifetime
+	}
 	if v.leeway < 0 || v.leeway > credential.MaxLeeway {
 		return nil, fmt.Errorf("verifier: leeway %s, allowed are 0 to %s", v.leeway, credential.MaxLeeway)
 	}

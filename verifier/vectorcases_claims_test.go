@@ -88,8 +88,7 @@ func (g *generator) timeCases() {
 		{"exp-fraction", "core", "a fraction of a second is allowed", "1768478340.5", "1768478640.25"},
 		{"exp-exponent", "core", "a number with an exponent is a number", "1768478340", "1.768478640e9"},
 		{"iat-edge", "core", "issued in 30 s: exactly the leeway", "1768478430", "1768478640"},
-		{"life-edge", "core", "it lives an hour and the leeway, exactly", "1768478340", "1768481970"},
-		{"life-hour", "core", "it lives an hour", "1768478340", "1768481940"},
+		{"life-hour", "core", "it lives an hour, the most there is", "1768478340", "1768481940"},
 	} {
 		g.accept(c.tag, "time-"+c.id, c.description, g.payload(base.with("iat", c.iat).with("exp", c.exp).json()))
 	}
@@ -108,6 +107,8 @@ func (g *generator) timeCases() {
 		{"exp-long-past", "core", "expired", "over in 2001", "1000000000", "1000000300"},
 		{"exp-before-iat", "strict", "claim", "it ends before it begins", "1768478640", "1768478600"},
 		{"exp-equals-iat", "strict", "claim", "it ends as it begins", "1768478400", "1768478400"},
+		{"life-hour-and-second", "strict", "claim", "it lives an hour and a second: there is no leeway between two times of one clock", "1768478340", "1768481941"},
+		{"life-edge", "strict", "claim", "it lives an hour and the leeway", "1768478340", "1768481970"},
 		{"life-too-long", "strict", "claim", "it lives an hour, the leeway and a second", "1768478340", "1768481971"},
 		{"life-year", "strict", "claim", "it lives a year", "1768478340", "1800014340"},
 		{"iat-future", "strict", "not_yet_valid", "issued in 31 s", "1768478431", "1768478640"},
@@ -131,6 +132,27 @@ func (g *generator) timeCases() {
 	} {
 		g.reject(c.tag, "time-"+c.id, c.reason, c.description, g.payload(base.with("iat", c.iat).with("exp", c.exp).json()))
 	}
+}
+
+// ownCases: for the broker's own audiences a life is ten minutes at most,
+// whoever the tenant is, and whichever of them it is.
+func (g *generator) ownCases() {
+	for _, c := range []struct{ id, audience, tenant string }{
+		{"admin", vectorIssuer + "/admin", "system"},
+		{"admin-of-a-tenant", vectorIssuer + "/admin", "acme"},
+		{"revocations", vectorIssuer + "/revocations", "acme"},
+		{"issuer", vectorIssuer, "system"},
+	} {
+		base := claims().with("aud", quote(c.audience)).with("tenant", quote(c.tenant))
+		token := func(exp string) string { return g.payload(base.with("exp", exp).json()) }
+		at := audience(c.audience)
+		g.accept("core", "own-life-"+c.id, "ten minutes for an audience of the broker's own, the most there is", token("1768478940"), at)
+		g.reject("strict", "own-life-"+c.id+"-and-second", "claim", "ten minutes and a second for an audience of the broker's own", token("1768478941"), at)
+		g.reject("strict", "own-life-"+c.id+"-hour", "claim", "an hour for an audience of the broker's own", token("1768481940"), at)
+	}
+	beside := "https://broker.example.org/admin"
+	g.accept("core", "own-life-beside", "an hour for an audience that only begins like the broker's own",
+		g.payload(claims().with("aud", quote(beside)).with("exp", "1768481940").json()), audience(beside))
 }
 
 func manyScopes(n int) string {

@@ -61,6 +61,7 @@ func generate(t *testing.T, committed document) []byte {
 	g.headerCases()
 	g.claimCases()
 	g.timeCases()
+	g.ownCases()
 	g.formCases()
 
 	var b bytes.Buffer

@@ -17,6 +17,7 @@ import (
 type Verifier struct {
 	issuer      credential.IssuerURL
 	audience    credential.Audience
+	longest     time.Duration // that a token for the audience may live
 	keys        jwks.Source
 	remote      *jwks.Remote // nil when the keys were given
 	now         func() time.Time
@@ -31,6 +32,17 @@ func (v *Verifier) Close() {
 	if v.remote != nil {
 		v.remote.Close()
 	}
+}
+
+// KeyStaleness returns how long ago the broker's keys were last fetched or
+// confirmed, for a service's metrics: far beyond the max-age of its key set, it
+// means that the broker is out of reach, or that nothing was verified since.
+// Keys that were given and don't say count as fresh.
+func (v *Verifier) KeyStaleness() time.Duration {
+	if source, ok := v.keys.(interface{ Staleness() time.Duration }); ok {
+		return source.Staleness()
+	}
+	return 0
 }
 
 // Verify returns the token that raw is, or why it is refused: one of the
@@ -118,7 +130,7 @@ func (v *Verifier) acceptable(c *credential.Claims) error {
 		return fmt.Errorf("%w: the broker's own, for a foreign audience", ErrTenant)
 	case life <= 0:
 		return fmt.Errorf("%w: exp is not after iat", ErrClaim)
-	case life > credential.MaxAccessLifetime+v.leeway:
+	case life > v.longest: // without leeway: both times are by the broker's clock
 		return fmt.Errorf("%w: it lives longer than the broker gives", ErrClaim)
 	case !c.Confirmation.IsZero():
 		return ErrProofRequired

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
@@ -424,6 +425,82 @@ func TestKeysAreFetchedFromTheIssuer(t *testing.T) {
 		t.Errorf("New while the broker is away: %v", err)
 	}
 	f.verifier().Close() // keys that were given are not its to close
+}
+
+// A key is withdrawn while the broker is in reach: what it signed is refused as
+// soon as the keys are due and the grace is over, remembered or not.
+func TestTokensOfAWithdrawnKeyAreRefusedBeyondGrace(t *testing.T) {
+	f := newFixture(t)
+	served := atomic.Pointer[jwks.Set]{}
+	served.Store(&f.set)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		doc, err := served.Load().MarshalJSON()
+		if err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Cache-Control", "max-age=30")
+		_, _ = w.Write(doc)
+	}))
+	defer server.Close()
+	v := f.verifier(func(cfg *verifier.Config) { cfg.Issuer, cfg.Keys = server.URL, nil })
+	defer v.Close()
+	raw := f.payload(claims().with("iss", quote(server.URL)).json())
+	f.want(v, raw, nil)
+	without, err := jwks.ParseSet([]byte(`{"keys":[` + f.public("ec-1") + `]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served.Store(&without)
+	f.now = f.now.Add(30*time.Second + jwks.Grace)
+	f.want(v, raw, verifier.ErrUnknownKey)
+}
+
+func TestKeyStalenessIsTheTimeSinceTheKeysWereConfirmed(t *testing.T) {
+	f := newFixture(t)
+	down := atomic.Bool{}
+	doc, err := f.set.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if down.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write(doc)
+	}))
+	defer server.Close()
+	v := f.verifier(func(cfg *verifier.Config) { cfg.Issuer, cfg.Keys = server.URL, nil })
+	defer v.Close()
+	verify := func() { // the token is over; its key is asked for nevertheless
+		f.want(v, f.payload(claims().with("iss", quote(server.URL)).json()), verifier.ErrExpired)
+	}
+	want := func(staleness time.Duration) {
+		t.Helper()
+		if got := v.KeyStaleness(); got != staleness {
+			t.Errorf("stale for %s, want %s", got, staleness)
+		}
+	}
+	want(0)
+	f.now = f.now.Add(time.Hour)
+	want(time.Hour)
+	verify()
+	want(0)
+	down.Store(true)
+	f.now = f.now.Add(time.Hour)
+	verify()
+	want(time.Hour)
+
+	own, err := jwks.NewRemote(jwks.RemoteConfig{URL: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := f.verifier(func(cfg *verifier.Config) { cfg.Keys = own }).KeyStaleness(); got != math.MaxInt64 {
+		t.Errorf("keys that were never had: stale for %s", got)
+	}
+	if got := f.verifier().KeyStaleness(); got != 0 {
+		t.Errorf("a fixed set: stale for %s", got)
+	}
 }
 
 // The promise to those who import the package: they compile go-jose, the

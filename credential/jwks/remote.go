@@ -31,14 +31,22 @@ type RemoteConfig struct {
 	MaxBytes   int64            // of the document, decompressed, at most 4 MiB (256 KiB)
 }
 
+// Grace is how long a set that is due goes on serving while it is confirmed
+// beside its callers.
+const Grace = 30 * time.Second
+
 // Remote is a key set at a URL. It is a Source, safe for concurrent use.
 //
 // The set is fetched when it is first needed, again when it is due, and when a
 // token names a key that it lacks, the latter not more often than MinRefetch.
-// All callers share one fetch. A caller whose key is held never waits: a due
-// set is confirmed beside it. When the URL fails, or answers with anything but
-// a set that has a usable key, the last good set serves until it is MaxStale
-// old; then every answer is ErrUnavailable until a fetch succeeds.
+// All callers share one fetch.
+//
+// A set that is due serves for Grace while it is confirmed beside its callers;
+// after that they wait, at most Timeout, so that a withdrawn key is accepted
+// no longer than the set's time and Grace while the URL answers. When the URL
+// fails, or answers with anything but a set that has a usable key, the last
+// good set serves until it is MaxStale old, without waiting for Grace after
+// each failure; then every answer is ErrUnavailable until a fetch succeeds.
 type Remote struct {
 	cfg RemoteConfig
 	url *url.URL
@@ -87,15 +95,18 @@ func NewRemote(cfg RemoteConfig) (*Remote, error) {
 // last fetch failed, or ctx ended while waiting (its error is wrapped too).
 func (r *Remote) Key(ctx context.Context, kid string) (Key, error) {
 	now, h := r.now(), r.held.Load()
+	missing := false
 	if r.usable(h, now) {
-		if k, ok := h.set.Find(kid); ok {
-			if h.due(now) {
-				r.fetch(ctx, now, h, false)
-			}
+		k, ok := h.set.Find(kid)
+		switch {
+		case ok && !h.due(now):
+			return k, nil
+		case ok && r.spared(h, now):
+			r.fetch(ctx, now, h, false)
 			return k, nil
 		}
+		missing = !ok
 	}
-	missing := r.usable(h, now)
 	if err := wait(ctx, r.fetch(ctx, now, h, missing)); err != nil {
 		return Key{}, err
 	}
@@ -127,14 +138,6 @@ func (r *Remote) Load(ctx context.Context) error {
 		return r.unavailable()
 	}
 	return nil
-}
-
-// Set returns the set that is held, which may be empty or stale.
-func (r *Remote) Set() Set {
-	if h := r.held.Load(); h != nil {
-		return h.set
-	}
-	return Set{}
 }
 
 // Staleness returns how long ago the set was last fetched or confirmed; the
@@ -172,8 +175,18 @@ func (r *Remote) usable(h *held, now time.Time) bool {
 // due reports that the set wants confirming; also when the clock went back,
 // because then its age is not known.
 func (h *held) due(now time.Time) bool {
-	age := now.Sub(h.at)
-	return age >= h.life || age < 0
+	return !Within(h.at, now, h.life)
+}
+
+// spared reports that callers need not wait for a due set to be confirmed: it
+// is within Grace, or the URL was seen to fail that recently.
+func (r *Remote) spared(h *held, now time.Time) bool {
+	if Within(h.at.Add(h.life), now, Grace) {
+		return true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return Within(r.failed, now, Grace)
 }
 
 // fetch starts or joins a fetch after the caller found h wanting; missing says
@@ -185,10 +198,10 @@ func (r *Remote) fetch(ctx context.Context, now time.Time, h *held, missing bool
 	switch {
 	case r.flight != nil:
 		return r.flight
-	case r.closed, r.held.Load() != h, within(r.failed, now, r.cfg.MinRefetch):
+	case r.closed, r.held.Load() != h, Within(r.failed, now, r.cfg.MinRefetch):
 		return nil
 	case missing:
-		if within(r.missed, now, r.cfg.MinRefetch) {
+		if Within(r.missed, now, r.cfg.MinRefetch) {
 			return nil
 		}
 		r.missed = now
@@ -253,9 +266,10 @@ func (r *Remote) unavailable() error {
 	return ErrUnavailable
 }
 
-// within reports that now is less than d after t. A clock that went back ends
-// the wait.
-func within(t, now time.Time, d time.Duration) bool {
-	age := now.Sub(t)
+// Within reports that now is less than d after t by the wall clock, since keys
+// age while a machine sleeps. It is not for the zero time, nor when the clock
+// went back: then the age is not known.
+func Within(t, now time.Time, d time.Duration) bool {
+	age := now.Round(0).Sub(t)
 	return !t.IsZero() && age >= 0 && age < d
 }

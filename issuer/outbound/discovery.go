@@ -17,8 +17,10 @@ const rediscover = time.Hour
 
 // discovered is a key source whose JWKS URL comes from the issuer's discovery
 // document (OpenID Connect Discovery 1.0 section 4). The document is fetched
-// when a key is first asked for, by one caller for all, and again every hour;
-// an older one serves while the new one can't be had, up to maxStale.
+// when a key is first asked for, by one caller for all, and again every hour.
+// An older one serves for jwks.Grace, or that long after a failure, while the
+// new one is fetched beside; then only once the new one can't be had, up to
+// maxStale.
 type discovered struct {
 	issuer  string
 	client  *Client
@@ -32,6 +34,7 @@ type discovered struct {
 	tried   time.Time     // when it was last asked for
 	flight  chan struct{} // closed when the fetch under way ends; nil: none
 	failure error         // of the last fetch
+	failed  time.Time     // when that was; zero after a success
 }
 
 // Key implements jwks.Source.
@@ -55,26 +58,26 @@ func (d *discovered) Close() {
 
 func (d *discovered) current(ctx context.Context) (*jwks.Remote, error) {
 	d.mu.Lock()
-	now := d.now()
-	age := now.Sub(d.fetched)
-	if d.remote != nil && age < rediscover {
+	now := d.now().Round(0) // documents age while the machine sleeps
+	if jwks.Within(d.fetched, now, rediscover) {
 		defer d.mu.Unlock()
 		return d.remote, nil
 	}
-	if d.flight == nil && now.Sub(d.tried) >= minRefetch {
+	if d.flight == nil && !jwks.Within(d.tried, now, minRefetch) {
 		d.tried = now
 		d.flight = make(chan struct{})
 		d.flights.Add(1)
 		// Not this caller's alone: it must not end with the caller's context.
 		go d.fetch(context.WithoutCancel(ctx), d.flight)
 	}
-	remote, flight, failure := d.remote, d.flight, d.failure
+	spared := jwks.Within(d.fetched, now, rediscover+jwks.Grace) || jwks.Within(d.failed, now, jwks.Grace)
+	old, err, flight := d.old(now), d.failure, d.flight
 	d.mu.Unlock()
 	switch {
-	case remote != nil && age < maxStale:
-		return remote, nil // the old one serves; nobody waits
+	case old != nil && (spared || flight == nil):
+		return old, nil
 	case flight == nil:
-		return nil, failure
+		return nil, err
 	}
 	select {
 	case <-flight:
@@ -83,10 +86,22 @@ func (d *discovered) current(ctx context.Context) (*jwks.Remote, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.failure != nil {
-		return nil, d.failure
+	if d.failure == nil {
+		return d.remote, nil
 	}
-	return d.remote, nil
+	if old := d.old(now); old != nil {
+		return old, nil
+	}
+	return nil, d.failure
+}
+
+// old returns the key source if its document is young enough to serve through
+// an outage, or nil. The caller holds mu.
+func (d *discovered) old(now time.Time) *jwks.Remote {
+	if d.remote == nil || now.Sub(d.fetched) >= maxStale {
+		return nil
+	}
+	return d.remote
 }
 
 func (d *discovered) fetch(ctx context.Context, flight chan struct{}) {
@@ -103,7 +118,8 @@ func (d *discovered) land(jwksURL string, err error, flight chan struct{}) (old 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	defer close(flight)
-	d.flight, d.failure = nil, err
+	now := d.now().Round(0)
+	d.flight, d.failure, d.failed = nil, err, now
 	if err != nil {
 		return nil
 	}
@@ -116,7 +132,7 @@ func (d *discovered) land(jwksURL string, err error, flight chan struct{}) (old 
 		old = d.remote
 		d.remote, d.url = remote, jwksURL
 	}
-	d.fetched = d.now()
+	d.fetched, d.tried, d.failed = now, now, time.Time{}
 	return old
 }
 

@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"compress/gzip"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -341,16 +342,36 @@ func TestChangedRowDropsOldKeys(t *testing.T) {
 	}
 }
 
-func TestSourcesAreBounded(t *testing.T) {
+// As many issuers as the registry takes, in turns: each keeps its keys and its
+// floor, so that none is fetched twice.
+func TestSourcesAreBoundedAndHoldEveryIssuer(t *testing.T) {
+	var asked atomic.Int64
+	keys := set(t, "one")
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		_, _ = w.Write(keys)
+	}))
+	t.Cleanup(site.Close)
 	s, _ := newSources(t)
-	row := registry.TrustedIssuer{Version: 1, JWKSURL: "https://x.example/keys"}
-	for n := range maxSources + 10 {
-		row.ID = fmt.Sprint(n)
+	row := registry.TrustedIssuer{Version: 1, JWKSURL: site.URL}
+	for range 2 {
+		for n := range registry.MaxIssuers {
+			row.ID = fmt.Sprint(n)
+			if err := key(t, s, &row, "one"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if n := asked.Load(); n != registry.MaxIssuers {
+		t.Errorf("%d fetches for %d issuers", n, registry.MaxIssuers)
+	}
+	for n := range 10 { // those of deleted issuers make room
+		row.ID = fmt.Sprint("new-", n)
 		if _, err := s.For(&row); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := s.sources.Len(); n != maxSources {
+	if n := s.sources.Len(); n != registry.MaxIssuers {
 		t.Errorf("%d sources", n)
 	}
 }
@@ -462,6 +483,135 @@ func TestDiscoveryIsRepeatedAndServesThroughAnOutage(t *testing.T) {
 	c.add(minRefetch)
 	if err := settle("two"); err != nil {
 		t.Errorf("after the outage: %v", err)
+	}
+}
+
+// The issuer moved its keys elsewhere, and this broker had nothing to do for a
+// while: the first caller is told, not the second.
+func TestDiscoveryDoesNotServeAnOldDocumentBeyondGrace(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		after   time.Duration // of the last fetch
+		refused bool
+	}{
+		{"fresh", rediscover - 1, false},
+		{"within grace", rediscover + jwks.Grace - 1, false},
+		{"beyond grace", rediscover + jwks.Grace, true},
+		{"hours later", 5 * time.Hour, true},
+		{"the clock went back", -time.Hour, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			site := newSite(t)
+			s, clk := newSources(t)
+			row := &registry.TrustedIssuer{ID: "x", Issuer: site.URL, Discovery: true, Version: 1}
+			if err := key(t, s, row, "one"); err != nil {
+				t.Fatal(err)
+			}
+			site.set(map[string]any{"issuer": site.URL, "jwks_uri": site.URL + "/moved"})
+			clk.add(c.after)
+			if err := key(t, s, row, "one"); (err != nil) != c.refused {
+				t.Errorf("a key at the old place: %v", err)
+			}
+		})
+	}
+}
+
+// A document that hangs costs one caller the wait, and the next nothing until
+// the failure is old.
+func TestDiscoveryWaitsForAFailingDocumentOnce(t *testing.T) {
+	site := newSite(t)
+	s, c := newSources(t)
+	row := &registry.TrustedIssuer{ID: "x", Issuer: site.URL, Discovery: true, Version: 1}
+	if err := key(t, s, row, "one"); err != nil {
+		t.Fatal(err)
+	}
+	source, err := s.For(row)
+	if err != nil {
+		t.Fatal(err)
+	}
+	brisk, cancel := context.WithCancel(t.Context())
+	cancel() // such a caller is served only where nobody waits
+	site.set(nil)
+	c.add(2 * time.Hour)
+	if err := key(t, s, row, "one"); err != nil { // and so are its keys, which were due too
+		t.Fatal(err)
+	}
+	for range 4 {
+		c.add(minRefetch)
+		if _, err := source.Key(brisk, "one"); err != nil {
+			t.Errorf("it waited: %v", err)
+		}
+		s.flights.Wait()
+	}
+	if n := site.asked.Load(); n != 6 {
+		t.Errorf("asked %d times", n)
+	}
+	c.add(jwks.Grace)
+	if _, err := source.Key(brisk, "one"); !errors.Is(err, jwks.ErrUnavailable) || !errors.Is(err, context.Canceled) {
+		t.Errorf("served on an old failure: %v", err)
+	}
+}
+
+// What was tried later than now was tried before the clock was set back: the
+// floor between two fetches holds nobody up until it has caught up.
+func TestDiscoveryIsTriedAgainWhenTheClockWentBack(t *testing.T) {
+	site := newSite(t)
+	s, c := newSources(t)
+	row := &registry.TrustedIssuer{ID: "x", Issuer: site.URL, Discovery: true, Version: 1}
+	document := site.document
+	site.set(nil)
+	if err := key(t, s, row, "one"); !errors.Is(err, jwks.ErrUnavailable) {
+		t.Fatal(err)
+	}
+	site.set(document)
+	c.add(-time.Hour)
+	if err := key(t, s, row, "one"); err != nil {
+		t.Errorf("held up by a time to come: %v", err)
+	}
+}
+
+// The monotonic clock stands still while a machine sleeps; documents age then
+// too, so that it is not kept.
+func TestDiscoveryGoesByTheWallClock(t *testing.T) {
+	site := newSite(t)
+	s := NewSources(Config{AllowLoopbackHTTP: true, Now: time.Now})
+	t.Cleanup(s.Close)
+	row := &registry.TrustedIssuer{ID: "x", Issuer: site.URL, Discovery: true, Version: 1}
+	if err := key(t, s, row, "one"); err != nil {
+		t.Fatal(err)
+	}
+	source, err := s.For(row)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, ok := source.(*discovered)
+	if !ok {
+		t.Fatalf("the source is a %T", source)
+	}
+	for name, at := range map[string]time.Time{"fetched": d.fetched, "tried": d.tried} {
+		if at.IsZero() || at != at.Round(0) {
+			t.Errorf("%s is %s", name, at)
+		}
+	}
+}
+
+// A small answer must not unpack to a large one: none is asked for packed.
+func TestClientAsksForNoCompression(t *testing.T) {
+	var asked atomic.Value
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Store(r.Header.Get("Accept-Encoding"))
+		if !strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+			return
+		}
+		w.Header().Set("Content-Encoding", "gzip")
+		packed := gzip.NewWriter(w)
+		_, _ = packed.Write(make([]byte, MaxBytes))
+		_ = packed.Close()
+	}))
+	t.Cleanup(s.Close)
+	body, err := client(t, Options{AllowLoopbackHTTP: true}).Get(t.Context(), s.URL)
+	if err != nil || len(body) != 0 || asked.Load() != "" {
+		t.Errorf("Accept-Encoding %q, %d bytes: %v", asked.Load(), len(body), err)
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 )
 
 const (
-	maxSources = 256              // trusted issuers whose keys are held at once
 	minRefetch = 10 * time.Second // floor between two fetches of one document
 	maxStale   = 24 * time.Hour   // how long old keys serve through an outage
 )
@@ -25,7 +24,10 @@ type Config struct {
 }
 
 // Sources holds the key source of each trusted issuer: one per issuer, made
-// from one version of its row. A changed row drops the old keys.
+// from one version of its row. A changed row drops the old keys. There is room
+// for as many as the registry takes: a source that made room for another would
+// forget when it last fetched, and the keys that serve through an outage. Only
+// those of deleted issuers do, sooner or later.
 type Sources struct {
 	cfg     Config
 	mu      sync.Mutex
@@ -42,7 +44,7 @@ type entry struct {
 // NewSources returns an empty Sources.
 func NewSources(cfg Config) *Sources {
 	s := &Sources{cfg: cfg}
-	lru, err := simplelru.NewLRU(maxSources, func(_ string, e *entry) { e.close() })
+	lru, err := simplelru.NewLRU(registry.MaxIssuers, func(_ string, e *entry) { e.close() })
 	if err != nil {
 		panic(err) // only for a size below one
 	}

@@ -35,8 +35,8 @@ func (by By) issuer(r store.Reader, id string) (*TrustedIssuer, error) {
 
 // CreateIssuer registers a platform whose JWTs vouch for workloads.
 //
-// Errors: ErrExists (id or issuer URL), ErrInvalid, ErrReserved (the broker
-// itself), ErrForbidden.
+// Errors: ErrExists (id or issuer URL), ErrInvalid (among others, for more than
+// MaxIssuers), ErrReserved (the broker itself), ErrForbidden.
 func (g *Registry) CreateIssuer(ctx context.Context, by By, i TrustedIssuer) (TrustedIssuer, error) {
 	if err := by.everywhere(); err != nil {
 		return TrustedIssuer{}, err
@@ -72,7 +72,13 @@ func (c *change) createIssuer(prepared *TrustedIssuer) (*TrustedIssuer, error) {
 	if err := c.take(kindURL, foldURL(i.Issuer)); err != nil {
 		return nil, err
 	}
-	var err error
+	n, err := countRows(c, issuerURLs, "", MaxIssuers)
+	if err != nil {
+		return nil, err
+	}
+	if n >= MaxIssuers {
+		return nil, invalid("id", "at most %d trusted issuers", MaxIssuers)
+	}
 	if i.Version, err = c.write(issuers, i.ID, i, 0); err != nil {
 		return nil, err
 	}

@@ -34,6 +34,7 @@ const (
 	MaxAnyTenant        = 30 * 24 * time.Hour
 	MaxTenantCascade    = 1000 // grants that the deletion of one tenant may change
 	MaxURLLength        = 1024 // of an issuer, and of where its keys are, bytes
+	MaxIssuers          = 1000 // trusted issuers: the keys of each are held in memory
 	MaxAllowedCIDRs     = 32
 	MaxCABundleSize     = 64 << 10
 	MaxStaticJWKSSize   = 64 << 10

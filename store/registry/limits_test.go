@@ -371,3 +371,34 @@ func certificate(t *testing.T) string {
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
+
+// Each trusted issuer's keys are held in memory, so that there is a most.
+func TestTrustedIssuersAreBounded(t *testing.T) {
+	if registry.MaxIssuers != 1000 {
+		t.Errorf("the limit is %d", registry.MaxIssuers)
+	}
+	w := newWorld(t)
+	numbered := func(n int) registry.TrustedIssuer {
+		return platform(fmt.Sprintf("i%d", n), fmt.Sprintf("https://i%d.example", n))
+	}
+	var most registry.Objects
+	for n := range registry.MaxIssuers {
+		most.Issuers = append(most.Issuers, numbered(n))
+	}
+	if n := must(w.Import(w.ctx(), admin, most))(t); n != registry.MaxIssuers {
+		t.Fatalf("%d issuers are in", n)
+	}
+	more := numbered(registry.MaxIssuers)
+	_, err := w.CreateIssuer(w.ctx(), admin, more)
+	wantInvalid(t, err, "id")
+	_, err = w.Import(w.ctx(), admin, registry.Objects{Issuers: []registry.TrustedIssuer{more}})
+	wantInvalid(t, err, "id")
+	_, err = w.CreateIssuer(w.ctx(), admin, numbered(0))
+	wantErr(t, err, registry.ErrExists)
+	must(w.UpdateIssuer(w.ctx(), admin, "i1", 0, func(i *registry.TrustedIssuer) error { i.Audience = "other"; return nil }))(t)
+
+	if err := w.DeleteIssuer(w.ctx(), admin, "i0", 0); err != nil {
+		t.Fatal(err)
+	}
+	must(w.CreateIssuer(w.ctx(), admin, more))(t)
+}
