@@ -20,8 +20,6 @@ import (
 const (
 	// maxExamined bounds how many records one request looks at.
 	maxExamined = 50_000
-	// auditBlock is how many positions are read at once when going backwards.
-	auditBlock = 512
 	// clockSlack is how far the order of times may differ from the order of
 	// positions: replicas' clocks differ, and clocks get set back.
 	clockSlack = time.Hour
@@ -270,7 +268,11 @@ func nextEntry(r store.Reader, after uint64) (store.Entry, bool, error) {
 
 func (q *auditQuery) forward(stopped func() error, r store.Reader, first, last uint64, page *auditPage) error {
 	at := max(q.after, first-1)
-	for e, err := range r.Log(at) {
+	entries, err := q.entriesAfter(r, at)
+	if err != nil {
+		return err
+	}
+	for e, err := range entries {
 		if err != nil {
 			return err
 		}
@@ -290,32 +292,25 @@ func (q *auditQuery) forward(stopped func() error, r store.Reader, first, last u
 	return nil
 }
 
-// backward reads blocks forwards and walks each from its end, since the log
-// reads one way only.
 func (q *auditQuery) backward(stopped func() error, r store.Reader, first, last uint64, page *auditPage) error {
-	var block []store.Entry
-	for upper := last; upper >= first && upper > 0; {
-		lower := max(first, upper-min(upper, auditBlock)+1)
-		block = block[:0]
-		for e, err := range r.Log(lower - 1) {
-			if err != nil {
-				return err
-			}
-			if e.Position > upper {
-				break
-			}
-			block = append(block, e)
+	entries, err := q.entriesBack(r, first, last)
+	if err != nil {
+		return err
+	}
+	for e, err := range entries {
+		if err != nil {
+			return err
 		}
-		for i := len(block) - 1; i >= 0; i-- {
-			if len(page.Items) == q.limit || page.Examined == maxExamined {
-				page.Next = auditCursor(descending, block[i].Position+1)
-				return nil
-			}
-			if err := q.examine(stopped, block[i], page); err != nil {
-				return err
-			}
+		if e.Position < first {
+			return nil
 		}
-		upper = lower - 1
+		if len(page.Items) == q.limit || page.Examined == maxExamined {
+			page.Next = auditCursor(descending, e.Position+1)
+			return nil
+		}
+		if err := q.examine(stopped, e, page); err != nil {
+			return err
+		}
 	}
 	return nil
 }

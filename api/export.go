@@ -45,7 +45,10 @@ func exportAudit(c *call) (answer, error) {
 	ctx, cancel := context.WithTimeout(c.r.Context(), exportTime)
 	defer cancel()
 	out := &exportWriter{w: c.w, control: http.NewResponseController(c.w), now: time.Now}
-	if err := c.export.Export(ctx, out, tenant); err != nil {
+	out.allow(exportTime + exportStall)
+	err = c.export.Export(ctx, out, tenant)
+	out.allow(exportStall) // for what is buffered below
+	if err != nil {
 		if !out.begun {
 			return answer{}, err
 		}
@@ -55,8 +58,10 @@ func exportAudit(c *call) (answer, error) {
 	return answer{}, nil
 }
 
-// exportWriter begins the answer with the first piece and gives each piece its
-// own deadline in place of the one for whole answers.
+// exportWriter begins the answer with the first piece, which it sends at once,
+// and gives each piece a deadline of its own in place of the one for whole
+// answers. In between there is none but the export's: with HTTP/2 a deadline
+// that passes ends the answer, even while nothing is being written.
 type exportWriter struct {
 	w       *response
 	control *http.ResponseController
@@ -66,13 +71,24 @@ type exportWriter struct {
 
 // Write implements io.Writer.
 func (e *exportWriter) Write(b []byte) (int, error) {
-	if !e.begun {
-		e.begun = true
-		e.w.Header().Set("Content-Type", wire.AuditExportContentType)
-		e.w.Header().Set("Content-Disposition", `attachment; filename="audit.ndjson"`)
-		e.w.WriteHeader(http.StatusOK)
+	e.allow(exportStall)
+	defer e.allow(exportTime + exportStall)
+	if e.begun {
+		return e.w.Write(b)
 	}
+	e.begun = true
+	e.w.Header().Set("Content-Type", wire.AuditExportContentType)
+	e.w.Header().Set("Content-Disposition", `attachment; filename="audit.ndjson"`)
+	e.w.WriteHeader(http.StatusOK)
+	n, err := e.w.Write(b)
+	if err == nil {
+		err = e.control.Flush()
+	}
+	return n, err
+}
+
+// allow moves the deadline of the connection, or of the stream.
+func (e *exportWriter) allow(d time.Duration) {
 	// Not every connection has deadlines; one that hasn't needs none moved.
-	_ = e.control.SetWriteDeadline(e.now().Add(exportStall))
-	return e.w.Write(b)
+	_ = e.control.SetWriteDeadline(e.now().Add(d))
 }
