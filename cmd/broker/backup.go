@@ -21,7 +21,8 @@ func backupCommand() *cobra.Command {
 		Long: `backup writes a consistent copy of the store. A running broker makes it without
 a pause, over the socket in its data folder. The copy holds no private key in the
 clear; to restore it takes the key-encryption key, which is not in it.`,
-		Args: cobra.NoArgs,
+		Example: "  broker backup --config /etc/tenantbroker/broker.yaml --to /backup/broker-2026-03-01.db",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			config, err := broker.Load(path, os.LookupEnv)
 			if err != nil {
@@ -60,6 +61,8 @@ minutes later; /readyz says until when.
 
 The data folder needs the configuration and the key-encryption key that the
 backup was made with.`,
+		Example: `  broker restore --data ./data --from /backup/broker-2026-03-01.db
+  broker restore --config /etc/tenantbroker/broker.yaml --from /backup/broker-2026-03-01.db`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			switch {

@@ -24,9 +24,10 @@ func configCommand() *cobra.Command {
 func configCheckCommand() *cobra.Command {
 	var path string
 	c := &cobra.Command{
-		Use:   "check --config FILE",
-		Short: "Check a configuration and the files that it names",
-		Args:  cobra.NoArgs,
+		Use:     "check --config FILE",
+		Short:   "Check a configuration and the files that it names",
+		Example: "  broker config check --config /etc/tenantbroker/broker.yaml",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			config, err := broker.Load(path, os.LookupEnv)
 			if err != nil {
@@ -51,7 +52,9 @@ func configPrintCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "print [--config FILE]",
 		Short: "Print the configuration in effect, or without a file the defaults",
-		Args:  cobra.NoArgs,
+		Example: `  broker config print
+  broker config print --config /etc/tenantbroker/broker.yaml`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if path == "" {
 				_, err := c.OutOrStdout().Write(broker.Render(broker.Default()))
@@ -75,9 +78,10 @@ func configPrintCommand() *cobra.Command {
 
 func configVariablesCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "variables",
-		Short: "List the environment variables that override keys of the configuration",
-		Args:  cobra.NoArgs,
+		Use:     "variables",
+		Short:   "List the environment variables that override keys of the configuration",
+		Example: "  broker config variables",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 8, 2, ' ', 0)
 			_, _ = fmt.Fprintln(w, "VARIABLE\tKEY\tDEFAULT\tMEANING")

@@ -10,9 +10,10 @@ import (
 
 func demoCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "demo",
-		Short: "Play the broker's main job in a temporary folder, in under a minute",
-		Args:  cobra.NoArgs,
+		Use:     "demo",
+		Short:   "Play the broker's main job in a temporary folder, in under a minute",
+		Example: "  broker demo",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return demo.Run(c.Context(), c.OutOrStdout(), os.Args[0])
 		},

@@ -27,6 +27,8 @@ func devCommand() *cobra.Command {
 		Long: `dev makes a broker in a temporary folder, with an operator, two tenants, a
 service and a worker, serves it on loopback and prints what to paste. Everything
 is gone when it stops.`,
+		Example: `  broker dev
+  broker dev --port 8080 --empty`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return dev(c.Context(), c.OutOrStdout(), port, empty)

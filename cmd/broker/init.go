@@ -26,10 +26,24 @@ folder that holds anything.
 The issuer is the URL at which clients reach the broker; it becomes the iss of
 every token and can't be changed later. It is https without a path; http is for
 loopback only.`,
+		Example: `  broker init --data ./data --issuer https://broker.example.com
+  broker init --data ./data --issuer http://127.0.0.1:8080
+  broker init --data ./data --issuer https://broker.example.com --listen :443 --tls-cert chain.pem --tls-key key.pem`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !c.Flags().Changed("listen") {
 				document.Listen = listenFor(document.Issuer, document.Listen)
+			}
+			// In the document a relative name counts from the data folder.
+			for _, name := range []*string{&document.TLS.CertFile, &document.TLS.KeyFile} {
+				if *name == "" {
+					continue
+				}
+				absolute, err := filepath.Abs(*name)
+				if err != nil {
+					return err
+				}
+				*name = absolute
 			}
 			made, err := broker.Init(c.Context(), broker.InitOptions{
 				Folder: folder, Document: document, Operator: operator, Now: time.Now, Logger: slog.New(slog.DiscardHandler),

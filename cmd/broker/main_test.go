@@ -72,7 +72,8 @@ func waitFor(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Fatalf("waited in vain for %v", args)
 }
 
-// Every command says what it is for, and takes no argument that it ignores.
+// Every command says what it is for, shows how it is used, and takes no argument
+// that it ignores.
 func TestCommandsAreDescribed(t *testing.T) {
 	var walk func(c *cobra.Command)
 	walk = func(c *cobra.Command) {
@@ -83,6 +84,9 @@ func TestCommandsAreDescribed(t *testing.T) {
 			t.Errorf("%s ignores arguments", c.CommandPath())
 		} else if err := c.Args(c, []string{"surplus"}); err == nil {
 			t.Errorf("%s takes an argument", c.CommandPath())
+		}
+		if !c.HasSubCommands() && !strings.Contains(c.Example, c.CommandPath()) {
+			t.Errorf("%s has no example", c.CommandPath())
 		}
 		for _, child := range c.Commands() {
 			walk(child)

@@ -20,7 +20,8 @@ func serveCommand() *cobra.Command {
 		Short: "Run the broker",
 		Long: `serve runs the broker until it gets SIGTERM or SIGINT; then it finishes the
 requests in flight. On SIGHUP it reads the TLS certificate and log.level again.`,
-		Args: cobra.NoArgs,
+		Example: "  broker serve --config /etc/tenantbroker/broker.yaml",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			config, err := broker.Load(path, withInsecure(insecure))
 			if err != nil {
