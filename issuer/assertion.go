@@ -63,6 +63,9 @@ func (i *Issuer) checkAssertion(ctx context.Context, p *proof, jws *credential.U
 		return nil, p.fails("made_before_restore", nil)
 	}
 	use := &mint.Use{Key: useKey(account.ID, claims.id), Until: claims.expires.Add(i.leeway)}
+	if i.replays.has(use, now) {
+		return nil, p.fails("assertion_replayed", store.ErrReplayed)
+	}
 	if !p.clientID.IsZero() && p.clientID != account.ID {
 		// The assertion is good, and seen; only the request around it is not.
 		if failed := i.useUp(ctx, p, use); failed != nil {

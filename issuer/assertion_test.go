@@ -298,6 +298,32 @@ func TestAssertionFromBeforeARestoreIsRefused(t *testing.T) {
 	w.token(w.asking("worker", nil))
 }
 
+// Clocks differ by a leeway: so much later an assertion must have been made.
+func TestAssertionsMadeWithinTheLeewayOfARestoreAreRefused(t *testing.T) {
+	w := standard(t)
+	restored := w.clock.now()
+	w.must(revocation.RevokeAllBefore(t.Context(), w.st, restored, audit.Record{Time: restored, Reason: "restored"}))
+	w.clock.add(31 * time.Second)
+	at := func(d time.Duration) int64 { return restored.Add(d).Unix() }
+	const longest = credential.MaxAssertionLifetime
+	for name, c := range map[string]struct {
+		change map[string]any
+		good   bool
+	}{
+		"made at the end of the leeway":            {map[string]any{"iat": at(30 * time.Second)}, false},
+		"made after it":                            {map[string]any{"iat": at(31 * time.Second)}, true},
+		"no iat, perhaps made at its end":          {map[string]any{"iat": nil, "exp": at(30*time.Second + longest + credential.Leeway)}, false},
+		"no iat, made after it whatever the clock": {map[string]any{"iat": nil, "exp": at(31*time.Second + longest + credential.Leeway)}, true},
+	} {
+		r := w.asking("worker", want{"client_assertion": w.assertion("worker", c.change)})
+		if c.good {
+			w.token(r)
+		} else if e := w.refusal(r); e.Reason != "made_before_restore" {
+			t.Errorf("%s: %v", name, e)
+		}
+	}
+}
+
 func TestUnknownAccountCostsOneVerification(t *testing.T) {
 	w := standard(t)
 	for _, alg := range []credential.Algorithm{credential.ES256, credential.ES384, credential.EdDSA, credential.RS256, credential.PS256} {

@@ -3,26 +3,12 @@ package issuer
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/credential/jwks"
 	"github.com/tenantbroker/tenantbroker/store"
 )
-
-// AuthenticateClient authenticates the sender of a form by any of the methods
-// that the token endpoint takes, and uses up its assertion. It is for endpoints
-// that need to know who asks and nothing else. The error is always an *Error.
-func (i *Issuer) AuthenticateClient(ctx context.Context, r Request) (Client, error) {
-	id, p, failed := i.authenticateForm(ctx, IntrospectionEndpoint, r)
-	if failed != nil {
-		return Client{}, i.refused(failed)
-	}
-	if failed := i.consume(ctx, IntrospectionEndpoint, r.Origin, p, id, nil); failed != nil {
-		return Client{}, i.refused(failed)
-	}
-	return Client{ID: id.account.ID, Method: id.method, Credential: id.credential}, nil
-}
 
 // authenticateForm authenticates the sender of a form to an endpoint other than
 // the token endpoint. The assertion is not used up yet.
@@ -55,44 +41,53 @@ func (i *Issuer) consume(ctx context.Context, at Endpoint, from Origin, p *proof
 	case errors.Is(err, store.ErrReplayed):
 		return i.refuseClient(ctx, at, from, p, id, "assertion_replayed")
 	case err != nil:
-		return unavailable(err)
+		return i.uncommitted(at, from, p, id.use, err)
 	}
 	return nil
 }
 
 // refuseClient records the denial of an authentic client and uses up its assertion.
 func (i *Issuer) refuseClient(ctx context.Context, at Endpoint, from Origin, p *proof, id *identity, why string) *Error {
-	_, err := i.mint.Refuse(ctx, id.use, audit.Record{
+	replayed, err := i.mint.Refuse(ctx, id.use, audit.Record{
 		Time: i.now().UTC(), Type: string(at), Decision: audit.Deny, Reason: why,
 		Subject: id.account.ID.String(), ClientID: id.account.ID.String(),
 		IP: from.ipText(), RequestID: from.RequestID,
 	})
-	if err != nil {
-		return unavailable(err)
+	switch {
+	case err != nil:
+		return i.uncommitted(at, from, p, id.use, err)
+	case replayed:
+		i.limits.inquiries.refund(id.account.ID.String(), i.now())
+		return i.spoiled(p, id.use, store.ErrReplayed)
 	}
 	return p.fails(why, nil)
 }
 
-// errNotOurs: not an access token of this broker, or not one in force.
-var errNotOurs = errors.New("not an access token of this broker in force")
+// errNotOurs: not an access token of this broker.
+var errNotOurs = errors.New("not an access token of this broker")
 
 // ownToken verifies an access token of the broker's own: signature by a key of
-// the ring, form, issuer and times.
-func (i *Issuer) ownToken(ctx context.Context, raw string, now time.Time) (credential.Claims, error) {
+// the ring, form and issuer. Its times are up to the caller.
+//
+// Errors: errNotOurs, or why the keys can't be had.
+func (i *Issuer) ownToken(ctx context.Context, raw string) (credential.Claims, error) {
 	jws, err := credential.ParseJWS(raw)
 	if err != nil || jws.Type() != "at+jwt" || jws.KeyID() == "" {
 		return credential.Claims{}, errNotOurs
 	}
 	key, err := i.keys.Key(ctx, jws.KeyID())
-	if err != nil {
+	switch {
+	case errors.Is(err, jwks.ErrUnknownKey):
 		return credential.Claims{}, errNotOurs
+	case err != nil:
+		return credential.Claims{}, err
 	}
 	payload, err := key.Verify(jws)
 	if err != nil {
 		return credential.Claims{}, errNotOurs
 	}
 	c, err := credential.ParseClaims(payload)
-	if err != nil || c.Issuer != i.issuer.String() || !now.Before(c.Expires) || c.NotBefore.After(now) {
+	if err != nil || c.Issuer != i.issuer.String() {
 		return credential.Claims{}, errNotOurs
 	}
 	if c.Tenant.IsSystem() && !i.issuer.Reserves(c.Audience) { // I1: only the broker's own audiences may see it

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/credential/jwks"
 	"github.com/tenantbroker/tenantbroker/issuer/revocation"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
@@ -165,16 +166,13 @@ func TestClientsMustAuthenticate(t *testing.T) {
 func TestAssertionIsUsedUpAtEveryEndpoint(t *testing.T) {
 	w := standard(t)
 	r := w.about("worker", "rubbish")
-	client, err := w.iss.AuthenticateClient(t.Context(), r)
-	w.must(err)
-	if client.ID.String() != "worker" || client.Method != "private_key_jwt" || client.Credential != "worker-key" {
-		t.Errorf("%+v", client)
+	if _, err := w.iss.Introspect(t.Context(), IntrospectRequest{r}); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := w.iss.AuthenticateClient(t.Context(), r); asError(t, err).Reason != "assertion_replayed" {
-		t.Errorf("%v", err)
-	}
-	if _, err := w.iss.Introspect(t.Context(), IntrospectRequest{r}); asError(t, err).Code != InvalidClient {
-		t.Errorf("%v", err)
+	for range 2 {
+		if _, err := w.iss.Introspect(t.Context(), IntrospectRequest{r}); asError(t, err).Code != InvalidClient || asError(t, err).Reason != "assertion_replayed" {
+			t.Errorf("%v", err)
+		}
 	}
 	if err := w.iss.Revoke(t.Context(), RevokeRequest{r}); asError(t, err).Code != InvalidClient {
 		t.Errorf("%v", err)
@@ -190,7 +188,7 @@ func TestDisabledAccountAuthenticatesNowhere(t *testing.T) {
 	_, err := w.reg.DisableAccount(t.Context(), w.op, credential.MustAccountID("worker"), 0)
 	w.must(err)
 	r := w.about("worker", "rubbish")
-	if _, err := w.iss.AuthenticateClient(t.Context(), r); asError(t, err).Reason != "account_disabled" || asError(t, err).Code != InvalidClient {
+	if _, err := w.iss.Introspect(t.Context(), IntrospectRequest{r}); asError(t, err).Reason != "account_disabled" || asError(t, err).Code != InvalidClient {
 		t.Errorf("%v", err)
 	}
 	if l := w.last(); l.Type != "introspection.denied" || l.ClientID != "worker" {
@@ -202,10 +200,10 @@ func TestTooManyRevocationsOfOthersTokensAreRefused(t *testing.T) {
 	w := standard(t)
 	w.must(w.st.Update(t.Context(), func(tx store.Tx) error {
 		for range revocation.MaxPerAccount {
-			if _, err := revocation.Add(tx, w.clock.now(), revocation.Token{
-				ID: credential.NewID(), Client: credential.MustAccountID("x"), By: credential.MustAccountID("orders-svc"),
-				Expires: w.clock.now().Add(time.Minute),
-			}); err != nil {
+			if _, err := revocation.Add(tx, w.clock.now(), credential.Claims{
+				ID: credential.NewID(), ClientID: credential.MustAccountID("x"), Subject: credential.MustAccountID("x"),
+				IssuedAt: w.clock.now(), Expires: w.clock.now().Add(time.Minute),
+			}, credential.MustAccountID("orders-svc")); err != nil {
 				return err
 			}
 		}
@@ -231,9 +229,9 @@ func TestOwnTooManyRevocationsBecomeAnEpoch(t *testing.T) {
 	worker := credential.MustAccountID("worker")
 	w.must(w.st.Update(t.Context(), func(tx store.Tx) error {
 		for range revocation.MaxPerAccount {
-			if _, err := revocation.Add(tx, w.clock.now(), revocation.Token{
-				ID: credential.NewID(), Client: worker, By: worker, Expires: w.clock.now().Add(time.Minute),
-			}); err != nil {
+			if _, err := revocation.Add(tx, w.clock.now(), credential.Claims{
+				ID: credential.NewID(), ClientID: worker, Subject: worker, IssuedAt: w.clock.now(), Expires: w.clock.now().Add(time.Minute),
+			}, worker); err != nil {
 				return err
 			}
 		}
@@ -264,8 +262,7 @@ func TestEverythingUnavailableWhenTheStoreIs(t *testing.T) {
 	w.must(w.st.Close())
 	_, err1 := w.iss.Introspect(t.Context(), IntrospectRequest{r})
 	err2 := w.iss.Revoke(t.Context(), RevokeRequest{r})
-	_, err3 := w.iss.AuthenticateClient(t.Context(), Request{Form: r.Form, Basic: nil})
-	for _, err := range []error{err1, err2, err3} {
+	for _, err := range []error{err1, err2} {
 		if e := asError(t, err); e.Code != TemporarilyUnavailable || !errors.Is(e, store.ErrUnavailable) {
 			t.Errorf("%v", e)
 		}
@@ -286,5 +283,109 @@ func TestSystemTokensAreIntrospected(t *testing.T) {
 	w.must(w.iss.Revoke(t.Context(), RevokeRequest{w.about("root", token)}))
 	if w.active("root", token) || w.last().tenant != "" {
 		t.Error("revoked, in the broker's chain")
+	}
+}
+
+// Revoking a token that is dead already must not kill what came after it.
+func TestADeadTokenIsNotRevokedAgain(t *testing.T) {
+	w := standard(t)
+	worker := credential.MustAccountID("worker")
+	w.must(w.st.Update(t.Context(), func(tx store.Tx) error {
+		for range revocation.MaxPerAccount {
+			if _, err := revocation.Add(tx, w.clock.now(), credential.Claims{
+				ID: credential.NewID(), ClientID: worker, Subject: worker, IssuedAt: w.clock.now(), Expires: w.clock.now().Add(time.Hour),
+			}, worker); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	old := w.token(w.asking("worker", nil)).AccessToken
+	w.clock.add(2 * time.Second)
+	w.must(w.iss.Revoke(t.Context(), RevokeRequest{w.about("worker", old)}))
+	w.clock.add(2 * time.Second)
+	fresh := w.token(w.asking("worker", nil)).AccessToken
+	w.clock.add(2 * time.Second)
+	records := len(w.records())
+	w.must(w.iss.Revoke(t.Context(), RevokeRequest{w.about("worker", old)}))
+	if !w.active("worker", fresh) || len(w.records()) != records {
+		t.Error("a dead token was revoked once more, and a live one with it")
+	}
+}
+
+// Who is told 200 can rely on it: a token whose key can't be had now is not
+// taken for somebody else's.
+func TestAnswersAboutTokensNeedTheKeys(t *testing.T) {
+	w := standard(t)
+	token := w.token(w.asking("worker", nil)).AccessToken
+	w.ring.unread = jwks.ErrUnavailable
+	err1 := w.iss.Revoke(t.Context(), RevokeRequest{w.about("worker", token)})
+	_, err2 := w.iss.Introspect(t.Context(), IntrospectRequest{w.about("worker", token)})
+	for _, err := range []error{err1, err2} {
+		if err == nil {
+			t.Error("answered without the keys")
+		} else if e := asError(t, err); e.Code != TemporarilyUnavailable || e.RetryAfter < time.Second {
+			t.Errorf("%v", e)
+		}
+	}
+	w.ring.unread = nil
+	if !w.active("worker", token) {
+		t.Error("revoked all the same")
+	}
+}
+
+// Verifiers take a token for up to a leeway longer than it lives; so long it
+// can be revoked.
+func TestRevocationWithinTheLeeway(t *testing.T) {
+	for after, revoked := range map[time.Duration]bool{
+		59 * time.Second: true, time.Minute: true, 2*time.Minute - time.Millisecond: true, 2 * time.Minute: false,
+	} {
+		w := standard(t)
+		resp := w.token(w.asking("worker", want{"expires_in": "60"}))
+		w.clock.add(after)
+		w.must(w.iss.Revoke(t.Context(), RevokeRequest{w.about("worker", resp.AccessToken)}))
+		dead := false
+		w.must(w.st.View(t.Context(), func(r store.Reader) (err error) {
+			dead, err = revocation.Revoked(r, resp.Claims)
+			return err
+		}))
+		if dead != revoked || (w.last().Type == "token.revoked") != revoked {
+			t.Errorf("after %v: revoked: %v, on record: %s", after, dead, w.last().Type)
+		}
+	}
+}
+
+// Tokens that the ring signed and that nobody should take: by now the broker
+// makes none of them, and a verifier would refuse each.
+func TestIntrospectionChecksWhatTheBrokerWouldNotSign(t *testing.T) {
+	w := standard(t)
+	issued := w.token(w.asking("worker", nil)).Claims
+	active := func(change func(*credential.Claims)) bool {
+		c := issued
+		change(&c)
+		return w.active("worker", w.ring.sign(t, string(c.AppendJSON(nil)), map[string]any{"typ": "at+jwt"}))
+	}
+	if !active(func(*credential.Claims) {}) {
+		t.Fatal("control: not active")
+	}
+	if active(func(c *credential.Claims) { c.NotBefore = w.clock.now().Add(time.Second) }) {
+		t.Error("not valid yet, and active")
+	}
+	if !active(func(c *credential.Claims) { c.NotBefore = w.clock.now() }) {
+		t.Error("valid from now on, and not active")
+	}
+	if active(func(c *credential.Claims) { c.Tenant = credential.System }) {
+		t.Error("of the system tenant for another's audience, and active")
+	}
+	passedOn := func(c *credential.Claims) {
+		c.Actor = &credential.Actor{Subject: credential.MustAccountID("worker"), By: &credential.Actor{Subject: credential.MustAccountID("orders-svc")}}
+	}
+	if !active(passedOn) {
+		t.Error("a chain of enabled accounts is not active")
+	}
+	_, err := w.reg.DisableAccount(t.Context(), w.op, credential.MustAccountID("orders-svc"), 0)
+	w.must(err)
+	if active(passedOn) {
+		t.Error("an actor is disabled, and the token active")
 	}
 }

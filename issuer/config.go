@@ -61,6 +61,7 @@ type Issuer struct {
 	decoys   decoys
 	limits   limiters
 	refusals *refusals
+	replays  *replays
 }
 
 // New returns an Issuer, or an error that says what is missing.
@@ -100,5 +101,6 @@ func New(cfg Config) (*Issuer, error) {
 		decoys:   decoys,
 		limits:   limits,
 		refusals: newRefusals(),
+		replays:  newReplays(),
 	}, nil
 }

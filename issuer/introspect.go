@@ -34,8 +34,13 @@ func (i *Issuer) introspect(ctx context.Context, r Request) (Introspection, *Err
 	if failed := i.consume(ctx, IntrospectionEndpoint, r.Origin, p, id, nil); failed != nil {
 		return Introspection{}, failed
 	}
-	c, err := i.ownToken(ctx, raw, i.now())
-	if err != nil {
+	c, err := i.ownToken(ctx, raw)
+	switch now := i.now(); {
+	case errors.Is(err, errNotOurs):
+		return Introspection{}, nil
+	case err != nil:
+		return Introspection{}, unavailable(err)
+	case !now.Before(c.Expires), c.NotBefore.After(now):
 		return Introspection{}, nil
 	}
 	var live bool

@@ -99,6 +99,17 @@ func TestSubjectTokenBoundsTheTokenAndLeewayDoesNot(t *testing.T) {
 	}
 }
 
+// What a commit and a signature took is no longer left of the token's life.
+func TestExpiresInIsWhatIsLeft(t *testing.T) {
+	for took, left := range map[time.Duration]int64{0: 300, 999 * time.Millisecond: 300, 7 * time.Second: 293, 299 * time.Second: 1, time.Hour: 1} {
+		w := standard(t)
+		w.ring.onSign = func() { w.clock.add(took) }
+		if resp := w.token(w.asking("worker", nil)); resp.ExpiresIn != left || resp.Claims.Expires.Sub(resp.Claims.IssuedAt) != 5*time.Minute {
+			t.Errorf("signed after %v: %d s", took, resp.ExpiresIn)
+		}
+	}
+}
+
 func TestUnsignedTokenIsOnRecord(t *testing.T) {
 	w := standard(t)
 	w.ring.broken = errors.New("the home is away")

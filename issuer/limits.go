@@ -18,9 +18,11 @@ type Rate struct {
 	Unlimited bool
 }
 
-// Limits bound how fast requests are served.
+// Limits bound how fast requests are served. A request counts once, however
+// often it is decided anew because the state has changed; one that sends a used
+// assertion again does not count towards its account and tenant.
 type Limits struct {
-	Account  Rate // token requests of one account; default 500 per second, 1000 at once
+	Account  Rate // token requests of one account and, counted apart, its introspections and revocations; default 500 per second, 1000 at once
 	Tenant   Rate // tokens for one tenant; default 1000 per second, 2000 at once
 	Failures Rate // failed authentications, and only these, from one IPv4 address or IPv6 /64; default 20 per second, 200 at once
 }
@@ -36,16 +38,40 @@ var defaultLimits = Limits{
 const limiterCount = 16384
 
 type limiters struct {
-	accounts *limiter[string]
-	tenants  *limiter[string]
-	failures *limiter[netip.Prefix]
+	accounts  *limiter[string]
+	inquiries *limiter[string] // about tokens, by account: who introspects each request must still get tokens
+	tenants   *limiter[string]
+	failures  *limiter[netip.Prefix]
 }
 
 func newLimiters(l Limits) (limiters, error) {
 	accounts, err1 := newLimiter[string](l.Account, defaultLimits.Account)
-	tenants, err2 := newLimiter[string](l.Tenant, defaultLimits.Tenant)
-	failures, err3 := newLimiter[netip.Prefix](l.Failures, defaultLimits.Failures)
-	return limiters{accounts, tenants, failures}, errors.Join(err1, err2, err3)
+	inquiries, err2 := newLimiter[string](l.Account, defaultLimits.Account)
+	tenants, err3 := newLimiter[string](l.Tenant, defaultLimits.Tenant)
+	failures, err4 := newLimiter[netip.Prefix](l.Failures, defaultLimits.Failures)
+	return limiters{accounts, inquiries, tenants, failures}, errors.Join(err1, err2, err3, err4)
+}
+
+// byAccount is the limiter that an account's requests to an endpoint count for.
+func (l *limiters) byAccount(at Endpoint) *limiter[string] {
+	if at == TokenEndpoint {
+		return l.accounts
+	}
+	return l.inquiries
+}
+
+// charged says to which account and tenant a token request was counted: "" to
+// none so far.
+type charged struct{ account, tenant string }
+
+// refund takes back what a token request was counted to.
+func (l *limiters) refund(c charged, now time.Time) {
+	if c.account != "" {
+		l.accounts.refund(c.account, now)
+	}
+	if c.tenant != "" {
+		l.tenants.refund(c.tenant, now)
+	}
 }
 
 // limiter holds one bucket per key. A nil limiter limits nothing.
@@ -86,9 +112,20 @@ func (l *limiter[K]) allow(key K, now time.Time) (wait time.Duration, ok bool) {
 	return l.wait(), false
 }
 
+// refund puts back what allow took. The bucket never holds more than its burst:
+// what is over is cut off as soon as it is asked again.
+func (l *limiter[K]) refund(key K, now time.Time) {
+	if l != nil {
+		l.bucket(key).AllowN(now, -1)
+	}
+}
+
+// maxWait is the longest wait that a client is told.
+const maxWait = time.Hour
+
 // wait is what a client is told: until one more fits, in whole seconds.
 func (l *limiter[K]) wait() time.Duration {
-	return time.Duration(math.Ceil(1/l.rate.PerSecond)) * time.Second
+	return time.Duration(math.Ceil(min(1/l.rate.PerSecond, maxWait.Seconds()))) * time.Second
 }
 
 func slowDown(wait time.Duration, reason string) *Error {

@@ -294,8 +294,14 @@ func TestSPIFFE(t *testing.T) {
 			t.Errorf("%s: %v", sub, e)
 		}
 	}
-	// With an iss that is trusted for something else, its own key counts.
-	raw := svid(good, map[string]any{"iss": "https://other.example"}, "JWT")
+	// With an iss that is trusted for something else, its own key counts: also
+	// after the same JWT was taken as an SVID, whatever its iss.
+	raw := svid(good, map[string]any{"iss": "https://server.mesh.example"}, "JWT")
+	w.token(w.vouching(raw, AssertionJWTSPIFFE, nil))
+	if e := w.refusal(w.vouching(raw, AssertionJWTBearer, nil)); e.Reason != "unknown_issuer" {
+		t.Errorf("remembered from another kind of assertion: %v", e)
+	}
+	raw = svid(good, map[string]any{"iss": "https://other.example"}, "JWT")
 	if e := w.refusal(w.vouching(raw, AssertionJWTBearer, nil)); e.Reason != "unknown_issuer" {
 		t.Errorf("%v", e)
 	}

@@ -1,11 +1,15 @@
 package issuer
 
 import (
+	"cmp"
 	"context"
-	"errors"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/credential"
@@ -24,16 +28,22 @@ const (
 	RevocationEndpoint    Endpoint = "revocation.denied"
 )
 
-// maxRefusals bounds the kinds of refusal that are told apart between two
-// flushes; the rest is counted together.
-const maxRefusals = 1024
+// Bounds of the records of what was refused unauthenticated. Together they come
+// to less than 40 MB of audit log a day, whoever sends what.
+const (
+	maxRefusals   = 1024 // kinds that are told apart between two flushes; the rest is counted together
+	refusalRate   = 0.5  // records of one kind each, per second in the long run
+	refusalsBurst = 1024 // such records at once
+)
 
 // refusals counts what was refused before anybody was authenticated, and what
 // was turned away for coming too fast. Nobody can fill the disk with these:
-// each kind becomes one record every few seconds.
+// every few seconds each kind becomes one record, the frequent ones first, as
+// long as there were not too many; then all others become one per endpoint.
 type refusals struct {
 	mu     sync.Mutex
 	counts map[refusal]uint64
+	told   *rate.Limiter // records of one kind each
 }
 
 // refusal is one kind: what, why, and from which network.
@@ -44,13 +54,18 @@ type refusal struct {
 	client   credential.AccountID // authenticated, but too fast
 }
 
-func newRefusals() *refusals { return &refusals{counts: map[refusal]uint64{}} }
+func newRefusals() *refusals {
+	return &refusals{counts: map[refusal]uint64{}, told: rate.NewLimiter(refusalRate, refusalsBurst)}
+}
+
+// various is what a refusal is counted as that is not told apart.
+func (r refusal) various() refusal { return refusal{endpoint: r.endpoint, reason: "various"} }
 
 func (s *refusals) add(r refusal, n uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.counts[r]; !ok && len(s.counts) >= maxRefusals {
-		r = refusal{endpoint: r.endpoint, reason: "various"}
+		r = r.various()
 	}
 	s.counts[r] += n
 }
@@ -72,16 +87,36 @@ func (i *Issuer) refused(err *Error) *Error {
 	return err
 }
 
-// flush writes what was counted, one record per kind. What can't be written is
-// counted on.
+// fold says what becomes a record of its own, and adds up the rest: told is how
+// many of the records are of one kind.
+func (s *refusals) fold(counts map[refusal]uint64, now time.Time) (records map[refusal]uint64, told int) {
+	kinds := slices.SortedFunc(maps.Keys(counts), func(a, b refusal) int { return cmp.Compare(counts[b], counts[a]) })
+	room := int(s.told.TokensAt(now))
+	records = make(map[refusal]uint64, len(kinds))
+	for _, r := range kinds {
+		kind := r
+		switch {
+		case r == r.various():
+		case told < room:
+			told++
+		default:
+			kind = r.various()
+		}
+		records[kind] += counts[r]
+	}
+	return records, told
+}
+
+// flush writes what was counted. What can't be written is counted on.
 func (i *Issuer) flush(ctx context.Context) error {
 	counts := i.refusals.take()
 	if len(counts) == 0 {
 		return nil
 	}
 	now := i.now().UTC()
+	records, told := i.refusals.fold(counts, now)
 	err := i.store.Update(ctx, func(tx store.Tx) error {
-		for r, n := range counts {
+		for r, n := range records {
 			tx.Append(r.record(now, n))
 		}
 		return nil
@@ -90,8 +125,10 @@ func (i *Issuer) flush(ctx context.Context) error {
 		for r, n := range counts {
 			i.refusals.add(r, n)
 		}
+		return err
 	}
-	return err
+	i.refusals.told.AllowN(now, told)
+	return nil
 }
 
 func (r refusal) record(now time.Time, n uint64) audit.Record {
@@ -135,11 +172,8 @@ func (i *Issuer) count(at Endpoint, from Origin, client credential.AccountID, er
 // useUp uses up the assertion of an authentic request that is denied without a
 // record of its own.
 func (i *Issuer) useUp(ctx context.Context, p *proof, use *mint.Use) *Error {
-	switch err := i.mint.Consume(ctx, use, nil); {
-	case errors.Is(err, store.ErrReplayed):
-		return p.fails("assertion_replayed", err)
-	case err != nil:
-		return unavailable(err)
+	if err := i.mint.Consume(ctx, use, nil); err != nil {
+		return i.spoiled(p, use, err)
 	}
 	return nil
 }
@@ -159,7 +193,7 @@ func (i *Issuer) tooFast(ctx context.Context, at Endpoint, from Origin, p *proof
 
 // limitAccount turns an account away that asks too often.
 func (i *Issuer) limitAccount(ctx context.Context, at Endpoint, from Origin, p *proof, id *identity) *Error {
-	if wait, ok := i.limits.accounts.allow(id.account.ID.String(), i.now()); !ok {
+	if wait, ok := i.limits.byAccount(at).allow(id.account.ID.String(), i.now()); !ok {
 		return i.tooFast(ctx, at, from, p, id, slowDown(wait, "account_rate"))
 	}
 	return nil

@@ -61,9 +61,86 @@ func TestRefusalsAreBounded(t *testing.T) {
 	}
 	w.iss.refusals.add(refusal{endpoint: TokenEndpoint, reason: "r1"}, 1)
 	counts := w.iss.refusals.take()
-	if len(counts) != maxRefusals+1 || counts[refusal{endpoint: TokenEndpoint, reason: "various"}] != 500 ||
+	if len(counts) != 1025 || counts[refusal{endpoint: TokenEndpoint, reason: "various"}] != 500 ||
 		counts[refusal{endpoint: TokenEndpoint, reason: "r1"}] != 2 {
 		t.Errorf("%d kinds", len(counts))
+	}
+}
+
+// Under a flood the frequent kinds are told apart, and nothing is left out.
+func TestRefusalsAreFoldedWhenThereAreTooMany(t *testing.T) {
+	w := standard(t)
+	kind := func(reason string) refusal { return refusal{endpoint: TokenEndpoint, reason: reason} }
+	for n := range 1000 {
+		w.iss.refusals.add(kind(fmt.Sprint("first", n)), 1)
+	}
+	w.must(w.iss.flush(t.Context()))
+	before := len(w.records())
+	if before != 1000 {
+		t.Fatalf("%d records of 1000 kinds", before)
+	}
+	for n := range 100 {
+		w.iss.refusals.add(kind(fmt.Sprint("rare", n)), 1)
+	}
+	w.iss.refusals.add(refusal{endpoint: RevocationEndpoint, reason: "rare"}, 1)
+	for n := range 20 {
+		w.iss.refusals.add(kind(fmt.Sprint("frequent", n)), 5)
+	}
+	w.clock.add(flushEvery)
+	w.must(w.iss.flush(t.Context()))
+	counts, total := map[string]uint64{}, uint64(0)
+	for _, l := range w.records()[before:] {
+		counts[l.Type+" "+l.Reason] = l.Count
+		total += l.Count
+	}
+	for n := range 20 {
+		if counts[fmt.Sprintf("token.denied frequent%d", n)] != 5 {
+			t.Errorf("frequent%d is not told apart", n)
+		}
+	}
+	// 1024 - 1000 and half a record for each of the ten seconds.
+	if len(counts) < 30 || len(counts) > 31 || counts["token.denied various"] == 0 || total != 100+1+20*5 {
+		t.Errorf("%d records of %d refusals: %v", len(counts), total, counts)
+	}
+}
+
+// Whoever sends whatever without a credential, the audit log grows by less than
+// 40 MB a day, as Bounds of the records and SECURITY.md say.
+func TestRefusalsFillNoDisk(t *testing.T) {
+	w := standard(t)
+	bytes := func() (n int64) {
+		w.must(w.st.View(t.Context(), func(r store.Reader) error {
+			for e, err := range r.Log(0) {
+				if err != nil {
+					return err
+				}
+				n += int64(len(e.Raw)) + 32 // its keys and lengths in the file
+			}
+			return nil
+		}))
+		return n
+	}
+	longest := credential.MustAccountID(strings.Repeat("x", 128))
+	network := netip.MustParseAddr("2001:4860:4860:8888::").As16()
+	hour := func() int64 {
+		before := bytes()
+		for at := time.Duration(0); at < time.Hour; at += flushEvery {
+			for n := range 1100 {
+				endpoint := []Endpoint{TokenEndpoint, IntrospectionEndpoint, RevocationEndpoint}[n%3]
+				network[6], network[7] = byte(n>>8), byte(n)
+				from := Origin{IP: netip.AddrFrom16(network)}
+				_ = w.iss.count(endpoint, from, longest, badRequest("", "unsupported_client_assertion_type"))
+			}
+			w.must(w.iss.flush(t.Context()))
+			w.clock.add(flushEvery)
+		}
+		return bytes() - before
+	}
+	first, next := hour(), hour()
+	day := first + 23*next
+	t.Logf("%.1f MB a day", float64(day)/1e6)
+	if day > 40e6 {
+		t.Errorf("%.1f MB a day", float64(day)/1e6)
 	}
 }
 
@@ -71,9 +148,13 @@ func TestRefusalsSurviveAFailedFlush(t *testing.T) {
 	var failing *storetest.Failing
 	w := standardOn(t, func(s store.Store) store.Store { failing = storetest.NewFailing(s); return failing })
 	_ = w.refusal(w.asking("worker", want{"client_assertion": "rubbish"}))
+	room := w.iss.refusals.told.TokensAt(w.clock.now())
 	failing.Fail(storetest.Failed, 1)
 	if err := w.iss.flush(t.Context()); err == nil {
 		t.Fatal("the flush did not fail")
+	}
+	if left := w.iss.refusals.told.TokensAt(w.clock.now()); left != room {
+		t.Errorf("%v of %v records are left, and none was written", left, room)
 	}
 	_ = w.refusal(w.asking("worker", want{"client_assertion": "rubbish"}))
 	w.must(w.iss.flush(t.Context()))
@@ -115,6 +196,27 @@ func TestAccountRate(t *testing.T) {
 	if e := w.refusal(r); e.Reason != "assertion_replayed" { // it was authentic
 		t.Errorf("%v", e)
 	}
+}
+
+// Who asks about each token that it is given must still get its own.
+func TestInquiriesAreCountedApart(t *testing.T) {
+	w := standard(t, limited(Limits{Account: Rate{PerSecond: 0.5, Burst: 2}}))
+	inquire := func() error {
+		_, err := w.iss.Introspect(t.Context(), IntrospectRequest{w.about("worker", "x")})
+		return err
+	}
+	w.must(inquire())
+	w.must(w.iss.Revoke(t.Context(), RevokeRequest{w.about("worker", "x")}))
+	if e := asError(t, inquire()); e.Code != SlowDown || e.RetryAfter != 2*time.Second || e.Reason != "account_rate" {
+		t.Errorf("%v", e)
+	}
+	w.token(w.asking("worker", nil))
+	w.token(w.asking("worker", nil))
+	if e := w.refusal(w.asking("worker", nil)); e.Reason != "account_rate" {
+		t.Errorf("%v", e)
+	}
+	w.clock.add(2 * time.Second)
+	w.must(inquire())
 }
 
 func TestTenantRateIsOnlyForThoseWithAGrant(t *testing.T) {
@@ -189,7 +291,7 @@ func TestLimitsAreChecked(t *testing.T) {
 		}
 	}
 	l, err := newLimiters(Limits{})
-	if err != nil || l.accounts == nil || l.tenants == nil || l.failures == nil {
+	if err != nil || l.accounts == nil || l.inquiries == nil || l.tenants == nil || l.failures == nil {
 		t.Errorf("the zero Limits limit nothing: %v", err)
 	}
 }
@@ -365,12 +467,19 @@ func TestEachDenialIsCountedByReason(t *testing.T) {
 	_, err := w.iss.Introspect(t.Context(), IntrospectRequest{guess})
 	_ = asError(t, err)
 	_ = asError(t, w.iss.Revoke(t.Context(), RevokeRequest{guess}))
-	_, err = w.iss.AuthenticateClient(t.Context(), guess)
-	_ = asError(t, err)
 	w.ring.missing = store.ErrUnavailable
 	w.clock.add(time.Minute)
 	_ = w.refusal(w.asking("worker", nil)) // could not be served, which is no denial
-	if got := fmt.Sprint(counts); got != "map[account_rate:1 malformed_token:4 no_grant:1 unsupported_grant_type:1]" {
+	if got := fmt.Sprint(counts); got != "map[account_rate:1 malformed_token:3 no_grant:1 unsupported_grant_type:1]" {
 		t.Errorf("%s", got)
+	}
+}
+
+func TestWaitsAreBounded(t *testing.T) {
+	for perSecond, wait := range map[float64]time.Duration{10: time.Second, 0.3: 4 * time.Second, 1e-12: time.Hour} {
+		l, err := newLimiter[string](Rate{PerSecond: perSecond, Burst: 1}, Rate{})
+		if err != nil || l.wait() != wait {
+			t.Errorf("%v per second: wait %v, %v", perSecond, l.wait(), err)
+		}
 	}
 }

@@ -12,7 +12,9 @@ import (
 
 // Revoke ends a token before it expires (RFC 7009), if the client is the
 // token's own or owns its audience; for anyone else, and for what is no token
-// in force, it does nothing and says nothing. The error is always an *Error.
+// that a verifier might take, it does nothing and says nothing. A token that has
+// expired is ended too while a verifier's leeway may last. The error is always
+// an *Error.
 func (i *Issuer) Revoke(ctx context.Context, r RevokeRequest) error {
 	if err := i.revoke(ctx, r.Request); err != nil {
 		return i.refused(err)
@@ -29,9 +31,12 @@ func (i *Issuer) revoke(ctx context.Context, r Request) *Error {
 	if failed != nil {
 		return failed
 	}
-	c, err := i.ownToken(ctx, raw, i.now())
-	if err != nil {
+	c, err := i.ownToken(ctx, raw)
+	switch {
+	case errors.Is(err, errNotOurs), err == nil && !i.now().Before(c.Expires.Add(credential.MaxLeeway)):
 		return i.consume(ctx, RevocationEndpoint, r.Origin, p, id, nil)
+	case err != nil:
+		return unavailable(err)
 	}
 	full := false
 	failed = i.consume(ctx, RevocationEndpoint, r.Origin, p, id, func(tx store.Tx) error {
@@ -40,10 +45,7 @@ func (i *Issuer) revoke(ctx context.Context, r Request) *Error {
 		if err != nil || !concerned {
 			return err
 		}
-		now := i.now()
-		outcome, err := revocation.Add(tx, now, revocation.Token{
-			ID: c.ID, Client: c.ClientID, Expires: c.Expires, By: id.account.ID,
-		})
+		outcome, err := revocation.Add(tx, i.now(), c, id.account.ID)
 		rec := i.revocationRecord(r.Origin, id, &c)
 		switch {
 		case errors.Is(err, revocation.ErrFull):

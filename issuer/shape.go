@@ -18,6 +18,7 @@ type tokenForm struct {
 	scopes   credential.Scopes   // empty: all that the grant allows
 	lifetime credential.Lifetime // zero: the grant's
 	proof    proof
+	charged  charged
 }
 
 // parameters are the ones that a description may name.

@@ -33,7 +33,13 @@ func (i *Issuer) token(ctx context.Context, r Request) (TokenResponse, *Error) {
 	}
 	for try := 1; ; try++ {
 		resp, err := i.decide(ctx, r.Origin, f)
-		if err == nil || !errors.Is(err.Cause, store.ErrChanged) {
+		switch {
+		case err == nil:
+			return resp, nil
+		case errors.Is(err.Cause, store.ErrReplayed):
+			i.limits.refund(f.charged, i.now())
+			return resp, err
+		case !errors.Is(err.Cause, store.ErrChanged):
 			return resp, err
 		}
 		if try == maxTries || !pause(ctx, time.Duration(try)*time.Millisecond) {
@@ -53,8 +59,11 @@ func (i *Issuer) decide(ctx context.Context, from Origin, f *tokenForm) (TokenRe
 	if failed != nil {
 		return TokenResponse{}, i.turnAway(TokenEndpoint, from, failed)
 	}
-	if failed := i.limitAccount(ctx, TokenEndpoint, from, &f.proof, id); failed != nil {
-		return TokenResponse{}, failed
+	if f.charged.account == "" {
+		if failed := i.limitAccount(ctx, TokenEndpoint, from, &f.proof, id); failed != nil {
+			return TokenResponse{}, failed
+		}
+		f.charged.account = id.account.ID.String()
 	}
 	if why := id.standing(i.now()); why != "" {
 		return TokenResponse{}, i.deny(ctx, from, f, id, credential.Tenant{}, f.proof.fails(why, nil))
@@ -73,8 +82,11 @@ func (i *Issuer) decide(ctx context.Context, from Origin, f *tokenForm) (TokenRe
 		}
 		return TokenResponse{}, i.deny(ctx, from, f, id, chain, &Error{Code: v.code, Reason: v.reason})
 	}
-	if failed := i.limitTenant(ctx, from, &f.proof, id, f.tenant); failed != nil {
-		return TokenResponse{}, failed
+	if f.charged.tenant == "" {
+		if failed := i.limitTenant(ctx, from, &f.proof, id, f.tenant); failed != nil {
+			return TokenResponse{}, failed
+		}
+		f.charged.tenant = f.tenant.String()
 	}
 	return i.release(ctx, from, f, id, v)
 }
@@ -88,12 +100,10 @@ func (i *Issuer) release(ctx context.Context, from Origin, f *tokenForm, id *ide
 		IP: from.ipText(), Request: from.RequestID,
 	})
 	switch {
-	case errors.Is(err, store.ErrReplayed):
-		return TokenResponse{}, f.proof.fails("assertion_replayed", err)
 	case errors.Is(err, mint.ErrFanOut):
 		return TokenResponse{}, &Error{Code: InvalidTarget, Reason: "fan_out_exceeded", Cause: err}
 	case err != nil:
-		return TokenResponse{}, unavailable(err)
+		return TokenResponse{}, i.uncommitted(TokenEndpoint, from, &f.proof, id.use, err)
 	}
 	token, claims, err := i.mint.Sign(ctx, approval)
 	if err != nil {
@@ -103,13 +113,19 @@ func (i *Issuer) release(ctx context.Context, from Origin, f *tokenForm, id *ide
 		return TokenResponse{}, unavailable(err)
 	}
 	resp := TokenResponse{
-		AccessToken: token, TokenType: "Bearer", ExpiresIn: int64(claims.Expires.Sub(claims.IssuedAt) / time.Second),
+		AccessToken: token, TokenType: "Bearer", ExpiresIn: secondsLeft(claims.Expires, i.now()),
 		Scope: claims.Scopes.String(), Claims: claims,
 	}
 	if f.exchange {
 		resp.IssuedTokenType = TokenTypeAccessToken
 	}
 	return resp, nil
+}
+
+// secondsLeft is how long a token lives on as it leaves (RFC 6749 section 5.1),
+// in whole seconds as `iat` has them, at least one.
+func secondsLeft(expires, now time.Time) int64 {
+	return max(1, int64(expires.Sub(now.Truncate(time.Second))/time.Second))
 }
 
 // unsignedFor bounds how long the record of an unsigned token is waited for.
@@ -139,9 +155,9 @@ func (i *Issuer) deny(ctx context.Context, from Origin, f *tokenForm, id *identi
 	replayed, err := i.mint.Refuse(ctx, id.use, r)
 	switch {
 	case err != nil:
-		return unavailable(err)
+		return i.uncommitted(TokenEndpoint, from, &f.proof, id.use, err)
 	case replayed:
-		return f.proof.fails("assertion_replayed", store.ErrReplayed)
+		return i.spoiled(&f.proof, id.use, store.ErrReplayed)
 	}
 	return denial
 }

@@ -101,13 +101,6 @@ type Introspection struct {
 // optionally `token_type_hint`, and the client's authentication.
 type RevokeRequest struct{ Request }
 
-// Client is an account that has authenticated.
-type Client struct {
-	ID         credential.AccountID
-	Method     string // e.g. "private_key_jwt"
-	Credential string // id of the credential it used
-}
-
 // ExplainRequest asks what a token request would come to. Claims are those of
 // the platform's JWT, for grants whose CEL reads them. Without any, nil, such a
 // grant is explained with the reason needs_claims, and so is the whole when no

@@ -127,6 +127,7 @@ type ring struct {
 	ref      store.Ref
 	broken   error // Sign fails with it
 	missing  error // Active fails with it
+	unread   error // Key fails with it
 	onSign   func()
 	onActive func()
 	signed   int
@@ -187,6 +188,9 @@ func (r *ring) Ref() store.Ref {
 }
 
 func (r *ring) Key(_ context.Context, kid string) (jwks.Key, error) {
+	if r.unread != nil {
+		return jwks.Key{}, r.unread
+	}
 	if kid != r.kid {
 		return jwks.Key{}, jwks.ErrUnknownKey
 	}

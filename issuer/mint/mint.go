@@ -32,6 +32,9 @@ var (
 	// ErrRevoked means that the account, the tenant or everything was revoked
 	// in this very second; a token issued now would be dead. Try in the next.
 	ErrRevoked = errors.New("revoked in this second")
+	// ErrLate means that the assertion has come to its end: whether it was used
+	// may be forgotten by now. Nothing is written.
+	ErrLate = errors.New("the assertion has come to its end")
 	// ErrSpent means that the approval has been used.
 	ErrSpent = errors.New("approval already used")
 )
@@ -54,7 +57,8 @@ type Keys interface {
 	Refresh(ctx context.Context) error
 }
 
-// Use is something that may happen only once until Until.
+// Use is something that may happen only once, and only before Until: from then
+// on it may be forgotten that it has happened.
 type Use struct {
 	Key   string
 	Until time.Time
@@ -62,6 +66,18 @@ type Use struct {
 
 // useSpace is the store's space for single-use assertions.
 const useSpace = "assertion"
+
+// useUp uses up an assertion. The clock is read here, in the commit: whoever
+// waited for it may be too late.
+//
+// Errors: store.ErrReplayed, ErrLate.
+func (m *Mint) useUp(tx store.Tx, use *Use) error {
+	now := m.now()
+	if !now.Before(use.Until) {
+		return ErrLate
+	}
+	return tx.Once(useSpace, use.Key, now, use.Until)
+}
 
 // Decision is a token request that policy has approved.
 type Decision struct {
@@ -105,8 +121,8 @@ func New(st store.Store, keys Keys, issuer credential.IssuerURL, now func() time
 //
 // Errors: store.ErrChanged when something it rests on has changed, or has come
 // to its end while it was decided (nothing is written); store.ErrReplayed and ErrFanOut (the denial is written, and the
-// assertion consumed); ErrRevoked (nothing is written); otherwise what the
-// store or the key ring returned.
+// assertion consumed); ErrRevoked and ErrLate (nothing is written); otherwise
+// what the store or the key ring returned.
 func (m *Mint) Commit(ctx context.Context, d Decision) (*Approval, error) {
 	signer, err := m.keys.Active()
 	if err != nil {
@@ -134,7 +150,7 @@ func (m *Mint) Commit(ctx context.Context, d Decision) (*Approval, error) {
 			return ErrRevoked
 		}
 		if d.Use != nil {
-			refused = tx.Once(useSpace, d.Use.Key, now, d.Use.Until)
+			refused = m.useUp(tx, d.Use)
 		}
 		if refused == nil && d.FanOut != nil {
 			refused = countTenant(tx, d, now)
@@ -191,12 +207,14 @@ func (m *Mint) Unsigned(ctx context.Context, a *Approval) error {
 // Refuse records a denial of an authentic request durably and consumes its
 // assertion in the same write. replayed reports that the assertion had been
 // used before; the record then says so.
+//
+// Errors: ErrLate (nothing is written), or what the store returned.
 func (m *Mint) Refuse(ctx context.Context, use *Use, record audit.Record) (replayed bool, err error) {
 	err = m.store.Update(ctx, func(tx store.Tx) error {
 		replayed = false
 		r := record
 		if use != nil {
-			switch err := tx.Once(useSpace, use.Key, record.Time, use.Until); {
+			switch err := m.useUp(tx, use); {
 			case errors.Is(err, store.ErrReplayed):
 				replayed = true
 				r.Reason = "assertion_replayed"
@@ -213,15 +231,14 @@ func (m *Mint) Refuse(ctx context.Context, use *Use, record audit.Record) (repla
 // Consume uses up an assertion together with do, which may be nil, in one
 // durable write.
 //
-// Errors: store.ErrReplayed, or what do or the store returned.
+// Errors: store.ErrReplayed, ErrLate, or what do or the store returned.
 func (m *Mint) Consume(ctx context.Context, use *Use, do func(store.Tx) error) error {
 	if use == nil && do == nil {
 		return nil
 	}
-	now := m.now()
 	return m.store.Update(ctx, func(tx store.Tx) error {
 		if use != nil {
-			if err := tx.Once(useSpace, use.Key, now, use.Until); err != nil {
+			if err := m.useUp(tx, use); err != nil {
 				return err
 			}
 		}

@@ -155,6 +155,92 @@ func TestConsume(t *testing.T) {
 	}
 }
 
+// From Until on it may be forgotten that something was used: it is too late, by
+// the clock of the commit, and nothing is written.
+func TestNothingIsUsedUpTooLate(t *testing.T) {
+	st := open(t)
+	until := t0.Add(time.Minute)
+	record := audit.Record{Time: t0, Type: "token.denied", Decision: audit.Deny}
+	for name, do := range map[string]func(m *Mint, use *Use) error{
+		"commit": func(m *Mint, use *Use) error {
+			d := decision()
+			d.Use = use
+			_, err := m.Commit(t.Context(), d)
+			return err
+		},
+		"refuse":  func(m *Mint, use *Use) error { _, err := m.Refuse(t.Context(), use, record); return err },
+		"consume": func(m *Mint, use *Use) error { return m.Consume(t.Context(), use, nil) },
+	} {
+		now := t0
+		m, _ := newMint(t, queue{st, func() { now = until }}, func() time.Time { return now })
+		if err := do(m, &Use{Key: name, Until: until}); !errors.Is(err, ErrLate) {
+			t.Errorf("%s: %v", name, err)
+		}
+		m, _ = newMint(t, queue{st, func() { now = until.Add(-time.Millisecond) }}, func() time.Time { return now })
+		if err := do(m, &Use{Key: name, Until: until}); err != nil {
+			t.Errorf("%s, just in time: %v", name, err)
+		}
+	}
+	if n := records(t, st); n != 2 {
+		t.Errorf("%d records, of one commit and one refusal", n)
+	}
+}
+
+// queue is a store whose commits wait.
+type queue struct {
+	store.Store
+	meanwhile func()
+}
+
+func (q queue) Update(ctx context.Context, fn func(store.Tx) error) error {
+	q.meanwhile()
+	return q.Store.Update(ctx, fn)
+}
+
+func records(t *testing.T, st store.Store) (n int) {
+	t.Helper()
+	if err := st.View(t.Context(), func(r store.Reader) error {
+		for _, err := range r.Log(0) {
+			if err != nil {
+				return err
+			}
+			n++
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// A tenant that is asked for again and again does not cost a write each time.
+func TestFanOutRowIsRewrittenOncePerEighthOfTheWindow(t *testing.T) {
+	st := open(t)
+	d := decision()
+	d.FanOut = &registry.FanOut{Tenants: 1, Window: 8 * time.Minute}
+	version := func(after time.Duration) (v uint64) {
+		m, _ := newMint(t, st, at(after))
+		if _, err := m.Commit(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+		if err := st.View(t.Context(), func(r store.Reader) error {
+			row, err := r.Get(fanOuts, store.Key("g_1", "worker"))
+			v = row.Version
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	first := version(0)
+	if version(30*time.Second) != first || version(time.Minute) != first {
+		t.Error("rewritten within an eighth of the window")
+	}
+	if version(61*time.Second) == first {
+		t.Error("not rewritten after an eighth of the window")
+	}
+}
+
 func TestFaultsRelease(t *testing.T) {
 	failing := storetest.NewFailing(open(t))
 	m, _ := newMint(t, failing, at(0))

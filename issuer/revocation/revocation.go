@@ -33,54 +33,47 @@ const (
 // kept. Some are forgotten with every second; try later.
 var ErrFull = errors.New("too many revocations by this account")
 
-// Token is a token to revoke. The caller has verified it.
-type Token struct {
-	ID      string
-	Client  credential.AccountID // its client_id
-	Expires time.Time
-	By      credential.AccountID // who revokes it
-}
-
 // Outcome says what Add did.
 type Outcome int
 
 // The outcomes.
 const (
 	Added     Outcome = iota + 1
-	Already           // it was revoked before
+	Already           // it was revoked before, by itself or under an epoch
 	Collapsed         // the client had too many: all that it has is revoked
 )
 
-// Add revokes one token.
+// Add revokes one token, which the caller has verified, on behalf of by. One
+// that is dead already changes nothing: an epoch would hit what came after it.
 //
 // Errors: ErrFull, or the store's.
-func Add(tx store.Tx, now time.Time, t Token) (Outcome, error) {
-	_, err := tx.Get(tokens, t.ID)
-	if err == nil {
-		return Already, nil
-	}
-	if !errors.Is(err, store.ErrNotFound) {
+func Add(tx store.Tx, now time.Time, c credential.Claims, by credential.AccountID) (Outcome, error) {
+	dead, err := Revoked(tx, c)
+	if err != nil {
 		return 0, err
 	}
-	n, version, err := number(tx, counts, t.By.String())
+	if dead {
+		return Already, nil
+	}
+	n, version, err := number(tx, counts, by.String())
 	if err != nil {
 		return 0, err
 	}
 	if n >= MaxPerAccount {
-		if t.By != t.Client {
+		if by != c.ClientID {
 			// An epoch would also hit tokens that are none of its business.
 			return 0, ErrFull
 		}
-		return Collapsed, SetEpoch(tx, Account(t.Client), now)
+		return Collapsed, SetEpoch(tx, Account(by), now)
 	}
-	if _, err := tx.Put(counts, t.By.String(), encode(n+1), version); err != nil {
+	if _, err := tx.Put(counts, by.String(), encode(n+1), version); err != nil {
 		return 0, err
 	}
-	value := append(encode(t.Expires.Unix()), t.By.String()...)
-	if _, err := tx.Put(tokens, t.ID, value, 0); err != nil {
+	value := append(encode(c.Expires.Unix()), by.String()...)
+	if _, err := tx.Put(tokens, c.ID, value, 0); err != nil {
 		return 0, err
 	}
-	_, err = tx.Put(byExpiry, expiryKey(t.Expires.Unix(), t.ID), []byte{1}, 0)
+	_, err = tx.Put(byExpiry, expiryKey(c.Expires.Unix(), c.ID), []byte{1}, 0)
 	return Added, err
 }
 

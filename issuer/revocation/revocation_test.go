@@ -52,6 +52,13 @@ func token(id string) credential.Claims {
 	}
 }
 
+// of is a token of an account, and issued to it.
+func of(account credential.AccountID, id string, expires time.Duration) credential.Claims {
+	return credential.Claims{
+		ID: id, Tenant: credential.MustTenant("acme"), IssuedAt: t0, Expires: t0.Add(expires), Subject: account, ClientID: account,
+	}
+}
+
 func TestEpochsHitWhatWasIssuedAtOrBefore(t *testing.T) {
 	for name, scope := range map[string]Scope{
 		"everything": Everything(), "tenant": Tenant(credential.MustTenant("acme")),
@@ -82,7 +89,7 @@ func TestAddAndSweep(t *testing.T) {
 	st := open(t)
 	add := func(id string, expires time.Duration) (o Outcome) {
 		update(t, st, func(tx store.Tx) (err error) {
-			o, err = Add(tx, t0, Token{ID: id, Client: credential.MustAccountID("client"), By: credential.MustAccountID("client"), Expires: t0.Add(expires)})
+			o, err = Add(tx, t0, of(credential.MustAccountID("client"), id, expires), credential.MustAccountID("client"))
 			return err
 		})
 		return o
@@ -130,17 +137,17 @@ func TestBoundPerAccount(t *testing.T) {
 	a, b := credential.MustAccountID("a"), credential.MustAccountID("b")
 	update(t, st, func(tx store.Tx) error {
 		for n := range MaxPerAccount {
-			if _, err := Add(tx, t0, Token{ID: fmt.Sprint(n), Client: a, By: a, Expires: t0.Add(time.Minute)}); err != nil {
+			if _, err := Add(tx, t0, of(a, fmt.Sprint(n), time.Minute), a); err != nil {
 				return err
 			}
 		}
-		if _, err := Add(tx, t0, Token{ID: "others", Client: b, By: a, Expires: t0.Add(time.Minute)}); !errors.Is(err, ErrFull) {
+		if _, err := Add(tx, t0, of(b, "others", time.Minute), a); !errors.Is(err, ErrFull) {
 			t.Errorf("another's token: %v", err)
 		}
-		if o, err := Add(tx, t0, Token{ID: "own", Client: a, By: a, Expires: t0.Add(time.Minute)}); o != Collapsed || err != nil {
+		if o, err := Add(tx, t0, of(a, "own", time.Minute), a); o != Collapsed || err != nil {
 			t.Errorf("an own token: %v %v", o, err)
 		}
-		if o, err := Add(tx, t0, Token{ID: "b", Client: b, By: b, Expires: t0.Add(time.Minute)}); o != Added || err != nil {
+		if o, err := Add(tx, t0, of(b, "b", time.Minute), b); o != Added || err != nil {
 			t.Errorf("another account is not bounded by it: %v %v", o, err)
 		}
 		return nil
@@ -156,12 +163,35 @@ func TestBoundPerAccount(t *testing.T) {
 		}
 	}
 	update(t, st, func(tx store.Tx) error {
-		o, err := Add(tx, t0, Token{ID: "again", Client: b, By: a, Expires: t0.Add(time.Minute)})
+		o, err := Add(tx, t0, of(b, "again", time.Minute), a)
 		if o != Added {
 			t.Errorf("%v", o)
 		}
 		return err
 	})
+}
+
+// What is dead is left alone, whatever it died of: no entry, no later epoch.
+func TestTheDeadAreNotRevokedAgain(t *testing.T) {
+	a := credential.MustAccountID("a")
+	for name, scope := range map[string]Scope{"account": Account(a), "tenant": Tenant(credential.MustTenant("acme")), "everything": Everything()} {
+		st := open(t)
+		update(t, st, func(tx store.Tx) error { return SetEpoch(tx, scope, t0) })
+		update(t, st, func(tx store.Tx) error {
+			if _, err := tx.Put(counts, a.String(), encode(MaxPerAccount), 0); err != nil {
+				return err
+			}
+			if o, err := Add(tx, t0.Add(time.Minute), of(a, "dead", time.Hour), a); o != Already || err != nil {
+				t.Errorf("%s: %v %v", name, o, err)
+			}
+			return nil
+		})
+		later := of(a, "later", time.Hour)
+		later.IssuedAt = t0.Add(time.Second)
+		if revoked(t, st, later) {
+			t.Errorf("%s: a later token is dead", name)
+		}
+	}
 }
 
 func TestOldEpochsAreForgotten(t *testing.T) {
@@ -265,12 +295,12 @@ func (b *brittle) Delete(t store.Table, key string, version uint64) error {
 // Whatever step fails, the failure is told: none is taken for "not revoked".
 func TestEveryFailureIsTold(t *testing.T) {
 	a := credential.MustAccountID("a")
-	one := Token{ID: "one", Client: a, By: a, Expires: t0}
+	one := of(a, "one", 0)
 	for name, c := range map[string]struct {
 		steps int
 		do    func(store.Tx) error
 	}{
-		"add":     {5, func(tx store.Tx) error { _, err := Add(tx, t0, one); return err }},
+		"add":     {8, func(tx store.Tx) error { _, err := Add(tx, t0, one, a); return err }},
 		"epoch":   {2, func(tx store.Tx) error { return SetEpoch(tx, Everything(), t0) }},
 		"revoked": {7, func(tx store.Tx) error { _, err := Revoked(tx, token("x")); return err }},
 		"forget": {6, func(tx store.Tx) error {
@@ -280,7 +310,7 @@ func TestEveryFailureIsTold(t *testing.T) {
 		for n := range c.steps + 1 {
 			st := open(t)
 			update(t, st, func(tx store.Tx) error {
-				_, err := Add(tx, t0, Token{ID: "there", Client: a, By: credential.MustAccountID("b"), Expires: t0})
+				_, err := Add(tx, t0, of(a, "there", 0), credential.MustAccountID("b"))
 				return err
 			})
 			err := st.Update(t.Context(), func(tx store.Tx) error { return c.do(&brittle{tx, n}) })
