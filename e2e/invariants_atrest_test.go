@@ -146,8 +146,12 @@ type hearingKEK struct {
 	heard map[string]any
 }
 
-func (hearingKEK) Open(context.Context, []byte, []byte) ([]byte, error) {
-	return nil, errors.New("not sealed by this one")
+// Open knows only what this one sealed, so that everything is sealed anew.
+func (h hearingKEK) Open(ctx context.Context, sealed, aad []byte) ([]byte, error) {
+	if h.heard[keyIn(aad)] == nil {
+		return nil, errors.New("not sealed by this one")
+	}
+	return h.KEK.Open(ctx, sealed, aad)
 }
 
 func (h hearingKEK) Seal(ctx context.Context, plaintext, aad []byte) ([]byte, error) {
@@ -155,6 +159,9 @@ func (h hearingKEK) Seal(ctx context.Context, plaintext, aad []byte) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	h.heard[string(aad[bytes.LastIndexByte(aad, 0)+1:])] = private
+	h.heard[keyIn(aad)] = private
 	return h.KEK.Seal(ctx, plaintext, aad)
 }
+
+// keyIn is the id of the key that is sealed.
+func keyIn(aad []byte) string { return string(aad[bytes.LastIndexByte(aad, 0)+1:]) }
