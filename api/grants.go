@@ -166,8 +166,13 @@ func patchGrant(c *call) (answer, error) {
 	}))
 }
 
+// approveGrant needs If-Match: who approves answers for the terms that were
+// read, not for those that stand there by now.
 func approveGrant(c *call) (answer, error) {
-	ifVersion, err := c.change()
+	ifVersion, err := c.needIfMatch()
+	if err == nil {
+		_, err = c.change()
+	}
 	if err != nil {
 		return answer{}, err
 	}

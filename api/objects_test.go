@@ -234,12 +234,46 @@ func TestAnyTenantNeedsASecondOperator(t *testing.T) {
 	end := w.clock().Add(48 * time.Hour).Format(time.RFC3339)
 	made := into[wire.Grant](w.call(token, "POST", "/v1/grants",
 		`{"account":"worker","audience":"orders","scopes":"read","any_tenant":{"reason":"migration","expires_at":"`+end+`"},"reason":"r"}`))
-	if a := w.call(token, "POST", "/v1/grants/"+made.ID+"/approve", `{"reason":"me too"}`); a.status != 403 || a.json("detail") == "" {
+	if a := w.call(token, "POST", "/v1/grants/"+made.ID+"/approve", `{"reason":"me too"}`, "If-Match", etag(made.Version)); a.status != 403 || a.json("detail") == "" {
 		t.Errorf("approved by its author: %d %s", a.status, a.body)
 	}
-	a := w.call(second, "POST", "/v1/grants/"+made.ID+"/approve", `{"reason":"checked"}`)
+	a := w.call(second, "POST", "/v1/grants/"+made.ID+"/approve", `{"reason":"checked"}`, "If-Match", etag(made.Version))
 	if g := into[wire.Grant](a); g.AnyTenant == nil || g.AnyTenant.ApprovedBy != "second" || g.AnyTenant.ApprovedAt.IsZero() {
 		t.Errorf("approve: %d %s", a.status, a.body)
+	}
+}
+
+// What is approved is what was read: an edit in between is not.
+func TestAnEditBetweenReviewAndApprovalIsNotApproved(t *testing.T) {
+	w := newWorld(t)
+	author := w.rootToken()
+	second := w.operator("second", "security", "system")
+	w.account("worker", "system")
+	w.audience("orders", "worker")
+	end := w.clock().Add(48 * time.Hour).Format(time.RFC3339)
+	made := into[wire.Grant](w.call(author, "POST", "/v1/grants",
+		`{"account":"worker","audience":"orders","scopes":"read","any_tenant":{"reason":"migration","expires_at":"`+end+`"},"reason":"r"}`))
+	path := "/v1/grants/" + made.ID
+	read := w.call(second, "GET", path, nil).header.Get("Etag")
+	edited := w.call(author, "PATCH", path, `{"scopes":"read write","reason":"wider"}`, "If-Match", read)
+	for name, c := range map[string]struct {
+		header []string
+		status int
+		code   string
+	}{
+		"what was read":    {[]string{"If-Match", read}, 412, wire.CodeChanged},
+		"without If-Match": {nil, 428, wire.CodeNeedIfMatch},
+		"with If-Match *":  {[]string{"If-Match", "*"}, 428, wire.CodeNeedIfMatch},
+	} {
+		if a := w.call(second, "POST", path+"/approve", because, c.header...); a.status != c.status || a.json("code") != c.code {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
+	}
+	if g := into[wire.Grant](w.call(second, "GET", path, nil)); g.AnyTenant.ApprovedBy != "" {
+		t.Error("approved all the same")
+	}
+	if a := w.call(second, "POST", path+"/approve", because, "If-Match", edited.header.Get("Etag")); a.status != 200 {
+		t.Errorf("what stands there: %d %s", a.status, a.body)
 	}
 }
 

@@ -126,7 +126,7 @@ func TestAnyTenantNeedsApprovalAndEnds(t *testing.T) {
 	second := w.op
 	second.Subject = credential.MustAccountID("second")
 	second.ClientID = second.Subject
-	_, err := w.reg.ApproveAnyTenant(t.Context(), second, g.ID, 0)
+	_, err := w.reg.ApproveAnyTenant(t.Context(), second, g.ID, g.Version)
 	w.must(err)
 	w.token(w.asking("sweeper", want{"tenant": "initech"}))
 	for _, tenant := range []string{"system", "umbrella"} {

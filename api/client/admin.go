@@ -19,7 +19,8 @@ import (
 
 // Admin makes the operators' calls. Changes take the operator's reason, which
 // goes to the audit trail, and the version of the object that they are based
-// on: zero stands for "whatever it is now", which an update does not accept.
+// on: zero stands for "whatever it is now", which neither an update nor an
+// approval accepts.
 //
 // Every error is an *Error; besides the sentinels of this package, the finer
 // ones of wire match it (wire.ErrInUse, wire.ErrTooEarly, …).

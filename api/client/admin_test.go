@@ -95,8 +95,8 @@ func TestEachAdminCallOnTheWire(t *testing.T) {
 			return err
 		},
 			adminCall{"PATCH", "/v1/grants/g_1", "", `"2"`, "application/merge-patch+json", reason}},
-		"grant approve": {func(a *Admin) error { _, err := a.Grants().Approve(ctx, "g_1", 0, why); return err },
-			adminCall{"POST", "/v1/grants/g_1/approve", "", "", "application/json", reason}},
+		"grant approve": {func(a *Admin) error { _, err := a.Grants().Approve(ctx, "g_1", 4, why); return err },
+			adminCall{"POST", "/v1/grants/g_1/approve", "", `"4"`, "application/json", reason}},
 		"grant delete": {func(a *Admin) error { return a.Grants().Delete(ctx, "g_1", 0, "x") },
 			adminCall{method: "DELETE", path: "/v1/grants/g_1", query: "reason=x"}},
 		"issuer get": {func(a *Admin) error { _, err := a.Issuers().Get(ctx, "k8s"); return err },

@@ -154,7 +154,8 @@ func (g Grants) Update(ctx context.Context, id string, ifVersion uint64, patch w
 }
 
 // Approve puts a grant for every tenant into force. It takes another operator
-// than the one who made or last changed it.
+// than the one who made or last changed it, and the version whose terms that
+// operator has read: zero is not accepted.
 func (g Grants) Approve(ctx context.Context, id string, ifVersion uint64, reason string) (*wire.Grant, error) {
 	return g.act(ctx, id, "approve", ifVersion, reason)
 }

@@ -280,15 +280,43 @@ func grantApprove(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "approve GRANT --reason WHY", Short: "Approve a grant for every tenant", Args: cobra.ExactArgs(1),
 		Long: `approve puts a grant for every tenant into force. It takes another operator than
-the one who made or last changed it.`,
-		Example: "  brokerctl grant approve g_01JQ2 --reason \"seen with the on-call, incident 12\"",
+the one who made or last changed it.
+
+It shows the terms and asks. Should they change before the answer, nothing is
+approved. Where nobody can be asked, --if-version names the version that was read.`,
+		Example: `  brokerctl grant approve g_01JQ2 --reason "seen with the on-call, incident 12"
+  brokerctl grant approve g_01JQ2 --if-version 7 --reason "seen with the on-call, incident 12"`,
 	}
 	versionFlag(c, &version)
 	reasonFlag(c, &reason)
 	c.RunE = a.does(func(ctx context.Context, args []string) error {
+		if version == 0 && !a.asks {
+			return usageError{errors.New("without a terminal to ask at, name the version whose terms you have read with --if-version: brokerctl grant get")}
+		}
 		return a.admin(ctx, func(ctx context.Context, admin *client.Admin) error {
-			return show(a)(admin.Grants().Approve(ctx, args[0], version, reason))
+			read := version
+			if read == 0 {
+				terms, err := admin.Grants().Get(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				if err := a.askToApprove(terms); err != nil {
+					return err
+				}
+				read = terms.Version
+			}
+			return show(a)(admin.Grants().Approve(ctx, args[0], read, reason))
 		})
 	})
 	return c
+}
+
+// askToApprove shows what would be approved, apart from the output, and asks.
+func (a *app) askToApprove(terms *wire.Grant) error {
+	page := *a
+	page.out, page.output = a.err, outputTable
+	if err := page.printObject(terms); err != nil {
+		return err
+	}
+	return a.confirm(false, fmt.Sprintf("This lets %s get tokens for every tenant.", terms.Account), terms.ID)
 }

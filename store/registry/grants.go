@@ -216,12 +216,15 @@ func (g *Registry) UpdateGrant(ctx context.Context, by By, id string, ifVersion 
 
 // ApproveAnyTenant puts a grant with AnyTenant in force. The operator who
 // approves is neither who made it nor who edited it last, nor the account that
-// gains by it.
+// gains by it. ifVersion is that of the terms that the operator has read; there
+// is no approval of whatever they are now.
 func (g *Registry) ApproveAnyTenant(ctx context.Context, by By, id string, ifVersion uint64) (Grant, error) {
 	now := instant(g.now())
 	return g.updateGrant(ctx, by, actException, id, ifVersion, func(old, next *Grant) error {
 		me := by.Subject.String()
 		switch {
+		case ifVersion == 0:
+			return invalid("version", "is required: an approval is one of the terms that were read")
 		case old.AnyTenant == nil:
 			return invalid("any_tenant", "there is none to approve")
 		case !now.Before(old.AnyTenant.ExpiresAt):

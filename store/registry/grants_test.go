@@ -25,9 +25,9 @@ func TestAnyTenantIsNotInForceUntilASecondOperatorApproves(t *testing.T) {
 	if g.AnyTenant.ApprovedBy != "" || !g.AnyTenant.ApprovedAt.IsZero() || g.InForce(start) {
 		t.Fatalf("in force as made: %+v", g.AnyTenant)
 	}
-	_, err := w.ApproveAnyTenant(w.ctx(), maker, g.ID, 0)
+	_, err := w.ApproveAnyTenant(w.ctx(), maker, g.ID, g.Version)
 	wantErr(t, err, registry.ErrForbidden)
-	_, err = w.ApproveAnyTenant(w.ctx(), as("worker", "admin"), g.ID, 0) // who gains by it
+	_, err = w.ApproveAnyTenant(w.ctx(), as("worker", "admin"), g.ID, g.Version) // who gains by it
 	wantErr(t, err, registry.ErrForbidden)
 	_, err = w.ApproveAnyTenant(w.ctx(), second, g.ID, g.Version+1)
 	wantErr(t, err, registry.ErrChanged)
@@ -49,17 +49,36 @@ func TestAnyTenantIsNotInForceUntilASecondOperatorApproves(t *testing.T) {
 		t.Fatal("an edit approves")
 	}
 	for _, who := range []string{"alice", "carol"} {
-		_, err := w.ApproveAnyTenant(w.ctx(), as(who, "admin"), g.ID, 0)
+		_, err := w.ApproveAnyTenant(w.ctx(), as(who, "admin"), g.ID, forged.Version)
 		wantErr(t, err, registry.ErrForbidden)
 	}
-	must(w.ApproveAnyTenant(w.ctx(), second, g.ID, 0))(t)
+	approved = must(w.ApproveAnyTenant(w.ctx(), second, g.ID, forged.Version))(t)
 
 	w.pass(24 * time.Hour)
-	_, err = w.ApproveAnyTenant(w.ctx(), as("dave", "security"), g.ID, 0)
+	_, err = w.ApproveAnyTenant(w.ctx(), as("dave", "security"), g.ID, approved.Version)
 	wantInvalid(t, err, "any_tenant.expires_at")
 	listed := w.grant("worker", "orders", "acme")
-	_, err = w.ApproveAnyTenant(w.ctx(), second, listed.ID, 0)
+	_, err = w.ApproveAnyTenant(w.ctx(), second, listed.ID, listed.Version)
 	wantInvalid(t, err, "any_tenant")
+}
+
+// Between the reading and the approval the terms may have become wider.
+func TestAnApprovalIsOneOfTheTermsThatWereRead(t *testing.T) {
+	w := stage(t)
+	second := as("bob", "security")
+	read := must(w.CreateGrant(w.ctx(), as("alice", "security"), exception("worker")))(t)
+	wider := must(w.UpdateGrant(w.ctx(), as("carol", "security"), read.ID, read.Version, func(g *registry.Grant) error {
+		g.MaxTTL = credential.MustLifetime(time.Hour)
+		return nil
+	}))(t)
+	_, err := w.ApproveAnyTenant(w.ctx(), second, read.ID, 0)
+	wantInvalid(t, err, "version")
+	_, err = w.ApproveAnyTenant(w.ctx(), second, read.ID, read.Version)
+	wantErr(t, err, registry.ErrChanged)
+	if now := must(w.Grant(w.ctx(), second, read.ID))(t); now.AnyTenant.ApprovedBy != "" || now.Version != wider.Version {
+		t.Errorf("approved all the same: %+v", now)
+	}
+	must(w.ApproveAnyTenant(w.ctx(), second, read.ID, wider.Version))(t)
 }
 
 func TestInForceGoesByTheDates(t *testing.T) {

@@ -160,7 +160,8 @@ func acts() []act {
 			return errOf(w.UpdateGrant(w.ctx(), by, exception(w).ID, 0, func(g *registry.Grant) error { g.Reason = "still"; return nil }))
 		}},
 		{"approve any_tenant", registry.RoleSecurity, func(w *world, by registry.By) error {
-			return errOf(w.ApproveAnyTenant(w.ctx(), by, exception(w).ID, 0))
+			g := exception(w)
+			return errOf(w.ApproveAnyTenant(w.ctx(), by, g.ID, g.Version))
 		}},
 		{"create issuer", registry.RoleSecurity, func(w *world, by registry.By) error {
 			return errOf(w.CreateIssuer(w.ctx(), by, platform("new", "https://new.example")))
