@@ -18,6 +18,11 @@ import (
 const (
 	DefaultTimeout   = 10 * time.Second // for one fetch of a token, retries included
 	DefaultCacheSize = 10_000           // tokens
+
+	// idleTimeout is how long a connection is kept for the next request, on a
+	// transport of the Client's own. A broker keeps it for 90 s unless told
+	// otherwise: the one who sends has to be the first to let go.
+	idleTimeout = 60 * time.Second
 )
 
 // Config says whose tokens to get, and from where. Issuer and Auth are required.
@@ -120,8 +125,11 @@ func withoutRedirects(h *http.Client) *http.Client {
 	var own http.Client
 	if h != nil {
 		own = *h
-	} else if t, ok := http.DefaultTransport.(*http.Transport); ok {
-		own.Transport = t.Clone() // closing it closes nobody else's connections
+	}
+	if t, ok := http.DefaultTransport.(*http.Transport); ok && own.Transport == nil {
+		mine := t.Clone() // closing it closes nobody else's connections
+		mine.IdleConnTimeout = idleTimeout
+		own.Transport = mine
 	}
 	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	own.Jar = nil

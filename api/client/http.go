@@ -38,7 +38,10 @@ func (c *Client) postForm(ctx context.Context, op, path string, form url.Values,
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	body := []byte(form.Encode())
-	req.Body = io.NopCloser(bytes.NewReader(body))
+	// With GetBody, net/http sends it anew by itself where a connection turns out
+	// to be closed before anything of it was written: the proof is still unused.
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	req.Body, _ = req.GetBody() // can't fail
 	req.ContentLength = int64(len(body))
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")

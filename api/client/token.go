@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -94,9 +95,9 @@ func (s tokenSource) Token() (*oauth2.Token, error) {
 	return &oauth2.Token{AccessToken: t.Reveal(), TokenType: "Bearer", Expiry: t.expires}, nil
 }
 
-// fetch asks the broker for one token, again while it says "later" and the
-// deadline of ctx allows: a refused request has no effect, and every attempt
-// has a proof of its own.
+// fetch asks the broker for one token, again while it says "later", or nothing
+// at all, and the deadline of ctx allows: a refused request has no effect, the
+// token of a lost answer is nobody's, and every attempt has a proof of its own.
 func (c *Client) fetch(ctx context.Context, req TokenRequest) (*Token, error) {
 	const attempts = 3
 	for n := 1; ; n++ {
@@ -114,7 +115,7 @@ func (c *Client) fetch(ctx context.Context, req TokenRequest) (*Token, error) {
 			return c.accept(req, answer, sent)
 		}
 		var e *Error
-		if n == attempts || !errors.As(err, &e) || !e.saysLater() {
+		if n == attempts || !errors.As(err, &e) || !e.saysLater() && !e.silent() {
 			return nil, err
 		}
 		wait := max(e.RetryAfter, c.backoff(n, time.Second))
@@ -130,6 +131,16 @@ func (c *Client) fetch(ctx context.Context, req TokenRequest) (*Token, error) {
 // saysLater reports an answer by which the broker did nothing yet.
 func (e *Error) saysLater() bool {
 	return e.Status == 429 || e.Status == 503
+}
+
+// silent reports that there was no answer, for a reason that may pass: a
+// connection that broke, a broker that restarts. A certificate doesn't improve.
+func (e *Error) silent() bool {
+	if e.Status != 0 || !errors.Is(e.kind, ErrUnavailable) {
+		return false
+	}
+	var certificate *tls.CertificateVerificationError
+	return !errors.As(e.cause, &certificate)
 }
 
 // accept holds the broker's answer to what was asked. Nothing of the token is
