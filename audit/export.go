@@ -79,6 +79,10 @@ var ErrExport = errors.New("audit: not an export")
 // caller trusts. The error is a *Fault where a record is at fault, ErrHead
 // where a head is, ErrExport where the file is something else.
 func VerifyExport(r io.Reader, trusted ed25519.PublicKey) (Header, Report, error) {
+	return verifyExport(r, trusted, nil)
+}
+
+func verifyExport(r io.Reader, trusted ed25519.PublicKey, kept *Kept) (Header, Report, error) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 2*MaxLineLength)
 	lines.Split(splitLines)
@@ -92,6 +96,9 @@ func VerifyExport(r io.Reader, trusted ed25519.PublicKey) (Header, Report, error
 	checker := NewChecker(trusted)
 	if !header.Tenant.IsZero() {
 		checker.Tenant = &header.Tenant
+	}
+	if kept != nil {
+		checker.Keep(kept)
 	}
 	for line := 2; lines.Scan(); line++ {
 		if err := checker.exported(lines.Bytes()); err != nil {
@@ -112,9 +119,8 @@ func (c *Checker) exported(line []byte) error {
 	if isRecord(line) {
 		return c.Line(line)
 	}
-	jws, found := bytes.CutPrefix(line, []byte(`{"head":"`))
-	if jws, ends := bytes.CutSuffix(jws, []byte(`"}`)); found && ends {
-		return c.Head(string(jws))
+	if jws, ok := headLine(line); ok {
+		return c.Head(jws)
 	}
 	return c.illegible(line, errNotRecord)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -38,6 +39,7 @@ func fault(chain Chain, seq uint64, format string, args ...any) error {
 // Report is what a check has found in order.
 type Report struct {
 	Records uint64
+	Kept    int           // chains that agree with the head of them that was kept
 	Chains  []ChainReport // by name
 }
 
@@ -69,6 +71,8 @@ type Checker struct {
 	chains map[Chain]*progress
 	last   Chain // of the record before
 	count  uint64
+	kept   *Kept
+	agree  int // chains that agree with their kept head
 }
 
 // progress is how far a chain has been followed.
@@ -78,9 +82,10 @@ type progress struct {
 	// doubt: record last does not follow the one before it. Which of the two
 	// was altered shows when something vouches for last.
 	doubt bool
-	heads []Head // not yet reached, by Seq
-	floor uint64 // the newest signed First
-	until Head   // newest of all
+	heads []Head    // not yet reached, by Seq
+	floor uint64    // the newest signed First
+	until Head      // newest of all
+	kept  *keptHead // not yet reached
 }
 
 // NewChecker returns a checker that trusts heads signed by key. Without a key
@@ -136,12 +141,18 @@ func (c *Checker) Line(line []byte) error {
 	}
 	p.last, p.hash = r.Seq, Hash(line)
 	c.count++
+	if err := c.keptReached(p); err != nil {
+		return err
+	}
 	return p.reached(chain)
 }
 
 // start takes the first record of a chain.
 func (c *Checker) start(chain Chain, p *progress, r Record) error {
 	p.first = r.Seq
+	if err := c.keptFirst(p, r); err != nil {
+		return err
+	}
 	if r.Seq == 1 {
 		if genesis := chain.Genesis(); r.Prev != hex.EncodeToString(genesis[:]) {
 			return fault(chain, 1, "altered, or of another chain: it does not begin this one")
@@ -185,24 +196,29 @@ func (p *progress) reached(chain Chain) error {
 
 // Finish reports once all records are in.
 func (c *Checker) Finish() (Report, error) {
-	report := Report{Records: c.count}
-	for chain, p := range c.chains {
-		report.Chains = append(report.Chains, ChainReport{
-			Chain: chain, First: p.first, Last: p.last, Signed: p.until.Seq, SignedAt: p.until.Time,
-		})
+	report := Report{Records: c.count, Kept: c.agree}
+	chains := slices.SortedFunc(maps.Keys(c.chains), func(a, b Chain) int { return strings.Compare(a.String(), b.String()) })
+	for _, chain := range chains {
+		if p := c.chains[chain]; p.last > 0 || p.until.Seq > 0 { // or known from a kept head only
+			report.Chains = append(report.Chains, ChainReport{
+				Chain: chain, First: p.first, Last: p.last, Signed: p.until.Seq, SignedAt: p.until.Time,
+			})
+		}
 	}
-	slices.SortFunc(report.Chains, func(a, b ChainReport) int { return strings.Compare(a.String(), b.String()) })
-	for _, done := range report.Chains {
-		p := c.chains[done.Chain]
+	for _, chain := range chains {
+		p := c.chains[chain]
 		if p.doubt {
-			return report, fault(done.Chain, p.last-1, "this one or record %d was altered", p.last)
+			return report, fault(chain, p.last-1, "this one or record %d was altered", p.last)
+		}
+		if err := c.keptLeft(p); err != nil {
+			return report, err
 		}
 		if len(p.heads) > 0 {
-			from := max(p.last+1, p.floor)
 			if p.last == 0 && c.Trimmed { // all gone by retention
 				continue
 			}
-			return report, fault(done.Chain, from, "%s; a signed head counts them", missing(from, p.until.Seq))
+			from := max(p.last+1, p.floor)
+			return report, fault(chain, from, "%s; a signed head counts them", missing(from, p.until.Seq))
 		}
 	}
 	return report, nil
