@@ -24,8 +24,10 @@ const (
 // Bounds of the keeper's work.
 const (
 	DefaultInterval = time.Minute
-	batchRecords    = 10_000 // read at once
-	batchHeads      = 500    // signed and written in one commit
+	DefaultClosing  = 10 * time.Second
+	countTimeout    = time.Second // for the count of what is left unsigned
+	batchRecords    = 10_000      // read at once
+	batchHeads      = 500         // signed and written in one commit
 )
 
 // Config is what a Keeper needs.
@@ -34,8 +36,11 @@ type Config struct {
 	Signer   *audit.Signer
 	Issuer   string        // named in exports
 	Interval time.Duration // between two signings; default DefaultInterval
-	Now      func() time.Time
-	Logger   *slog.Logger
+	// Closing is how long the last signing may take when Run ends; default
+	// DefaultClosing.
+	Closing time.Duration
+	Now     func() time.Time
+	Logger  *slog.Logger
 }
 
 // Keeper signs, checks and exports the log of one writer.
@@ -49,6 +54,9 @@ func New(cfg Config) (*Keeper, error) {
 	if cfg.Interval <= 0 {
 		cfg.Interval = DefaultInterval
 	}
+	if cfg.Closing <= 0 {
+		cfg.Closing = DefaultClosing
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -59,7 +67,8 @@ func New(cfg Config) (*Keeper, error) {
 }
 
 // Run signs heads until ctx ends, and a last time then. A failure is logged
-// and tried again at the next turn; the last one is returned.
+// and tried again at the next turn; the last one is returned. A backlog too
+// long for the end is none: it is logged, and signed after the next start.
 func (k *Keeper) Run(ctx context.Context) error {
 	turn := time.NewTicker(k.cfg.Interval)
 	defer turn.Stop()
@@ -70,11 +79,44 @@ func (k *Keeper) Run(ctx context.Context) error {
 				k.cfg.Logger.Error("signing the heads of the audit log failed", "error", err)
 			}
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-			defer cancel()
-			return k.Sign(last)
+			return k.signLast(context.WithoutCancel(ctx))
 		}
 	}
+}
+
+// signLast signs what it can before the end.
+func (k *Keeper) signLast(ctx context.Context) error {
+	last, cancel := context.WithTimeout(ctx, k.cfg.Closing)
+	defer cancel()
+	err := k.Sign(last)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, context.DeadlineExceeded) || last.Err() == nil {
+		return fmt.Errorf("auditlog: signing the last heads: %w", err)
+	}
+	left := []any{"tried_for", k.cfg.Closing}
+	if n, err := k.unsigned(ctx); err == nil {
+		left = append(left, "records", n)
+	}
+	k.cfg.Logger.Warn("the newest audit records are not covered by signed heads yet: they will be after the next start", left...)
+	return nil
+}
+
+// unsigned returns how many records come after those for which heads were signed.
+func (k *Keeper) unsigned(ctx context.Context) (n uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, countTimeout)
+	defer cancel()
+	err = k.cfg.Store.View(ctx, func(r store.Reader) error {
+		position, _, err := progress(r)
+		if err != nil {
+			return err
+		}
+		end, err := r.LogEnd()
+		n = end - min(end, position)
+		return err
+	})
+	return n, err
 }
 
 // Sign signs the heads of all chains that have grown since the last time.
@@ -90,54 +132,94 @@ func (k *Keeper) Sign(ctx context.Context) error {
 // progressKey is the one row of Progress: its value is the position in the log.
 const progressKey = "signed"
 
+// pending is a head to be signed, and the version of the row that it replaces.
+type pending struct {
+	head    audit.Head
+	version uint64
+}
+
 // signNext signs for the next stretch of the log.
 func (k *Keeper) signNext(ctx context.Context) (more bool, err error) {
-	var from, to, version uint64
-	newest := make(map[audit.Chain]audit.Head)
+	var to, version uint64
+	var heads []pending
 	err = k.cfg.Store.View(ctx, func(r store.Reader) error {
-		if from, version, err = progress(r); err != nil {
-			return err
-		}
-		n := 0
-		for entry, err := range r.Log(from) {
-			if err != nil {
-				return err
-			}
-			if n++; n > batchRecords || len(newest) == batchHeads {
-				more = true
-				break
-			}
-			h, err := headAt(entry)
-			if err != nil {
-				return err
-			}
-			newest[entry.Chain], to = h, entry.Position
-		}
-		for chain, h := range newest {
-			if h.First, err = first(r, chain, h.Seq); err != nil {
-				return err
-			}
-			newest[chain] = h
-		}
-		return nil
+		heads, to, version, more, err = nextStretch(r)
+		return err
 	})
-	if err != nil || len(newest) == 0 {
+	if err != nil || len(heads) == 0 {
 		return false, err
 	}
-	signed := make(map[audit.Chain]string, len(newest))
-	for chain, h := range newest {
-		h.Time = k.cfg.Now()
-		signed[chain] = k.cfg.Signer.SignHead(h)
+	signed := make([]string, len(heads))
+	for i, p := range heads {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		p.head.Time = k.cfg.Now()
+		signed[i] = k.cfg.Signer.SignHead(p.head)
 	}
 	return more, k.cfg.Store.Update(ctx, func(tx store.Tx) error {
-		for chain, jws := range signed {
-			if err := put(tx, Heads, chain.String(), []byte(jws)); err != nil {
+		for i, p := range heads {
+			if _, err := tx.Put(Heads, p.head.String(), []byte(signed[i]), p.version); err != nil {
 				return err
 			}
 		}
 		_, err := tx.Put(Progress, progressKey, fmt.Append(nil, to), version)
 		return err
 	})
+}
+
+// nextStretch reads on from where heads were signed last: the heads of the
+// chains that have grown since, and up to which position that is.
+func nextStretch(r store.Reader) (heads []pending, to, version uint64, more bool, err error) {
+	from, version, err := progress(r)
+	if err != nil {
+		return nil, 0, 0, false, err
+	}
+	newest := make(map[audit.Chain]store.Entry) // only the last of a chain is worth parsing
+	n := 0
+	for entry, err := range r.Log(from) {
+		if err != nil {
+			return nil, 0, 0, false, err
+		}
+		if n++; n > batchRecords || len(newest) == batchHeads {
+			more = true
+			break
+		}
+		newest[entry.Chain], to = entry, entry.Position
+	}
+	whole, err := untrimmed(r)
+	if err != nil {
+		return nil, 0, 0, false, err
+	}
+	heads = make([]pending, 0, len(newest))
+	for chain, entry := range newest {
+		var p pending
+		if p.head, err = headAt(entry); err != nil {
+			return nil, 0, 0, false, err
+		}
+		p.head.First = 1
+		if !whole && p.head.Seq > 1 {
+			if p.head.First, err = first(r, chain, p.head.Seq); err != nil {
+				return nil, 0, 0, false, err
+			}
+		}
+		row, err := r.Get(Heads, chain.String())
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return nil, 0, 0, false, err
+		}
+		p.version = row.Version
+		heads = append(heads, p)
+	}
+	return heads, to, version, more, nil
+}
+
+// untrimmed reports whether the log still has its first record: retention then
+// has removed none, and every chain has its own.
+func untrimmed(r store.Reader) (bool, error) {
+	for entry, err := range r.Log(0) {
+		return entry.Position == 1, err
+	}
+	return false, nil
 }
 
 func progress(r store.Reader) (position, version uint64, err error) {
@@ -152,15 +234,6 @@ func progress(r store.Reader) (position, version uint64, err error) {
 		return 0, 0, fmt.Errorf("auditlog: progress: %w", err)
 	}
 	return position, row.Version, nil
-}
-
-func put(tx store.Tx, t store.Table, key string, value []byte) error {
-	row, err := tx.Get(t, key)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return err
-	}
-	_, err = tx.Put(t, key, value, row.Version)
-	return err
 }
 
 // headAt returns the head of a chain whose newest record is entry; First is

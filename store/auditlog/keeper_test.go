@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -66,7 +67,18 @@ func write(t *testing.T, s store.Store, n int, at time.Time, tenants ...credenti
 	}
 }
 
-// unsigned returns "chain:signed/last" of every chain.
+// trim is retention: records written before from go.
+func trim(t *testing.T, s store.Store, from time.Time) {
+	t.Helper()
+	for more := true; more; {
+		var err error
+		if more, err = s.Sweep(t.Context(), noon, from); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// state returns "chain:signed/last" of every chain.
 func state(t *testing.T, s store.Store, key ed25519.PublicKey) string {
 	t.Helper()
 	report, err := auditlog.Verify(t.Context(), s, key)
@@ -158,9 +170,103 @@ func TestRunSignsInTimeAndAtTheEnd(t *testing.T) {
 	failing := storetest.NewFailing(s)
 	failing.Fail(storetest.Failed, -1)
 	write(t, s, 1, noon, acme)
-	if err := newKeeper(t, failing, signer).Run(ctx); !errors.Is(err, store.ErrUnavailable) {
+	err := newKeeper(t, failing, signer).Run(ctx)
+	if !errors.Is(err, store.ErrUnavailable) || !strings.HasPrefix(err.Error(), "auditlog: signing the last heads: ") {
 		t.Errorf("a failure at the end: %v", err)
 	}
+}
+
+// stuckStore commits nothing before its caller gives up.
+type stuckStore struct{ store.Store }
+
+func (s stuckStore) Update(ctx context.Context, _ func(store.Tx) error) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// After a large import an ordinary stop comes before all heads are signed.
+func TestABacklogAtTheEndIsSignedAfterTheNextStart(t *testing.T) {
+	s, k, signer := setUp(t)
+	write(t, s, 4, noon, acme)
+	if err := k.Sign(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, s, 3, noon, acme, globex)
+	var log bytes.Buffer
+	slow, err := auditlog.New(auditlog.Config{
+		Store: stuckStore{s}, Signer: signer, Closing: 50 * time.Millisecond,
+		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := slow.Run(ended); err != nil {
+		t.Errorf("an ordinary stop: %v", err)
+	}
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "level=WARN") || !strings.Contains(got, "records=6") {
+		t.Errorf("logged %q", got)
+	}
+	if n := unsigned(t, s, signer); n != 6 {
+		t.Errorf("%d records without a head", n)
+	}
+	if err := k.Run(ended); err != nil {
+		t.Fatal(err)
+	}
+	if n := unsigned(t, s, signer); n != 0 {
+		t.Errorf("%d records without a head after the next start", n)
+	}
+}
+
+// unsigned returns how many records no signed head covers.
+func unsigned(t *testing.T, s store.Store, signer *audit.Signer) (n uint64) {
+	t.Helper()
+	report, err := auditlog.Verify(t.Context(), s, signer.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range report.Chains {
+		n += c.Unsigned()
+	}
+	return n
+}
+
+// Retention may end between two signings: the next head says where its chain
+// begins now.
+func TestAHeadSaysWhereItsChainBegins(t *testing.T) {
+	s, k, signer := setUp(t)
+	write(t, s, 3, noon, acme, globex)
+	write(t, s, 2, noon.Add(time.Hour), acme)
+	for _, c := range []struct {
+		trimmed bool
+		want    uint64
+	}{{false, 1}, {true, 4}} {
+		if c.trimmed {
+			trim(t, s, noon.Add(time.Minute))
+			write(t, s, 1, noon.Add(time.Hour), acme)
+		}
+		if err := k.Sign(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if h := headOf(t, s, signer, "acme@w1"); h.First != c.want {
+			t.Errorf("trimmed %v: the head says %d to %d", c.trimmed, h.First, h.Seq)
+		}
+	}
+}
+
+func headOf(t *testing.T, s store.Store, signer *audit.Signer, chain string) (h audit.Head) {
+	t.Helper()
+	if err := s.View(t.Context(), func(r store.Reader) error {
+		row, err := r.Get(auditlog.Heads, chain)
+		if err == nil {
+			h, err = audit.VerifyHead(signer.Public(), string(row.Value))
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return h
 }
 
 func TestVerifyFindsARewrittenHead(t *testing.T) {
@@ -217,12 +323,7 @@ func TestExports(t *testing.T) {
 			t.Errorf("%s: %s", c.name, got)
 		}
 	}
-	for more := true; more; {
-		var err error
-		if more, err = s.Sweep(t.Context(), noon, noon.Add(time.Minute)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	trim(t, s, noon.Add(time.Minute))
 	if got := export(t, k, signer, credential.Tenant{}); got != "@w1:4-5 acme@w1:4-5" {
 		t.Errorf("after retention: %s", got)
 	}

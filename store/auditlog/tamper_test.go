@@ -126,7 +126,9 @@ func copyRow(t *testing.T, from, to store.Store, table store.Table, key string) 
 func TestAReaderThatFailsIsAnError(t *testing.T) {
 	for _, at := range []string{"get", "scan", "log", "chain"} {
 		s, _, signer := setUp(t)
-		write(t, s, 2, noon, acme)
+		write(t, s, 1, noon, acme)
+		write(t, s, 2, noon.Add(time.Hour), acme)
+		trim(t, s, noon.Add(time.Minute)) // or nobody need ask where a chain begins
 		k := newKeeper(t, faulty{s, at}, signer)
 		if err := k.Export(t.Context(), new(bytes.Buffer), acme); !errors.Is(err, errRead) {
 			t.Errorf("%s: export: %v", at, err)
