@@ -21,7 +21,7 @@ To administer it:  brokerctl`,
 	}
 	root.AddCommand(
 		initCommand(), serveCommand(), devCommand(), demoCommand(), configCommand(),
-		backupCommand(), restoreCommand(), versionCommand(),
+		backupCommand(), restoreCommand(), rekeyCommand(), versionCommand(),
 	)
 	return root
 }

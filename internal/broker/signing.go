@@ -21,7 +21,7 @@ type signingParts struct {
 // openKeys opens the signing keys with the key-encryption key, and makes those
 // that don't exist yet. A key-encryption key that is not the store's is an error.
 func openKeys(ctx context.Context, c Config, st store.Store, now func() time.Time, logger *slog.Logger) (signingParts, error) {
-	kek, err := keys.LoadKeyFile(c.doc.KEKFile)
+	kek, err := loadKEK(c, logger)
 	if err != nil {
 		return signingParts{}, err
 	}

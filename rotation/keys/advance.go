@@ -119,14 +119,14 @@ func (m *Manager) spare(ctx context.Context, p *plan) (spare, error) {
 			return sp, nil
 		}
 	}
-	made, err := m.homes[0].Generate(ctx, m.rules.alg)
+	made, err := m.home.Generate(ctx, m.rules.alg)
 	if err != nil {
 		return spare{}, err
 	}
 	if made.Public.ID() == "" || made.Public.ID() != made.Public.Thumbprint() || made.Public.Algorithm() != m.rules.alg {
 		return spare{}, fmt.Errorf("%w: the home made another key than was asked for", ErrMismatch)
 	}
-	if _, err := openChecked(ctx, m.homes, made); err != nil {
+	if _, err := openChecked(ctx, m.home, made); err != nil {
 		return spare{}, err
 	}
 	sp := spare{

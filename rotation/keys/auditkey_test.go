@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"strings"
@@ -104,5 +105,23 @@ func TestRewrapMovesEveryKeyToANewKeyEncryptionKey(t *testing.T) {
 	rewrite(t, st, signingTable, store.Key(DefaultRing, s.KeyID()), func([]byte) []byte { return []byte("x") })
 	if _, err := Rewrap(t.Context(), st, from, to, c.now); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("%v", err)
+	}
+}
+
+// forgetful seals what it can't open.
+type forgetful struct{ KEK }
+
+func (k forgetful) Seal(ctx context.Context, plaintext, aad []byte) ([]byte, error) {
+	return k.KEK.Seal(ctx, plaintext, append(aad, 'x'))
+}
+
+func TestRewrapProvesThatWhatItSealedOpens(t *testing.T) {
+	st, from, c := openStore(t), newKeyFile(t), newClock()
+	startManager(t, Config{Store: st, Home: Sealed(from), Now: c.now})
+	if err := OpensAll(t.Context(), st, from); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Rewrap(t.Context(), st, from, forgetful{newKeyFile(t)}, c.now); !errors.Is(err, ErrSealed) {
+		t.Errorf("what can't be opened counts as sealed: %v", err)
 	}
 }

@@ -3,7 +3,6 @@ package keys
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/credential/jwks"
@@ -54,7 +53,7 @@ type KEK interface {
 }
 
 // KEKs is a KEK that seals with primary and opens what any of them sealed: for
-// the time in which a key-encryption key is changed.
+// a change of the key-encryption key that was cut off, see Rewrap.
 func KEKs(primary KEK, former ...KEK) KEK { return kekChain{primary, former} }
 
 type kekChain struct {
@@ -77,19 +76,13 @@ func (c kekChain) Open(ctx context.Context, sealed, aad []byte) ([]byte, error) 
 	return plain, err
 }
 
-// openChecked opens a key in the first of the homes that has it, and makes it
-// prove that its signatures verify with the published key.
-func openChecked(ctx context.Context, homes []Home, stored Stored) (*Signer, error) {
-	err := fmt.Errorf("%w: %q", ErrHome, stored.Home)
-	for _, h := range homes {
-		var key SigningKey
-		if key, err = h.Open(ctx, stored); err == nil {
-			signer := newSigner(stored.Public, key)
-			return signer, signer.prove(ctx)
-		}
-		if !errors.Is(err, ErrHome) {
-			break
-		}
+// openChecked opens a key, and makes it prove that its signatures verify with
+// the published key.
+func openChecked(ctx context.Context, home Home, stored Stored) (*Signer, error) {
+	key, err := home.Open(ctx, stored)
+	if err != nil {
+		return nil, err
 	}
-	return nil, err
+	signer := newSigner(stored.Public, key)
+	return signer, signer.prove(ctx)
 }

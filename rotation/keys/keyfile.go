@@ -32,10 +32,12 @@ const (
 	kekIDSize      = 8
 )
 
-// keyFile is a KEK that was read from a file: XAES-256-GCM, whose random
-// nonces are long enough never to collide. The key is in the closures only.
-// Sealed bytes begin with a version and the id of the key, so that a wrong key
-// and altered bytes are told apart.
+// keyFile is a KEK that was read from a file: XAES-256-GCM with random nonces
+// of 24 bytes, of which two alike are as good as impossible for any number of
+// keys. It keeps the key in closures, where nothing that prints or walks a value
+// finds it; it is in the memory of the process all the same. Sealed bytes begin
+// with a version and the id of the key, so that a wrong key and altered bytes
+// are told apart.
 type keyFile struct {
 	_    [0]func()
 	head [1 + kekIDSize]byte
@@ -183,7 +185,9 @@ func newKEK(key []byte) (KEK, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKeyFile, err)
 	}
-	id := sha256.Sum256(append([]byte("tenantbroker key-encryption key id\x00"), key...))
+	named := append([]byte("tenantbroker key-encryption key id\x00"), key...)
+	defer clear(named)
+	id := sha256.Sum256(named)
 	f := &keyFile{seal: primitive.Encrypt, open: primitive.Decrypt}
 	f.head[0] = sealedVersion
 	copy(f.head[1:], id[:])

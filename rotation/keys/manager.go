@@ -23,8 +23,7 @@ const DefaultRing = "access"
 // Config is what a Manager needs. Store and Home are required.
 type Config struct {
 	Store  store.Store
-	Home   Home   // makes new keys, and opens those it made
-	Former []Home // open keys that were made before Home was the home
+	Home   Home // makes the keys, and opens them
 	Policy Policy
 	// Ring names the ring, default DefaultRing. Each has its own keys.
 	Ring string
@@ -43,7 +42,7 @@ type Config struct {
 type Manager struct {
 	_        [0]func()
 	store    store.Store
-	homes    []Home
+	home     Home
 	rules    Rules
 	ring     string
 	interval time.Duration
@@ -92,7 +91,7 @@ func New(c Config) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		store: c.Store, homes: append([]Home{c.Home}, c.Former...), rules: rules, ring: c.Ring,
+		store: c.Store, home: c.Home, rules: rules, ring: c.Ring,
 		interval: c.Interval, uptake: c.Uptake, now: c.Now, log: c.Logger,
 		poke: make(chan struct{}, 1), signers: make(map[string]*Signer), watched: make(map[string]watch),
 	}
@@ -229,8 +228,9 @@ func (m *Manager) Key(ctx context.Context, kid string) (jwks.Key, error) {
 }
 
 // MaxAge is how long a verifier may keep what Public returns: the policy's
-// max-age (a ring that can't be written yet may know a shorter one), or 0 while the ring was not read for longer than the policy's
-// spread, since another replica may have published a key meanwhile.
+// max-age (a ring that can't be written yet may know a shorter one), or 0 while
+// the ring was not read for longer than the policy's spread, since another
+// replica may have published a key meanwhile.
 func (m *Manager) MaxAge() time.Duration {
 	s := m.current.Load()
 	if s == nil {

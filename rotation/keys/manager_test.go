@@ -212,7 +212,7 @@ func BenchmarkSign(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		s, err := openChecked(b.Context(), []Home{home}, made)
+		s, err := openChecked(b.Context(), home, made)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -60,7 +60,7 @@ func (m *Manager) open(ctx context.Context, st stored, kid string, part privateP
 	if part.err != nil {
 		return part.err
 	}
-	signer, err := openChecked(ctx, m.homes, Stored{Home: part.row.Home, Public: st.public[kid], Blob: part.row.Sealed})
+	signer, err := openChecked(ctx, m.home, Stored{Home: part.row.Home, Public: st.public[kid], Blob: part.row.Sealed})
 	if err != nil {
 		return err
 	}

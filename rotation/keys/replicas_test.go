@@ -155,3 +155,24 @@ func TestAReplicaThatDoesntReadTheRingPromisesNoMaxAge(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 }
+
+// A ring on whose record a shorter max-age stands is promised no longer than
+// that: its next key may sign as soon.
+func TestNoMaxAgeIsPromisedThatTheRingDoesntKnow(t *testing.T) {
+	st, home := openStore(t), Sealed(newKeyFile(t))
+	startManager(t, Config{Store: st, Home: home, Policy: Policy{MaxAge: time.Minute}})
+	longer := newManager(t, Config{Store: st, Home: home, Policy: Policy{MaxAge: 10 * time.Minute}})
+	if err := longer.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := longer.MaxAge(); got != time.Minute {
+		t.Errorf("promised %s before the ring knows of it", got)
+	}
+	if err := longer.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	tick(t, longer)
+	if got := longer.MaxAge(); got != 10*time.Minute {
+		t.Errorf("promised %s after that", got)
+	}
+}

@@ -17,17 +17,53 @@ const KeyResealed = "key.resealed"
 // Rewrap seals all private keys of the store, those of every ring and the audit
 // key, anew under to, in one commit, and returns how many. It opens them with
 // from. Keys that are under to already stay as they are, so that it can be
-// repeated. Every replica must hold both by then (KEKs), and can forget from
-// afterwards. Keys of other homes are left alone.
+// repeated. Keys of other homes are left alone.
+//
+// When it returns nil, every sealed key of the store was read back and opened
+// with to: from is needed for nothing but older copies of the store. A manager
+// that runs meanwhile, or starts before it is done, needs both (KEKs).
 //
 // Errors: ErrKEK and ErrSealed, naming the key; ErrCorrupt; store.ErrChanged if
 // a key came or went meanwhile; those of the store.
 func Rewrap(ctx context.Context, st store.Store, from, to KEK, now func() time.Time) (int, error) {
-	var sealed []sealedRow
-	err := st.View(ctx, func(r store.Reader) (err error) {
+	n, err := rewrap(ctx, st, from, to, now)
+	if err != nil {
+		return 0, err
+	}
+	if err := OpensAll(ctx, st, to); err != nil {
+		return n, fmt.Errorf("after it was sealed anew: %w", err)
+	}
+	return n, nil
+}
+
+// OpensAll returns nil if kek opens every sealed key of the store.
+//
+// Errors: ErrKEK and ErrSealed, naming the key; ErrCorrupt; those of the store.
+func OpensAll(ctx context.Context, st store.Store, kek KEK) error {
+	sealed, err := readSealed(ctx, st)
+	if err != nil {
+		return err
+	}
+	for _, s := range sealed {
+		plain, err := kek.Open(ctx, s.row.Sealed, s.aad)
+		clear(plain)
+		if err != nil {
+			return fmt.Errorf("key %s: %w", s.kid, err)
+		}
+	}
+	return nil
+}
+
+func readSealed(ctx context.Context, st store.Store) (sealed []sealedRow, err error) {
+	err = st.View(ctx, func(r store.Reader) (err error) {
 		sealed, err = sealedRows(r)
 		return err
 	})
+	return sealed, err
+}
+
+func rewrap(ctx context.Context, st store.Store, from, to KEK, now func() time.Time) (int, error) {
+	sealed, err := readSealed(ctx, st)
 	if err != nil {
 		return 0, err
 	}

@@ -99,7 +99,7 @@ func TestNothingThisPackageHandsOutShowsAPrivateKey(t *testing.T) {
 			})
 			things := map[string]any{
 				"manager": m, "signer": active, "signer value": reflect.ValueOf(active).Elem().Interface(),
-				"signing key": active.key, "home": m.homes[0], "kek": file, "keks": KEKs(file, file), "key info": m.List(),
+				"signing key": active.key, "home": m.home, "kek": file, "keks": KEKs(file, file), "key info": m.List(),
 				"set": m.Public(), "snapshot": *m.state(), "wait": m.Waiting(), "impact": impact, "auditor": auditor,
 				"signers": m.signers, "spares": m.spares, "rows": row, "plan": m.plan(registry.By{}),
 			}
