@@ -20,7 +20,8 @@ func backupCommand() *cobra.Command {
 		Short: "Write a consistent copy of the store, while serving or not",
 		Long: `backup writes a consistent copy of the store. A running broker makes it without
 a pause, over the socket in its data folder. The copy holds no private key in the
-clear; to restore it takes the key-encryption key, which is not in it.`,
+clear, and is sealed under the key-encryption key, which is not in it: to restore a
+backup, or to alter one that restores, takes that key.`,
 		Example: "  broker backup --config /etc/tenantbroker/broker.yaml --to /backup/broker-2026-03-01.db",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -51,8 +52,10 @@ func restoreCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "restore --from FILE (--data DIR | --config FILE)",
 		Short: "Put a backup in place as the store of a broker that is not running",
-		Long: `restore checks a backup (every page, the schema, the issuer, every chain of the
-audit log) and puts it in place. It never overwrites a store.
+		Long: `restore checks a backup (that the key-encryption key sealed it and nothing was
+altered since; every page, the schema, the issuer, every chain of the audit log)
+and puts it in place. It never overwrites a store. Whether there is a newer backup
+it can't know: compare the time that it prints.
 
 Nobody knows what was issued or used after the backup was taken. So every token
 issued before is revoked, all signing keys of the backup are revoked and replaced,
@@ -81,11 +84,12 @@ backup was made with.`,
 				return err
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), `restored %s to %s
+  a backup taken %s
   %d audit records verified
   all tokens issued before now are revoked
   %d signing keys revoked and replaced
   no token is issued before %s
-`, from, config.StorePath(), done.Records, len(done.Revoked), done.Until.Local().Format(time.DateTime))
+`, from, config.StorePath(), done.Taken.Local().Format(time.DateTime), done.Records, len(done.Revoked), done.Until.Local().Format(time.DateTime))
 			return err
 		},
 	}

@@ -18,11 +18,13 @@ import (
 
 	bbolt "go.etcd.io/bbolt"
 
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/rotation/keys"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/bolt"
 )
 
-// snapshotPath answers a POST on the local socket with the whole store.
+// snapshotPath answers a POST on the local socket with a backup.
 const snapshotPath = "/snapshot"
 
 // Backup writes a consistent copy of the store to the file to, mode 0600,
@@ -30,8 +32,9 @@ const snapshotPath = "/snapshot"
 // over the socket in its data folder; where none is, the file is read itself.
 // The copy is checked before it gets its name.
 //
-// It holds no private key in the clear: to restore it takes the
-// key-encryption key, which is not in it and is better kept elsewhere.
+// It holds no private key in the clear, and is sealed under the key-encryption
+// key: to restore it, or to make another that restores, takes that key, which is
+// not in it and is better kept elsewhere.
 func Backup(ctx context.Context, c Config, to string, now func() time.Time) (hot bool, err error) {
 	if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("backup: %s: %w", to, orExists(err))
@@ -50,6 +53,9 @@ func Backup(ctx context.Context, c Config, to string, now func() time.Time) (hot
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return hot, fmt.Errorf("backup: %w", err)
 	}
+	if err := checkSealed(partial); err != nil {
+		return hot, fmt.Errorf("backup: %w", err)
+	}
 	if err := checkPages(partial); err != nil {
 		return hot, fmt.Errorf("backup: the copy is damaged: %w", err)
 	}
@@ -57,6 +63,25 @@ func Backup(ctx context.Context, c Config, to string, now func() time.Time) (hot
 		return hot, fmt.Errorf("backup: %w", err)
 	}
 	return hot, syncFolder(filepath.Dir(to))
+}
+
+// checkSealed refuses what a broker sent that seals no backups yet. Whether the
+// seal is good, only the key-encryption key can tell, which this may not have.
+func checkSealed(path string) error {
+	f, err := os.Open(path) //nolint:gosec // the copy itself
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // read only
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	_, _, err = findSeal(f, info.Size())
+	if errors.Is(err, errNoSeal) {
+		err = errors.New("the copy is not sealed: an older version is serving, restart it")
+	}
+	return err
 }
 
 func orExists(err error) error {
@@ -100,20 +125,27 @@ func readSnapshot(ctx context.Context, c Config, w io.Writer, now func() time.Ti
 	if _, err := os.Stat(c.StorePath()); err != nil { // opening would create one
 		return err
 	}
+	kek, err := loadKEK(c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
 	st, _, err := openStore(ctx, c.StorePath(), c, bolt.Options{LockTimeout: time.Second, Now: now})
 	if err != nil {
 		return err
 	}
-	err = recordEvent(ctx, st, event(now(), "broker.backup", "a copy while nobody served"))
+	// Sealed under a key that is not the store's, it could never be restored.
+	if err = keys.OpensAll(ctx, st, kek); err == nil {
+		err = recordEvent(ctx, st, event(now(), "broker.backup", "a copy while nobody served"))
+	}
 	if err == nil {
-		err = st.Snapshot(ctx, w)
+		err = writeBackup(ctx, st, kek, c.issuer, now(), w)
 	}
 	return errors.Join(err, st.Close())
 }
 
 // snapshotHandler serves the local socket only. Who may open that is the owner
 // of the data folder, who could read the file itself.
-func snapshotHandler(st store.Store, now func() time.Time, logger *slog.Logger) http.Handler {
+func snapshotHandler(st store.Store, kek keys.KEK, issuer credential.IssuerURL, now func() time.Time, logger *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// The record first, so that the backup holds it too.
 		if err := recordEvent(r.Context(), st, event(now(), "broker.backup", "a copy while serving")); err != nil {
@@ -128,7 +160,7 @@ func snapshotHandler(st store.Store, now func() time.Time, logger *slog.Logger) 
 		}
 		w.Header().Set("Content-Type", "application/octet-stream")
 		start := time.Now()
-		if err := st.Snapshot(r.Context(), w); err != nil {
+		if err := writeBackup(r.Context(), st, kek, issuer, now(), w); err != nil {
 			logger.Error("backup failed", "error", err)
 			panic(http.ErrAbortHandler) // half a copy must not pass for a whole one
 		}

@@ -5,13 +5,16 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/bolt"
 )
@@ -53,7 +56,7 @@ func TestHalfACopyIsNoBackup(t *testing.T) {
 			}
 			logger := slog.New(slog.DiscardHandler)
 			mux := http.NewServeMux()
-			mux.Handle("POST "+snapshotPath, snapshotHandler(tc.store, time.Now, logger))
+			mux.Handle("POST "+snapshotPath, snapshotHandler(tc.store, newTestKEK(t), credential.IssuerURL{}, time.Now, logger))
 			run(t, newHTTPServer("socket", l, mux, Default().Timeouts, nil, logger).Run)
 			var got bytes.Buffer
 			err = fetchSnapshot(t.Context(), path, &got)
@@ -64,6 +67,25 @@ func TestHalfACopyIsNoBackup(t *testing.T) {
 				t.Error("taken for a broker that is not running")
 			}
 		})
+	}
+}
+
+// A broker of an older version sends its store without a seal.
+func TestACopyWithoutASealIsNoBackup(t *testing.T) {
+	folder := shortTestFolder(t)
+	c := Config{doc: Document{DataDir: folder}}
+	l, err := listenSocket(t.Context(), c.Socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1<<16)) })
+	run(t, newHTTPServer("socket", l, plain, Default().Timeouts, nil, slog.New(slog.DiscardHandler)).Run)
+	to := filepath.Join(folder, "copy.db")
+	if hot, err := Backup(t.Context(), c, to, time.Now); !hot || err == nil || !strings.Contains(err.Error(), "not sealed") {
+		t.Errorf("hot %v, %v", hot, err)
+	}
+	if _, err := os.Stat(to); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a backup was left: %v", err)
 	}
 }
 

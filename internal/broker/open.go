@@ -181,7 +181,7 @@ func (b *Broker) listen(ctx context.Context, public http.Handler, m *metrics) (e
 	}
 	local := http.NewServeMux()
 	local.Handle("/", ops)
-	local.Handle("POST "+snapshotPath, snapshotHandler(b.store, b.deps.Now, logger))
+	local.Handle("POST "+snapshotPath, snapshotHandler(b.store, b.signing.kek, c.issuer, b.deps.Now, logger))
 	b.servers = append(b.servers, newHTTPServer("socket", l, local, c.doc.Timeouts, nil, logger))
 	return nil
 }

@@ -31,19 +31,22 @@ type RestoreOptions struct {
 	From   string // the backup
 	Config Config // of the broker that will serve it; its data folder holds no store
 	Now    func() time.Time
-	Logger *slog.Logger
+	Logger *slog.Logger // default: none
 }
 
 // Restored is what Restore did.
 type Restored struct {
+	Taken   time.Time // when the backup was
 	Records uint64    // audit records that were verified
 	Revoked []string  // key ids of the backup's signing keys
 	Until   time.Time // no token is issued before
 }
 
 // Restore puts a backup in place as the store of a broker that is not running
-// (I9). It checks every page, the schema, the issuer, that the
-// key-encryption key is the backup's, and every chain of the audit log. Then
+// (I9). Before it believes a byte of the file, it checks the seal: that a holder
+// of the key-encryption key made this backup, of this issuer, and that nothing
+// was altered since. It also checks every page, the schema, that the
+// key-encryption key is the store's, and every chain of the audit log. Then
 // all that was issued before is revoked: by an epoch, and by an emergency
 // revocation of all the backup's signing keys, standby ones included. The
 // broker issues nothing until assertions in flight have expired.
@@ -52,6 +55,9 @@ type Restored struct {
 // broker serves the data folder, even from a file that was moved away: what
 // that one issues, and what it sees used up, the restored store would not know.
 func Restore(ctx context.Context, o RestoreOptions) (done Restored, err error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	to := o.Config.StorePath()
 	if err := checkFresh(to); err != nil {
 		return done, fmt.Errorf("restore: a store is there already: %w", err)
@@ -67,13 +73,14 @@ func Restore(ctx context.Context, o RestoreOptions) (done Restored, err error) {
 		return done, fmt.Errorf("restore: %w", err)
 	}
 	defer func() { _ = os.Remove(staged) }()
-	if err := copyFile(ctx, o.From, staged); err != nil {
+	taken, err := stageVerified(ctx, o, staged)
+	if err != nil {
 		return done, fmt.Errorf("restore: %w", err)
 	}
 	if err := checkPages(staged); err != nil {
 		return done, fmt.Errorf("restore: the backup is damaged: %w", err)
 	}
-	if done, err = prepare(ctx, o, staged); err != nil {
+	if done, err = prepare(ctx, o, staged, taken); err != nil {
 		return done, fmt.Errorf("restore: %w", err)
 	}
 	if err := os.Link(staged, to); err != nil { // unlike a rename, never overwrites
@@ -93,7 +100,8 @@ func served(ctx context.Context, socket string) bool {
 }
 
 // prepare verifies the staged store and makes it one that may be served.
-func prepare(ctx context.Context, o RestoreOptions, staged string) (done Restored, err error) {
+func prepare(ctx context.Context, o RestoreOptions, staged string, taken time.Time) (done Restored, err error) {
+	done.Taken = taken
 	now := o.Now()
 	back := restored{At: now.UTC(), Until: now.UTC().Add(assertionsInFlight), Generation: newGeneration(now)}
 	if done.Records, err = verifyStaged(ctx, o, staged, back); err != nil {
@@ -113,8 +121,8 @@ func prepare(ctx context.Context, o RestoreOptions, staged string) (done Restore
 		return done, err
 	}
 	return done, recordEvent(ctx, st, event(o.Now(), "broker.restored", fmt.Sprintf(
-		"%d audit records verified, %d signing keys revoked, no token before %s",
-		done.Records, len(done.Revoked), done.Until.Format(time.RFC3339))))
+		"a backup of %s, %d audit records verified, %d signing keys revoked, no token before %s",
+		done.Taken.Format(time.RFC3339), done.Records, len(done.Revoked), done.Until.Format(time.RFC3339))))
 }
 
 // verifyStaged checks what the backup holds and marks it as restored.
@@ -180,19 +188,35 @@ const (
 	maxGeneration    = len("-20060102-") + generationRandom
 )
 
-// copyFile copies a backup to a file that must not exist, mode 0600.
-func copyFile(ctx context.Context, from, to string) error {
-	in, err := os.Open(from) //nolint:gosec // the operator names it
+// stageVerified copies the snapshot of the backup to a file that must not exist,
+// mode 0600, and returns when the backup was taken. After an error the file must
+// not be read: what is in it may be anybody's.
+func stageVerified(ctx context.Context, o RestoreOptions, staged string) (taken time.Time, err error) {
+	kek, err := loadKEK(o.Config, o.Logger)
 	if err != nil {
-		return err
+		return taken, err
 	}
-	defer func() { _ = in.Close() }()                                     // read only
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the operator names the folder
+	in, err := os.Open(o.From)
 	if err != nil {
-		return err
+		return taken, err
 	}
-	_, err = io.Copy(out, readerUntil{ctx, in})
-	return errors.Join(err, out.Sync(), out.Close())
+	defer func() { _ = in.Close() }() // read only
+	info, err := in.Stat()
+	if err != nil {
+		return taken, err
+	}
+	if !info.Mode().IsRegular() {
+		return taken, fmt.Errorf("%s is not a regular file: its seal is at the end and is read first", o.From)
+	}
+	out, err := os.OpenFile(staged, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the operator names the folder
+	if err != nil {
+		return taken, err
+	}
+	made, err := copyVerified(ctx, kek, o.Config.issuer, out, in, info.Size())
+	if err != nil {
+		err = fmt.Errorf("%s: %w", o.From, err)
+	}
+	return made.TakenAt, errors.Join(err, out.Sync(), out.Close())
 }
 
 // readerUntil stops when ctx ends.

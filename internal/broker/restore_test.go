@@ -396,7 +396,8 @@ func TestBackupWhereNobodyServes(t *testing.T) {
 	b.Stop()
 	folder := shortDir(t)
 	to := filepath.Join(folder, "backup.db")
-	hot, err := broker.Backup(t.Context(), config(t, b.ConfigFile()), to, time.Now)
+	taken := time.Now().Add(-time.Hour)
+	hot, err := broker.Backup(t.Context(), config(t, b.ConfigFile()), to, func() time.Time { return taken })
 	if hot || err != nil {
 		t.Fatalf("hot %v, %v", hot, err)
 	}
@@ -406,10 +407,9 @@ func TestBackupWhereNobodyServes(t *testing.T) {
 	if left, _ := os.ReadDir(folder); len(left) != 1 {
 		t.Errorf("left %v", left)
 	}
-	if _, err := broker.Restore(t.Context(), broker.RestoreOptions{
-		From: to, Config: elsewhere(t, b), Now: time.Now, Logger: slog.New(slog.DiscardHandler),
-	}); err != nil {
-		t.Errorf("restore: %v", err)
+	done, err := broker.Restore(t.Context(), broker.RestoreOptions{From: to, Config: elsewhere(t, b), Now: time.Now})
+	if err != nil || !done.Taken.Equal(taken) {
+		t.Errorf("restore: a backup of %s, taken %s: %v", done.Taken, taken, err)
 	}
 }
 
@@ -470,15 +470,33 @@ func TestRestoreRefuses(t *testing.T) {
 		damage(path)
 		return path
 	}
+	// What whoever holds the key-encryption key could do.
 	inside := func(path string, change func(*bbolt.Tx) error) {
-		db, err := bbolt.Open(path, 0o600, nil)
+		err := broker.AlterBackup(t.Context(), config(t, b.ConfigFile()), path, func(store string) error {
+			db, err := bbolt.Open(store, 0o600, nil)
+			if err != nil {
+				return err
+			}
+			return errors.Join(db.Update(change), db.Close())
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(db.Update(change), db.Close()); err != nil {
+	}
+	otherKEK := func(t *testing.T) broker.Config {
+		c := elsewhere(t, b)
+		other, err := broker.Init(t.Context(), initOptions(filepath.Join(shortDir(t), "data")))
+		if err != nil {
 			t.Fatal(err)
 		}
+		d := c.Document()
+		d.KEKFile = other.KEK
+		if c, err = d.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		return c
 	}
+	other := otherKEK(t)
 	for name, tc := range map[string]struct {
 		from string
 		to   func(*testing.T) broker.Config
@@ -486,8 +504,8 @@ func TestRestoreRefuses(t *testing.T) {
 	}{
 		"a store that is there":   {good, func(t *testing.T) broker.Config { return config(t, b.ConfigFile()) }, "there already"},
 		"a file that isn't there": {filepath.Join(t.TempDir(), "none"), nil, "no such file"},
-		"half a file":             {damaged(func(path string) { _ = os.Truncate(path, 30_000) }), nil, ""},
-		"another program's file":  {damaged(func(path string) { _ = os.WriteFile(path, bytes.Repeat([]byte("x"), 50_000), 0o600) }), nil, "damaged"},
+		"half a file":             {damaged(func(path string) { _ = os.Truncate(path, 30_000) }), nil, "cut off"},
+		"another program's file":  {damaged(func(path string) { _ = os.WriteFile(path, bytes.Repeat([]byte("x"), 50_000), 0o600) }), nil, "doesn't end in the seal"},
 		"a newer schema": {damaged(func(path string) {
 			inside(path, func(tx *bbolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("schema"), []byte("99")) })
 		}), nil, "newer"},
@@ -504,19 +522,21 @@ func TestRestoreRefuses(t *testing.T) {
 		"a store of nobody": {damaged(func(path string) {
 			inside(path, func(tx *bbolt.Tx) error { return tx.Bucket([]byte("t/broker")).Delete([]byte("identity")) })
 		}), nil, "no broker's store"},
-		"another key-encryption key": {good, func(t *testing.T) broker.Config {
-			c := elsewhere(t, b)
-			other, err := broker.Init(t.Context(), initOptions(filepath.Join(shortDir(t), "data")))
-			if err != nil {
+		"another key-encryption key": {good, otherKEK, "before a broker rekey"},
+		"a seal of another key than the store's": {damaged(func(path string) {
+			if err := broker.AlterBackup(t.Context(), other, path, func(string) error { return nil }); err != nil {
 				t.Fatal(err)
 			}
-			d := c.Document()
-			d.KEKFile = other.KEK
-			if c, err = d.Validate(); err != nil {
+		}), func(*testing.T) broker.Config { return other }, "audit key"},
+		"a damaged page": {damaged(func(path string) {
+			if err := broker.AlterBackup(t.Context(), config(t, b.ConfigFile()), path, func(store string) error {
+				return os.Truncate(store, 12_000)
+			}); err != nil {
 				t.Fatal(err)
 			}
-			return c
-		}, "another key-encryption key"},
+		}), nil, "damaged"},
+		"a copy of the store's file": {config(t, b.ConfigFile()).StorePath(), nil, "a plain copy of a store"},
+		"a folder":                   {t.TempDir(), nil, "not a regular file"},
 		"another issuer": {good, func(t *testing.T) broker.Config {
 			d := elsewhere(t, b).Document()
 			d.Issuer = "https://other.example.com"

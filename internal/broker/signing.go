@@ -14,6 +14,7 @@ import (
 
 // signingParts are the keys that the broker signs with.
 type signingParts struct {
+	kek     keys.KEK
 	manager *keys.Manager // of access tokens; started
 	audit   *audit.Signer // of the audit log's heads
 }
@@ -38,7 +39,7 @@ func openKeys(ctx context.Context, c Config, st store.Store, now func() time.Tim
 	if err := manager.Start(ctx); err != nil {
 		return signingParts{}, fmt.Errorf("%s: %w", c.doc.KEKFile, err)
 	}
-	return signingParts{manager, signer}, nil
+	return signingParts{kek, manager, signer}, nil
 }
 
 // issuerKeys are the keys as the issuer knows them: rotation and issuing never
