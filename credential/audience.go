@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -76,12 +79,41 @@ func ParseIssuerURL(s string) (IssuerURL, error) {
 	case s != u.Scheme+"://"+u.Host || strings.ToLower(s) != s:
 		return IssuerURL{}, errors.New("issuer: write it in its plain lower-case form")
 	}
+	if err := checkHost(u); err != nil {
+		return IssuerURL{}, fmt.Errorf("issuer: %w", err)
+	}
 	// Leaves room for the broker's own audiences below the issuer.
 	if _, err := ParseAudience(s + "/revocations"); err != nil {
 		return IssuerURL{}, fmt.Errorf("issuer: %w", err)
 	}
 	return IssuerURL{s}, nil
 }
+
+// checkHost refuses a host that nobody can reach, and a port that is the
+// scheme's own, since clients leave that one out.
+func checkHost(u *url.URL) error {
+	if port := u.Port(); port != "" {
+		n, err := strconv.ParseUint(port, 10, 16)
+		switch {
+		case err != nil || n == 0 || strconv.FormatUint(n, 10) != port:
+			return fmt.Errorf("there is no port %s", port)
+		case u.Scheme == "https" && n == 443, u.Scheme == "http" && n == 80:
+			return errors.New("leave out the scheme's own port")
+		}
+	}
+	host := u.Hostname()
+	if _, err := netip.ParseAddr(host); err == nil {
+		return nil
+	}
+	if len(host) > 253 || !hostName.MatchString(host) {
+		return fmt.Errorf("%q is not the name of a host", host)
+	}
+	return nil
+}
+
+// hostName is labels of letters, digits and inner hyphens (RFC 1123 section
+// 2.1).
+var hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
 
 // MustIssuerURL is ParseIssuerURL for literals and tests; it panics on an error.
 func MustIssuerURL(s string) IssuerURL { return must(ParseIssuerURL(s)) }

@@ -15,7 +15,9 @@ func demoCommand() *cobra.Command {
 		Example: "  broker demo",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return demo.Run(c.Context(), c.OutOrStdout(), os.Args[0])
+			ctx, stop := untilHangup(c.Context())
+			defer stop()
+			return demo.Run(ctx, c.OutOrStdout(), os.Args[0])
 		},
 	}
 }

@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,12 +33,20 @@ is gone when it stops.`,
   broker dev --port 8080 --empty`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return dev(c.Context(), c.OutOrStdout(), port, empty)
+			ctx, stop := untilHangup(c.Context())
+			defer stop()
+			return dev(ctx, c.OutOrStdout(), port, empty)
 		},
 	}
 	c.Flags().Uint16Var(&port, "port", 0, "port on 127.0.0.1; 0: any that is free")
 	c.Flags().BoolVar(&empty, "empty", false, "begin with nothing but the operator")
 	return c
+}
+
+// untilHangup ends with a closed terminal too: what is temporary is to be
+// cleared away then.
+func untilHangup(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, syscall.SIGHUP)
 }
 
 func dev(ctx context.Context, out io.Writer, port uint16, empty bool) (err error) {

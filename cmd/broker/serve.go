@@ -23,11 +23,14 @@ requests in flight. On SIGHUP it reads the TLS certificate and log.level again.`
 		Example: "  broker serve --config /etc/tenantbroker/broker.yaml",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			hangup := make(chan os.Signal, 1) // from here on a SIGHUP is not the end of the process
+			signal.Notify(hangup, syscall.SIGHUP)
+			defer signal.Stop(hangup)
 			config, err := broker.Load(path, withInsecure(insecure))
 			if err != nil {
 				return err
 			}
-			return serve(c.Context(), config, withInsecure(insecure))
+			return serve(c.Context(), config, hangup, withInsecure(insecure))
 		},
 	}
 	configFlag(c, &path)
@@ -45,12 +48,8 @@ func withInsecure(insecure bool) func(string) (string, bool) {
 	}
 }
 
-func serve(ctx context.Context, config broker.Config, environment func(string) (string, bool)) error {
+func serve(ctx context.Context, config broker.Config, hangup <-chan os.Signal, environment func(string) (string, bool)) error {
 	tuneMemory()
-	// From here on a SIGHUP is not the end of the process.
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
 	logger, level := broker.NewLogger(config, os.Stderr)
 	b, err := broker.Open(ctx, config, broker.Deps{Now: time.Now, Logger: logger, Level: level, Version: versionText()})
 	if err != nil {

@@ -90,6 +90,10 @@ func (c *Config) checkIssuer() (err error) {
 	return nil
 }
 
+// minProxyBits bounds a network of trusted proxies: 10.0.0.0/8 is the widest
+// that an organization has.
+const minProxyBits = 8
+
 func (c *Config) checkListeners() error {
 	if err := checkAddress(c.doc.Listen); err != nil {
 		return &KeyError{"listen", err.Error()}
@@ -107,6 +111,9 @@ func (c *Config) checkListeners() error {
 		prefix, err := netip.ParsePrefix(cidr)
 		if err != nil || prefix != prefix.Masked() {
 			return &KeyError{"trusted_proxies", fmt.Sprintf("%q is not a network such as 10.0.0.0/8", cidr)}
+		}
+		if prefix.Bits() < minProxyBits {
+			return &KeyError{"trusted_proxies", fmt.Sprintf("%q is more than a network of proxies: whoever is in it can say that it is any client", cidr)}
 		}
 		c.proxies = append(c.proxies, prefix)
 	}

@@ -72,6 +72,8 @@ func TestConfigurationIsStrict(t *testing.T) {
 		"a level that doesn't exist":             {"log:\n  level: loud\n", []string{"log.level"}},
 		"a format that doesn't exist":            {"log:\n  format: xml\n", []string{"log.format"}},
 		"a proxy that is no network":             {"trusted_proxies: 10.0.0.1/8\n", []string{"line 4", "trusted_proxies"}},
+		"everybody a proxy":                      {"trusted_proxies: 0.0.0.0/0\n", []string{"line 4", "trusted_proxies"}},
+		"everybody a proxy, of IPv6":             {"trusted_proxies: 10.0.0.0/8,::/0\n", []string{"line 4", "trusted_proxies"}},
 		"a writer that can't name a chain":       {"writer: a b\n", []string{"line 4", "writer"}},
 		"an alias of what isn't there":           {"listen: *x\n", []string{"x"}},
 	} {
@@ -278,4 +280,20 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%q gave a configuration without an issuer", data)
 		}
 	})
+}
+
+func TestAConfigurationThatOthersMayChangeIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "broker.yaml")
+	if err := os.WriteFile(path, []byte("issuer: https://broker.example\ndata_dir: /data\nkek_file: /kek\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for mode, good := range map[os.FileMode]bool{0o600: true, 0o644: true, 0o640: true, 0o620: false, 0o666: false, 0o602: false} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Load(path, noEnvironment)
+		if (err == nil) != good || err != nil && !strings.Contains(err.Error(), "chmod go-w") {
+			t.Errorf("mode %04o: %v", mode, err)
+		}
+	}
 }

@@ -39,6 +39,18 @@ func checkFolder(path string) error {
 	return nil
 }
 
+// checkWritable refuses a file that others may change.
+func checkWritable(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.Mode().IsRegular() && info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("others may change %s (mode %04o): run chmod go-w on it", path, info.Mode().Perm())
+	}
+	return nil
+}
+
 // writeNew writes a file with mode 0600 that must not exist yet, and returns
 // when it is durable.
 func writeNew(path string, data []byte) (err error) {

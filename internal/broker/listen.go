@@ -1,8 +1,11 @@
 package broker
 
 import (
+	"container/list"
 	"context"
+	"crypto/tls"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -15,9 +18,10 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 }
 
 // limitedListener accepts at most a number of connections at a time. Beyond
-// it, new ones wait in the kernel's queue, where they cost nothing here. One
-// IPv4 address or IPv6 /64 has at most perAddress of them, so that it can't
-// keep all others out by holding idle ones; what it opens beyond is closed.
+// it, the one that has been idle longest makes room; if none is, new ones wait
+// in the kernel's queue, where they cost nothing here. One IPv4 address or IPv6
+// /64 has at most perAddress of them, and what it opens beyond is closed: nobody
+// keeps all others out by holding connections.
 type limitedListener struct {
 	net.Listener
 	slots  chan struct{}
@@ -27,15 +31,20 @@ type limitedListener struct {
 	perAddress int
 	exempt     []netip.Prefix // proxies, that many clients come through
 
-	mu      sync.Mutex
-	open    map[netip.Prefix]int // by address, those that are not exempt
-	refused atomic.Uint64        // for their address
+	refused atomic.Uint64 // for their address
+
+	mu     sync.Mutex
+	open   map[netip.Prefix]int       // by address, those that are not exempt
+	idle   *list.List                 // of net.Conn, the longest idle first
+	idling map[net.Conn]*list.Element // their places in it
+	full   bool                       // Accept waits for a slot
 }
 
 func limitConnections(l net.Listener, most, perAddress int, exempt []netip.Prefix) *limitedListener {
 	return &limitedListener{
 		Listener: l, slots: make(chan struct{}, most), closed: make(chan struct{}),
 		perAddress: perAddress, exempt: exempt, open: make(map[netip.Prefix]int),
+		idle: list.New(), idling: make(map[net.Conn]*list.Element),
 	}
 }
 
@@ -44,8 +53,14 @@ func limitConnections(l net.Listener, most, perAddress int, exempt []netip.Prefi
 func (l *limitedListener) Accept() (net.Conn, error) {
 	select {
 	case l.slots <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
+	default:
+		l.makeRoom(true)
+		select {
+		case l.slots <- struct{}{}:
+			l.makeRoom(false)
+		case <-l.closed:
+			return nil, net.ErrClosed
+		}
 	}
 	for {
 		conn, err := l.Listener.Accept()
@@ -105,6 +120,46 @@ func (l *limitedListener) leave(from netip.Prefix) {
 	if l.open[from]--; l.open[from] == 0 {
 		delete(l.open, from)
 	}
+}
+
+// track is the server's ConnState: it learns which connections are idle.
+func (l *limitedListener) track(conn net.Conn, state http.ConnState) {
+	l.mu.Lock()
+	if place, ok := l.idling[conn]; ok {
+		l.idle.Remove(place)
+		delete(l.idling, conn)
+	}
+	if state == http.StateIdle {
+		l.idling[conn] = l.idle.PushBack(conn)
+	}
+	l.mu.Unlock()
+	l.shed()
+}
+
+// makeRoom says whether Accept waits for a slot.
+func (l *limitedListener) makeRoom(wanted bool) {
+	l.mu.Lock()
+	l.full = wanted
+	l.mu.Unlock()
+	l.shed()
+}
+
+// shed closes the connection that has been idle longest, if one is wanted.
+func (l *limitedListener) shed() {
+	l.mu.Lock()
+	longest := l.idle.Front()
+	if !l.full || longest == nil {
+		l.mu.Unlock()
+		return
+	}
+	l.full = false
+	conn, _ := l.idle.Remove(longest).(net.Conn) // nothing else is in it
+	delete(l.idling, conn)
+	l.mu.Unlock() // closing gives the slot back
+	if over, ok := conn.(*tls.Conn); ok {
+		conn = over.NetConn() // without a farewell, which a peer could make us wait for
+	}
+	_ = conn.Close()
 }
 
 // Close also wakes an Accept that waits for a slot.

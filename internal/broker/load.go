@@ -24,6 +24,9 @@ const maxConfigBytes = 1 << 20
 // Errors name the file and line, or the environment variable, that is wrong.
 func Load(path string, lookup func(string) (string, bool)) (Config, error) {
 	data, err := readBounded(path, maxConfigBytes)
+	if err == nil {
+		err = checkWritable(path)
+	}
 	if err != nil {
 		return Config{}, fmt.Errorf("configuration: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/api"
@@ -48,7 +49,9 @@ type Broker struct {
 
 	certificate *certificate // nil: plain HTTP
 	connections *limitedListener
-	servers     []*httpServer
+	listeners   []net.Listener
+	front, ops  []func(context.Context) error // what serves the public, and the probes
+	stopping    atomic.Bool
 	opsAddress  net.Addr // nil: only the socket
 }
 
@@ -156,12 +159,15 @@ func (b *Broker) listen(ctx context.Context, public http.Handler, m *metrics) (e
 	b.connections = limitConnections(l, c.doc.Limits.Connections, c.doc.Limits.ConnectionsPerAddress, c.proxies)
 	m.connections(b.connections)
 	front := newHTTPServer("public", b.connections, public, c.doc.Timeouts, nil, logger)
-	b.servers = append(b.servers, front)
+	front.server.ConnState = b.connections.track
+	b.listeners = append(b.listeners, b.connections)
+	b.front = append(b.front, front.Run)
 	if c.doc.TLS.CertFile != "" {
 		if b.certificate, err = loadCertificate(c.doc.TLS.CertFile, c.doc.TLS.KeyFile, logger); err != nil {
 			return err
 		}
 		front.server.TLSConfig = b.certificate.config()
+		b.front = append(b.front, func(ctx context.Context) error { return b.certificate.Run(ctx, certificatePoll) })
 	}
 
 	ops, err := api.Ops(api.OpsConfig{Checks: b.checks(), Gatherer: m.registry})
@@ -173,7 +179,8 @@ func (b *Broker) listen(ctx context.Context, public http.Handler, m *metrics) (e
 			return err
 		}
 		b.opsAddress = l.Addr()
-		b.servers = append(b.servers, newHTTPServer("ops", l, ops, c.doc.Timeouts, nil, logger))
+		b.listeners = append(b.listeners, l)
+		b.ops = append(b.ops, newHTTPServer("ops", l, ops, c.doc.Timeouts, nil, logger).Run)
 	}
 	// Only who holds the store's lock may touch the socket, so it comes last.
 	if l, err = listenSocket(ctx, c.Socket()); err != nil {
@@ -182,13 +189,20 @@ func (b *Broker) listen(ctx context.Context, public http.Handler, m *metrics) (e
 	local := http.NewServeMux()
 	local.Handle("/", ops)
 	local.Handle("POST "+snapshotPath, snapshotHandler(b.store, b.signing.kek, c.issuer, b.deps.Now, logger))
-	b.servers = append(b.servers, newHTTPServer("socket", l, local, c.doc.Timeouts, nil, logger))
+	b.listeners = append(b.listeners, l)
+	b.ops = append(b.ops, newHTTPServer("socket", l, local, c.doc.Timeouts, nil, logger).Run)
 	return nil
 }
 
 // checks are what /readyz asks.
 func (b *Broker) checks() []api.Check {
 	return []api.Check{
+		{Name: "serving", Run: func(context.Context) error {
+			if b.stopping.Load() {
+				return errors.New("stopping")
+			}
+			return nil
+		}},
 		{Name: "store", Run: func(context.Context) error { return b.store.Healthy() }},
 		{Name: "signing_key", Run: func(context.Context) error { return b.signing.manager.Ready() }},
 		{Name: "restored_backup", Run: func(context.Context) error { return b.restored.wait(b.deps.Now()) }},
@@ -197,11 +211,8 @@ func (b *Broker) checks() []api.Check {
 
 // Close closes what Open opened, for a broker that Run was not called on.
 func (b *Broker) Close() error {
-	var errs []error
-	for _, s := range b.servers {
-		errs = append(errs, s.listener.Close())
-	}
-	if len(b.servers) == 0 && b.deps.Listener != nil {
+	errs := []error{b.closeListeners()}
+	if len(b.listeners) == 0 && b.deps.Listener != nil {
 		errs = append(errs, b.deps.Listener.Close())
 	}
 	if b.store != nil {

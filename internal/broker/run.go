@@ -20,9 +20,10 @@ const (
 // Run serves until ctx ends or a part fails, finishes the requests in flight,
 // and closes the broker. It returns when every goroutine of it has ended.
 //
-// It stops in the order in which the parts need each other: first the
-// listeners, then the workers, then the keeper of the audit log, whose last
-// signed heads cover the last record, then the store.
+// It stops in the order in which the parts need each other: first the public
+// listener, then the workers, then the probes, which say meanwhile that it is
+// stopping, then the keeper of the audit log, whose last signed heads cover the
+// last record, then the store.
 func (b *Broker) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, b.store.Close()) }()
 	if err := b.record(ctx, "broker.started"); err != nil {
@@ -33,17 +34,20 @@ func (b *Broker) Run(ctx context.Context) (err error) {
 	workers := startStage(context.WithoutCancel(ctx),
 		b.signing.manager.Run, b.issuer.Run, b.sweep, b.awaitBroken)
 	keeper := startStage(context.WithoutCancel(ctx), b.keeper.Run)
-	front := startStage(ctx, b.frontTasks()...)
+	ops := startStage(context.WithoutCancel(ctx), b.ops...)
+	front := startStage(ctx, b.front...)
 	bestEffort(b.deps.Logger, "telling the service manager", notify(context.WithoutCancel(ctx), "READY=1"))
 
 	select {
 	case <-front.ctx.Done(): // asked to stop, or a listener failed
 	case <-workers.ctx.Done():
 	case <-keeper.ctx.Done():
+	case <-ops.ctx.Done():
 	}
+	b.stopping.Store(true)
 	b.deps.Logger.Info("stopping")
 	bestEffort(b.deps.Logger, "telling the service manager", notify(context.WithoutCancel(ctx), "STOPPING=1"))
-	err = errors.Join(front.stop(), workers.stop())
+	err = errors.Join(front.stop(), workers.stop(), ops.stop())
 	err = errors.Join(err, b.record(ctx, "broker.stopped"))
 	return errors.Join(err, keeper.stop())
 }
@@ -73,21 +77,10 @@ func (b *Broker) record(ctx context.Context, kind string) error {
 	return recordEvent(ctx, b.store, event(b.deps.Now(), kind, "version "+b.version()))
 }
 
-func (b *Broker) frontTasks() []func(context.Context) error {
-	var tasks []func(context.Context) error
-	for _, s := range b.servers {
-		tasks = append(tasks, s.Run)
-	}
-	if c := b.certificate; c != nil {
-		tasks = append(tasks, func(ctx context.Context) error { return c.Run(ctx, certificatePoll) })
-	}
-	return tasks
-}
-
 func (b *Broker) closeListeners() error {
 	var errs []error
-	for _, s := range b.servers {
-		errs = append(errs, s.listener.Close())
+	for _, l := range b.listeners {
+		errs = append(errs, l.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -67,6 +67,7 @@ func TestShutdownAnswersRequestsInFlight(t *testing.T) {
 	_, _ = fmt.Fprintf(conn, "POST /oauth2/token HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s",
 		len(body), body[:20])
 	time.Sleep(50 * time.Millisecond) // until the server is reading the body
+	ops := b.OpsURL()
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); b.Stop() }()
 	for { // until it accepts no more
@@ -81,6 +82,10 @@ func TestShutdownAnswersRequestsInFlight(t *testing.T) {
 	case <-stopped:
 		t.Fatal("it did not wait")
 	default:
+	}
+	status, ready := get(t, ops+"/readyz", "")
+	if status != http.StatusServiceUnavailable || !strings.Contains(ready, "stopping") {
+		t.Errorf("while it stops /readyz says %d %s", status, ready)
 	}
 	_, _ = fmt.Fprint(conn, body[20:])
 	if line := firstLine(t, conn); line != "HTTP/1.1 401 Unauthorized" {

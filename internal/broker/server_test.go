@@ -211,6 +211,57 @@ func TestConnectionLimit(t *testing.T) {
 	waitFor(t, func() bool { return l.count() == 2 })
 }
 
+// When all connections are taken, the longest idle one makes room, also if it
+// becomes idle only then.
+func TestIdleConnectionsMakeRoom(t *testing.T) {
+	inner, err := listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := limitConnections(inner, 2, 2, nil)
+	held := make(chan struct{})
+	s := newHTTPServer("public", l, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/hold" {
+			<-held
+		}
+	}), Default().Timeouts, nil, slog.New(slog.DiscardHandler))
+	s.server.ConnState = l.track
+	run(t, s.Run)
+	send := func(path string) net.Conn {
+		conn, err := net.Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
+		return conn
+	}
+	answered := func(conn net.Conn) bool {
+		n, err := conn.Read(make([]byte, 512))
+		return err == nil && n > 0
+	}
+	first := send("/")
+	if !answered(first) {
+		t.Fatal("the first was not served")
+	}
+	second := send("/hold")
+	if third := send("/"); !answered(third) {
+		t.Error("an idle connection made no room")
+	}
+	if n, err := first.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the longest idle is still open: %d %v", n, err)
+	}
+	fourth, fifth := send("/hold"), send("/")
+	time.Sleep(50 * time.Millisecond) // until the fifth waits with no idle one left
+	close(held)
+	for name, conn := range map[string]net.Conn{"second": second, "fourth": fourth, "fifth": fifth} {
+		if !answered(conn) {
+			t.Errorf("the %s was not served", name)
+		}
+	}
+}
+
 // One address has a share of the connections; another one, and a proxy, is
 // served although the first holds all of its own.
 func TestConnectionLimitOfOneAddress(t *testing.T) {
