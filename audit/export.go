@@ -41,8 +41,8 @@ type headerLine struct {
 }
 
 // Exporter writes an export: newline-delimited JSON, the header, then signed
-// heads as {"head":"<JWS>"}, then records as they were written, each chain in
-// order.
+// heads as {"head":"<JWS>"} and records as they were written, each chain in
+// order and after its heads. The newest head of a chain covers its last record.
 type Exporter struct{ w *bufio.Writer }
 
 // NewExporter writes the header.
@@ -58,7 +58,7 @@ func NewExporter(w io.Writer, h Header) (*Exporter, error) {
 	return e, e.line(line)
 }
 
-// Head writes a signed head. All heads come before all records.
+// Head writes a signed head. A chain's heads come before its records.
 func (e *Exporter) Head(jws string) error { return e.line([]byte(`{"head":"` + jws + `"}`)) }
 
 // Record writes a record as it was written.
@@ -76,8 +76,10 @@ func (e *Exporter) line(line []byte) error {
 var ErrExport = errors.New("audit: not an export")
 
 // VerifyExport checks a whole export offline, with the audit key that the
-// caller trusts. The error is a *Fault where a record is at fault, ErrHead
-// where a head is, ErrExport where the file is something else.
+// caller trusts: the records of each chain follow each other, and signed heads
+// cover all of them, so that none was invented. The error is a *Fault where a
+// record is at fault, ErrHead where a head is, ErrExport where the file is
+// something else.
 func VerifyExport(r io.Reader, trusted ed25519.PublicKey) (Header, Report, error) {
 	return verifyExport(r, trusted, nil)
 }
@@ -112,7 +114,24 @@ func verifyExport(r io.Reader, trusted ed25519.PublicKey, kept *Kept) (Header, R
 		return header, Report{}, fmt.Errorf("%w: %w", ErrExport, err)
 	}
 	report, err := checker.Finish()
-	return header, report, err
+	if err != nil {
+		return header, report, err
+	}
+	return header, report, vouched(header, report)
+}
+
+// vouched returns an error unless the audit key has signed for every record,
+// and for whose trail it is: hashes alone anybody can compute.
+func vouched(h Header, report Report) error {
+	for _, c := range report.Chains {
+		if c.Unsigned() > 0 {
+			return fault(c.Chain, max(c.Signed+1, c.First), "no signed head covers it: anybody can have written it")
+		}
+		if c.Issuer != h.Issuer {
+			return fault(c.Chain, c.Signed, "signed for %q, the header says %q", c.Issuer, h.Issuer)
+		}
+	}
+	return nil
 }
 
 func (c *Checker) exported(line []byte) error {

@@ -30,7 +30,12 @@ type Head struct {
 	Seq   uint64
 	Hash  [32]byte
 	Time  time.Time // UTC, milliseconds
+
+	Issuer string // the broker whose chain it is
 }
+
+// maxIssuer bounds Head.Issuer, in bytes; an issuer is an audience at most.
+const maxIssuer = credential.MaxAudienceLength
 
 // Signer signs heads with the broker's long-lived audit key, Ed25519. It never
 // shows the private half.
@@ -85,6 +90,8 @@ func (h *Head) append(b []byte) []byte {
 	b = hex.AppendEncode(b, h.Hash[:])
 	b = append(b, `","time":"`...)
 	b = appendTime(b, h.Time)
+	b = append(b, `","iss":"`...)
+	b = appendEscaped(b, h.Issuer, maxIssuer)
 	return append(b, `"}`...)
 }
 
@@ -153,6 +160,8 @@ func (h *Head) set(m credential.JSONMember) (err error) {
 		copy(h.Hash[:], hash)
 	case "time":
 		h.Time, err = instant(m)
+	case "iss":
+		h.Issuer, err = m.JSONText()
 	}
 	return err
 }

@@ -154,6 +154,7 @@ func TestRetentionExcusesOldRecordsOnly(t *testing.T) {
 	sign := func(c audit.Chain, seq int) string {
 		return b.signer.SignHead(audit.Head{
 			Chain: c, First: 1, Seq: uint64(seq), Hash: audit.Hash([]byte(b.lines[c][seq-1])), Time: noon.Add(30 * day),
+			Issuer: "https://broker.example",
 		})
 	}
 	old := b.export(t, credential.Tenant{}, []string{sign(acmeChain, 3), sign(ownChain, 8)}, append(b.lines[acmeChain], b.lines[ownChain][:8]...)...)

@@ -50,6 +50,7 @@ type ChainReport struct {
 	Last     uint64    // newest record present
 	Signed   uint64    // newest record that a signed head covers, 0 for none
 	SignedAt time.Time // of that head
+	Issuer   string    // the broker that the head names
 }
 
 // Unsigned returns how many records come after the newest signed head: these
@@ -201,7 +202,7 @@ func (c *Checker) Finish() (Report, error) {
 	for _, chain := range chains {
 		if p := c.chains[chain]; p.last > 0 || p.until.Seq > 0 { // or known from a kept head only
 			report.Chains = append(report.Chains, ChainReport{
-				Chain: chain, First: p.first, Last: p.last, Signed: p.until.Seq, SignedAt: p.until.Time,
+				Chain: chain, First: p.first, Last: p.last, Signed: p.until.Seq, SignedAt: p.until.Time, Issuer: p.until.Issuer,
 			})
 		}
 	}

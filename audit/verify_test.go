@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +57,7 @@ func write(t testing.TB, perChain int, chains ...audit.Chain) *book {
 func (b *book) sign(c audit.Chain, first uint64, seq int) string {
 	return b.signer.SignHead(audit.Head{
 		Chain: c, First: first, Seq: uint64(seq), Hash: audit.Hash([]byte(b.lines[c][seq-1])), Time: noon,
+		Issuer: "https://broker.example",
 	})
 }
 
@@ -95,7 +97,7 @@ func TestVerifyAcceptsWhatWasWritten(t *testing.T) {
 	for i := range 5 {
 		mixed = append(mixed, b.lines[acmeChain][i], b.lines[ownChain][i])
 	}
-	heads := []string{b.heads[acmeChain], b.sign(acmeChain, 1, 2), b.sign(ownChain, 1, 3)}
+	heads := []string{b.heads[acmeChain], b.sign(acmeChain, 1, 2), b.sign(ownChain, 1, 3), b.heads[ownChain]}
 	export := b.export(t, credential.Tenant{}, heads, mixed...)
 	header, report, err := audit.VerifyExport(strings.NewReader(export), b.signer.Public())
 	if err != nil {
@@ -107,11 +109,36 @@ func TestVerifyAcceptsWhatWasWritten(t *testing.T) {
 	if report.Records != 10 || len(report.Chains) != 2 {
 		t.Fatalf("report %+v", report)
 	}
-	if own := report.Chains[0]; own.Chain != ownChain || own.First != 1 || own.Last != 5 || own.Signed != 3 || own.Unsigned() != 2 {
+	if own := report.Chains[0]; own.Chain != ownChain || own.First != 1 || own.Last != 5 || own.Signed != 5 || own.Unsigned() != 0 {
 		t.Errorf("own chain %+v", own)
 	}
 	if a := report.Chains[1]; a.Chain != acmeChain || a.Unsigned() != 0 || !a.SignedAt.Equal(noon) {
 		t.Errorf("acme's chain %+v", a)
+	}
+}
+
+// Hashes alone anybody can compute: a record that no head covers, or a trail of
+// another broker, is not what the key vouches for.
+func TestVerifyRefusesWhatNobodySigned(t *testing.T) {
+	b := write(t, 5, acmeChain, ownChain)
+	everything := slices.Concat(b.lines[acmeChain], b.lines[ownChain])
+	for name, c := range map[string]struct {
+		export string
+		chain  audit.Chain
+		seq    uint64
+	}{
+		"no head at all":   {b.export(t, acme, nil, b.lines[acmeChain]...), acmeChain, 1},
+		"a tail":           {b.export(t, acme, []string{b.sign(acmeChain, 1, 3)}, b.lines[acmeChain]...), acmeChain, 4},
+		"one of two heads": {b.export(t, credential.Tenant{}, []string{b.heads[ownChain]}, everything...), acmeChain, 1},
+		"another issuer": {
+			strings.Replace(b.export(t, acme, []string{b.heads[acmeChain]}, b.lines[acmeChain]...), "https://broker.example", "https://evil.example", 1),
+			acmeChain, 5,
+		},
+	} {
+		_, err := b.verify(c.export)
+		if fault, ok := errors.AsType[*audit.Fault](err); !ok || fault.Chain != c.chain || fault.Seq != c.seq {
+			t.Errorf("%s: %v, want a fault at record %d of %s", name, err, c.seq, c.chain)
+		}
 	}
 }
 

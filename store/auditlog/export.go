@@ -168,7 +168,7 @@ func (e *export) heads(ctx context.Context, o opening) error {
 			return fmt.Errorf("auditlog: chain %s: %w", o.head.Chain, err)
 		}
 	}
-	o.head.Time = e.cfg.Now()
+	o.head.Time, o.head.Issuer = e.cfg.Now(), e.cfg.Issuer
 	return e.out.Head(e.cfg.Signer.SignHead(o.head))
 }
 

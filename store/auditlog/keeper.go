@@ -154,7 +154,7 @@ func (k *Keeper) signNext(ctx context.Context) (more bool, err error) {
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
-		p.head.Time = k.cfg.Now()
+		p.head.Time, p.head.Issuer = k.cfg.Now(), k.cfg.Issuer
 		signed[i] = k.cfg.Signer.SignHead(p.head)
 	}
 	return more, k.cfg.Store.Update(ctx, func(tx store.Tx) error {
