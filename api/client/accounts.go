@@ -60,7 +60,7 @@ func (a Accounts) AddCredential(ctx context.Context, id credential.AccountID, if
 	}
 	var made wire.CredentialCreated
 	err = a.admin.do(ctx, call{
-		op: "credential add", method: http.MethodPost, path: path, ifVersion: ifVersion, body: body,
+		op: "account credential add", method: http.MethodPost, path: path, ifVersion: ifVersion, body: body,
 	}, &made)
 	if err != nil {
 		return nil, err
@@ -79,7 +79,7 @@ func (a Accounts) RemoveCredential(ctx context.Context, id credential.AccountID,
 		return err
 	}
 	return a.admin.do(ctx, call{
-		op: "credential remove", method: http.MethodDelete, path: path,
+		op: "account credential remove", method: http.MethodDelete, path: path,
 		query: url.Values{"reason": {reason}}, ifVersion: ifVersion,
 	}, nil)
 }

@@ -24,8 +24,13 @@ func (o objects[T, C]) list(ctx context.Context, query url.Values) iter.Seq2[T, 
 
 // Create makes an object and returns it as it was stored.
 func (o objects[T, C]) Create(ctx context.Context, body C) (*T, error) {
+	return o.make(ctx, "create", body)
+}
+
+// make is Create under the name that brokerctl has for it.
+func (o objects[T, C]) make(ctx context.Context, verb string, body C) (*T, error) {
 	var made T
-	err := o.admin.do(ctx, call{op: o.noun + " create", method: http.MethodPost, path: o.path, body: body}, &made)
+	err := o.admin.do(ctx, call{op: o.noun + " " + verb, method: http.MethodPost, path: o.path, body: body}, &made)
 	if err != nil {
 		return nil, err
 	}
@@ -41,12 +46,17 @@ func (o objects[T, C]) update(ctx context.Context, id string, ifVersion uint64, 
 }
 
 func (o objects[T, C]) delete(ctx context.Context, id string, ifVersion uint64, reason string) error {
+	return o.remove(ctx, "delete", id, ifVersion, reason)
+}
+
+// remove is delete under the name that brokerctl has for it.
+func (o objects[T, C]) remove(ctx context.Context, verb, id string, ifVersion uint64, reason string) error {
 	path, err := under(o.path, id)
 	if err != nil {
 		return err
 	}
 	return o.admin.do(ctx, call{
-		op: o.noun + " delete", method: http.MethodDelete, path: path,
+		op: o.noun + " " + verb, method: http.MethodDelete, path: path,
 		query: url.Values{"reason": {reason}}, ifVersion: ifVersion,
 	}, nil)
 }
@@ -196,7 +206,12 @@ func (o Operators) List(ctx context.Context) iter.Seq2[wire.Operator, error] {
 	return o.list(ctx, nil)
 }
 
+// Create makes an account an operator.
+func (o Operators) Create(ctx context.Context, body wire.OperatorCreate) (*wire.Operator, error) {
+	return o.make(ctx, "add", body)
+}
+
 // Delete takes an operator's permission away. It is named by its grant.
 func (o Operators) Delete(ctx context.Context, grant string, ifVersion uint64, reason string) error {
-	return o.delete(ctx, grant, ifVersion, reason)
+	return o.remove(ctx, "remove", grant, ifVersion, reason)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -61,7 +62,7 @@ func (a *app) loadSettings() (*settings, error) {
 		return nil, err
 	}
 	s := &settings{Contexts: map[string]*profile{}}
-	data, err := os.ReadFile(path) //nolint:gosec // the path is the user's own choice
+	data, err := readUnshared(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
 	}
@@ -79,6 +80,24 @@ func (a *app) loadSettings() (*settings, error) {
 		}
 	}
 	return s, nil
+}
+
+// readUnshared reads a file that only its owner can write: whoever can change
+// the contexts chooses which broker gets the proof of identity, and whom it trusts.
+func readUnshared(path string) ([]byte, error) {
+	f, err := os.Open(path) //nolint:gosec // the path is the user's own choice
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // nothing was written
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		return nil, fmt.Errorf("%s has mode %04o: others could have changed which broker you sign in to; look through it, then run chmod 600 on it", path, mode)
+	}
+	return io.ReadAll(f)
 }
 
 // saveSettings replaces the file in one step; nobody else can read it.

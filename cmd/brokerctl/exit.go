@@ -71,7 +71,7 @@ var outcomes = []outcome{
 	{wire.ErrNeedIfMatch, exitConflict, ""},
 	{client.ErrChanged, exitConflict, "Someone else changed it meanwhile. Look at it again (get) and repeat the command."},
 	{wire.ErrTooEarly, exitConflict, "Verifiers may not have the next key yet. In an emergency: --emergency"},
-	{wire.ErrInUse, exitConflict, "Something still rests on it: remove that first, e.g. grants (brokerctl grant list)."},
+	{wire.ErrInUse, exitConflict, "Something still rests on it: remove that first, e.g. grants (brokerctl grant list). The last admin stays until there is another (brokerctl operator add)."},
 	{wire.ErrReserved, exitConflict, "Ids are never used twice, and the broker keeps some for itself. Choose another."},
 	{client.ErrConflict, exitConflict, ""},
 	{client.ErrSlowDown, exitUnavailable, "Too many requests. Wait a little."},

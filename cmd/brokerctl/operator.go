@@ -72,7 +72,8 @@ func operatorAdd(a *app) *cobra.Command {
 func operatorRemove(a *app) *cobra.Command {
 	c := deletion(a, "operator", "GRANT", "g_01JQ2",
 		`remove takes an operator's permission away. It is named by its grant: see
-brokerctl operator list. Tokens issued before live on for at most ten minutes.`,
+brokerctl operator list. From then on the broker refuses the tokens that were
+issued on it. The account, its credentials and its other grants stay.`,
 		parseTextID, func(ctx context.Context, admin *client.Admin, id textID, version uint64, reason string) error {
 			return admin.Operators().Delete(ctx, string(id), version, reason)
 		})
