@@ -26,7 +26,7 @@ func accountRoutes() []route {
 
 func wireAccount(a registry.Account) wire.Account {
 	out := wire.Account{
-		ID: a.ID, Home: a.Home, Owner: a.Owner, Description: a.Description, Disabled: a.Disabled, ExpiresAt: a.ExpiresAt,
+		ID: a.ID, Home: a.Home, Owner: a.Owner, Description: a.Description, Disabled: a.Disabled, ExpiresAt: a.ExpiresAt, TokensAfter: a.TokensAfter,
 		Credentials: make([]wire.Credential, 0, len(a.Credentials)),
 		CreatedAt:   a.CreatedAt, UpdatedAt: a.UpdatedAt, Version: a.Version,
 	}

@@ -45,14 +45,15 @@ func (s *server) operator(w *response, r *http.Request) (registry.By, error) {
 	}
 	return registry.By{
 		Subject: token.Subject(), ClientID: token.ClientID(), Tenant: token.Tenant(), Roles: token.Scopes(),
-		RequestID: w.id, IP: ipText(w.ip),
+		IssuedAt: token.IssuedAt(), RequestID: w.id, IP: ipText(w.ip),
 	}, nil
 }
 
 // errStanding: the token is good, and who holds it no longer is.
 var errStanding = errors.New("the operator's account, tenant or grant is gone")
 
-// inGoodStanding asks the registry whether the operator still is one: its
+// inGoodStanding asks the registry whether the operator still is one, and was
+// all the time since the token was issued, as far as account and tenant go: its
 // tokens live for minutes, a dismissal counts at once. An operator's own
 // account presents the token itself; delegation has no place here.
 func (s *server) inGoodStanding(ctx context.Context, token *verifier.Token) error {
@@ -67,7 +68,7 @@ func (s *server) inGoodStanding(ctx context.Context, token *verifier.Token) erro
 		if err != nil {
 			return standing(err)
 		}
-		if account.Disabled || (!account.ExpiresAt.IsZero() && !s.now().Before(account.ExpiresAt)) {
+		if account.Ended(token.IssuedAt()) || account.Disabled || (!account.ExpiresAt.IsZero() && !s.now().Before(account.ExpiresAt)) {
 			return errStanding
 		}
 		if !token.Tenant().IsSystem() {
@@ -75,7 +76,7 @@ func (s *server) inGoodStanding(ctx context.Context, token *verifier.Token) erro
 			if err != nil {
 				return standing(err)
 			}
-			if tenant.State != registry.TenantActive {
+			if tenant.Ended(token.IssuedAt()) || tenant.State != registry.TenantActive {
 				return errStanding
 			}
 		}

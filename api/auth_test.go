@@ -2,9 +2,11 @@ package api
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,8 +58,132 @@ func TestAnOperatorsTokenIsHeldToWhatItsOwnerIsNow(t *testing.T) {
 			}
 			if name == "tenant suspended" {
 				must[registry.Tenant](t)(w.registry.ResumeTenant(ctx, root(), credential.MustTenant("acme"), 0))
+				w.advance(time.Second)
 			}
 		})
+	}
+}
+
+// What was ended stays so, also once its owner is in good standing again.
+func TestAnOperatorsEndedTokenOpensNothingAgain(t *testing.T) {
+	w := newWorld(t)
+	w.tenant("acme")
+	ctx, acme := t.Context(), credential.MustTenant("acme")
+	for name, c := range map[string]struct{ end, undo func(id credential.AccountID) }{
+		"disabled": {
+			func(id credential.AccountID) {
+				must[registry.Account](t)(w.registry.DisableAccount(ctx, root(), id, 0))
+			},
+			func(id credential.AccountID) { must[registry.Account](t)(w.registry.EnableAccount(ctx, root(), id, 0)) },
+		},
+		"expired": {
+			func(id credential.AccountID) { w.endAccount(id, w.clock().Add(time.Second)); w.advance(time.Second) },
+			func(id credential.AccountID) { w.endAccount(id, time.Time{}) },
+		},
+		"tenant suspended": {
+			func(credential.AccountID) { must[registry.Tenant](t)(w.registry.SuspendTenant(ctx, root(), acme, 0)) },
+			func(credential.AccountID) { must[registry.Tenant](t)(w.registry.ResumeTenant(ctx, root(), acme, 0)) },
+		},
+		"key taken away": {
+			func(id credential.AccountID) {
+				must[registry.Account](t)(w.registry.RemoveCredential(ctx, root(), id, 0, "k-"+id.String()))
+			},
+			func(id credential.AccountID) {
+				_, _, err := w.registry.AddCredential(ctx, root(), id, 0, registry.Credential{Kind: registry.PublicKey, JWK: w.newKey(id.String())})
+				must[any](t)(nil, err)
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.t = t
+			id := w.unique("op")
+			token := w.operator(id, "admin", "acme")
+			asks := func(token string) int { return w.call(token, "GET", "/v1/accounts", nil).status }
+			if got := asks(token); got != 200 {
+				t.Fatalf("before: %d", got)
+			}
+			w.advance(300 * time.Millisecond)
+			c.end(mustAccount(id))
+			if got := asks(token); got != 401 {
+				t.Errorf("ended: %d", got)
+			}
+			w.advance(time.Second)
+			c.undo(mustAccount(id))
+			if got := asks(token); got != 401 {
+				t.Errorf("undone: %d", got)
+			}
+			if got := asks(w.adminToken(id, "acme")); got != 200 {
+				t.Errorf("a new token: %d", got)
+			}
+		})
+	}
+}
+
+// endAccount sets the end of an account.
+func (w *world) endAccount(id credential.AccountID, at time.Time) {
+	w.t.Helper()
+	must[registry.Account](w.t)(w.registry.UpdateAccount(w.t.Context(), root(), id, 0, func(a *registry.Account) error {
+		a.ExpiresAt = at
+		return nil
+	}))
+}
+
+// meanwhile is a body that comes only after something else has happened.
+type meanwhile struct {
+	io.Reader
+	what func()
+}
+
+func (m *meanwhile) Read(p []byte) (int, error) {
+	if m.what != nil {
+		m.what()
+		m.what = nil
+	}
+	return m.Reader.Read(p)
+}
+
+// The token is verified before the body is read, and the body may take its time.
+func TestAnOperatorsTokenIsEndedWhileItsRequestIsOnTheWay(t *testing.T) {
+	w := newWorld(t)
+	id := mustAccount("op")
+	token := w.operator("op", "admin", "system")
+	r := httptest.NewRequest("POST", "/v1/tenants", &meanwhile{strings.NewReader(`{"id":"late","reason":"r"}`), func() {
+		must[registry.Account](t)(w.registry.DisableAccount(t.Context(), root(), id, 0))
+		w.advance(time.Second)
+		must[registry.Account](t)(w.registry.EnableAccount(t.Context(), root(), id, 0))
+	}})
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Authorization", "Bearer "+token)
+	if a := w.serve(r); a.status != 403 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := w.call(w.adminToken("op", "system"), "POST", "/v1/tenants", `{"id":"late","reason":"r"}`); a.status != 201 {
+		t.Errorf("with a new token: %d %s", a.status, a.body)
+	}
+}
+
+func TestEpochsAreShown(t *testing.T) {
+	w := newWorld(t)
+	w.tenant("acme")
+	id := w.account("worker", "acme")
+	w.advance(1234 * time.Millisecond)
+	epoch := w.clock().Truncate(time.Second)
+	token := w.rootToken()
+	for _, path := range []string{"/v1/tenants/acme", "/v1/accounts/" + id.String()} {
+		if a := w.call(token, "GET", path, nil); a.json("tokens_after") != "" {
+			t.Errorf("%s before: %s", path, a.body)
+		}
+	}
+	w.call(token, "POST", "/v1/tenants/acme/suspend", because)
+	w.call(token, "POST", "/v1/accounts/worker/disable", because)
+	w.advance(time.Hour)
+	must[registry.Tenant](t)(w.registry.ResumeTenant(t.Context(), root(), credential.MustTenant("acme"), 0))
+	must[registry.Account](t)(w.registry.EnableAccount(t.Context(), root(), id, 0))
+	token = w.adminToken("root", "system")
+	for _, path := range []string{"/v1/tenants/acme", "/v1/accounts/" + id.String()} {
+		if a := w.call(token, "GET", path, nil); a.json("tokens_after") != epoch.Format(time.RFC3339) {
+			t.Errorf("%s: %s", path, a.body)
+		}
 	}
 }
 

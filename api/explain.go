@@ -19,7 +19,8 @@ func explainRoutes() []route {
 
 // explain says what a token request would come to. An operator bounded to a
 // tenant may ask for that tenant and for accounts that it sees, and is shown
-// only the grants that it sees.
+// only the grants that it sees. An audience that it may not read, and that no
+// such grant names, is to it as one that does not exist.
 func explain(c *call) (answer, error) {
 	req, err := c.explainRequest()
 	if err != nil {
@@ -35,6 +36,11 @@ func explain(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	if !c.by.Tenant.IsSystem() {
+		if found, err = c.inSight(req, found); err != nil {
+			return answer{}, err
+		}
+	}
 	out := wire.Explanation{Decision: "deny", Code: string(found.Code), Reason: found.Reason, Grants: []wire.ExplanationGrant{}}
 	if found.Allowed {
 		out = wire.Explanation{
@@ -43,19 +49,35 @@ func explain(c *call) (answer, error) {
 		}
 	}
 	for _, g := range found.Grants {
-		if !c.by.Tenant.IsSystem() {
-			if _, err := c.registry.Grant(c.r.Context(), c.by, g.ID); errors.Is(err, registry.ErrNotFound) {
-				if g.ID == out.Grant {
-					out.Grant = ""
-				}
-				continue
-			} else if err != nil {
-				return answer{}, err
-			}
-		}
 		out.Grants = append(out.Grants, wire.ExplanationGrant{Grant: g.ID, Matches: g.Covers, Reason: g.Reason})
 	}
 	return ok(out, 0)
+}
+
+// inSight leaves of an explanation what an operator bounded to a tenant may
+// know.
+func (c *call) inSight(req issuer.ExplainRequest, found issuer.Explanation) (issuer.Explanation, error) {
+	_, err := c.registry.Audience(c.r.Context(), c.by, req.Audience)
+	if err != nil && !errors.Is(err, registry.ErrNotFound) {
+		return issuer.Explanation{}, err
+	}
+	known := err == nil
+	var seen []issuer.GrantVerdict
+	for _, g := range found.Grants {
+		switch _, err := c.registry.Grant(c.r.Context(), c.by, g.ID); {
+		case err == nil:
+			seen, known = append(seen, g), true
+		case !errors.Is(err, registry.ErrNotFound):
+			return issuer.Explanation{}, err
+		case g.ID == found.Grant:
+			found.Grant = ""
+		}
+	}
+	found.Grants = seen
+	if !known && found.Code != issuer.InvalidClient { // what is wrong with the account, it may know
+		return issuer.UnknownAudience(), nil
+	}
+	return found, nil
 }
 
 func (c *call) explainRequest() (req issuer.ExplainRequest, err error) {

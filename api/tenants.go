@@ -28,7 +28,7 @@ var (
 
 func wireTenant(t registry.Tenant) wire.Tenant {
 	return wire.Tenant{
-		ID: t.ID, DisplayName: t.DisplayName, Labels: t.Labels, State: string(t.State),
+		ID: t.ID, DisplayName: t.DisplayName, Labels: t.Labels, State: string(t.State), TokensAfter: t.TokensAfter,
 		CreatedAt: t.CreatedAt, UpdatedAt: t.UpdatedAt, Version: t.Version,
 	}
 }

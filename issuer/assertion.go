@@ -140,6 +140,8 @@ func (i *Issuer) holdAssertion(c *jwtClaims, now time.Time) error {
 	switch {
 	case c.audience != i.issuer.String() && c.audience != i.tokenURL:
 		return errAudience
+	case c.bound:
+		return errBound
 	case c.id == "":
 		return errNoAssertion
 	}

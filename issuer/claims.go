@@ -30,6 +30,8 @@ type jwtClaims struct {
 	issued    time.Time
 	expires   time.Time
 	notBefore time.Time
+
+	bound bool // it has a `cnf` (RFC 7800): worthless without proof of a key
 }
 
 // readClaims reads a payload strictly: no duplicate member at any depth, and
@@ -59,6 +61,8 @@ func readClaims(payload []byte) (jwtClaims, error) {
 			c.expires, err = dateClaim(m)
 		case "nbf":
 			c.notBefore, err = dateClaim(m)
+		case "cnf":
+			c.bound = true
 		}
 		if err != nil {
 			return jwtClaims{}, fmt.Errorf("%w: %s", credential.ErrClaim, m.Name)
@@ -106,6 +110,9 @@ var (
 	errTooLong     = errors.New("lives_too_long")
 	errNoAssertion = errors.New("missing_jti")
 )
+
+// errBound: the JWT is bound to a key, and no proof of one can be given here.
+var errBound = errors.New("bound_to_a_key")
 
 // current holds the times to now, give or take the leeway. `exp` is required;
 // at that second it is over.

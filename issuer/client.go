@@ -29,7 +29,7 @@ func (i *Issuer) authenticateForm(ctx context.Context, at Endpoint, r Request) (
 		return nil, nil, failed
 	}
 	if why := id.standing(i.now()); why != "" {
-		return nil, nil, i.refuseClient(ctx, at, r.Origin, &p, id, why)
+		return nil, nil, i.refuseStanding(ctx, at, r.Origin, &p, id, why)
 	}
 	return id, &p, nil
 }

@@ -90,8 +90,13 @@ func TestIntrospectionHonoursWhatHappenedSince(t *testing.T) {
 		}
 		if on != nil {
 			w.must(on())
+			if w.active("orders-svc", good) {
+				t.Errorf("%s undone: active again", name)
+			}
+			w.clock.add(time.Second)
+			good = w.token(w.asking("worker", nil)).AccessToken
 			if !w.active("orders-svc", good) {
-				t.Errorf("%s undone: not active", name)
+				t.Errorf("%s undone: a new token is not active", name)
 			}
 		}
 	}
@@ -191,7 +196,8 @@ func TestDisabledAccountAuthenticatesNowhere(t *testing.T) {
 	if _, err := w.iss.Introspect(t.Context(), IntrospectRequest{r}); asError(t, err).Reason != "account_disabled" || asError(t, err).Code != InvalidClient {
 		t.Errorf("%v", err)
 	}
-	if l := w.last(); l.Type != "introspection.denied" || l.ClientID != "worker" {
+	w.must(w.iss.flush(t.Context()))
+	if l := w.last(); l.Type != "introspection.denied" || l.ClientID != "worker" || l.Reason != "account_disabled" || l.Count != 1 {
 		t.Errorf("%+v", l)
 	}
 }

@@ -8,6 +8,12 @@ import (
 	"github.com/tenantbroker/tenantbroker/store"
 )
 
+// UnknownAudience is what Explain says of an audience that does not exist, for
+// an account that may act.
+func UnknownAudience() Explanation {
+	return Explanation{Code: InvalidTarget, Reason: "unknown_audience"}
+}
+
 // Explain says what a token request would come to now, and why: for operators.
 // It decides with the same code as Token and changes nothing. Limits, fan_out
 // and revocations are not looked at. The error is always an *Error.

@@ -11,8 +11,8 @@ import (
 )
 
 // Introspect says whether a token is in force (RFC 7662): signed by the ring,
-// not expired, not revoked, its tenant active and its accounts enabled. Anyone
-// but its client and its audience's owner is told that it is not. The error is
+// not expired, not revoked, its tenant active and its accounts enabled, now and
+// ever since it was issued. Anyone but its client and its audience's owner is told that it is not. The error is
 // always an *Error.
 func (i *Issuer) Introspect(ctx context.Context, r IntrospectRequest) (Introspection, error) {
 	resp, err := i.introspect(ctx, r.Request)
@@ -66,29 +66,38 @@ func (i *Issuer) inForce(r store.Reader, c *credential.Claims) (bool, error) {
 	if err != nil || revoked {
 		return false, err
 	}
+	ended, stopped, err := i.behind(r, c)
+	return err == nil && !ended && !stopped, err
+}
+
+// behind reports what became of the tenant and the accounts behind a token:
+// ended, for good, if one of them is deleted or had its tokens ended since this
+// one was issued; stopped, if one is suspended, disabled or expired now.
+func (i *Issuer) behind(r store.Reader, c *credential.Claims) (ended, stopped bool, err error) {
 	if !c.Tenant.IsSystem() {
 		tenant, _, err := i.registry.TenantAt(r, c.Tenant)
-		if errors.Is(err, store.ErrNotFound) || err == nil && tenant.State != registry.TenantActive {
-			return false, nil
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return true, true, nil
+		case err != nil:
+			return false, false, err
 		}
-		if err != nil {
-			return false, err
-		}
+		ended, stopped = tenant.Ended(c.IssuedAt), tenant.State != registry.TenantActive
 	}
 	now := i.now()
 	for _, account := range parties(c) {
 		a, _, err := i.registry.AccountAt(r, account)
-		if errors.Is(err, store.ErrNotFound) {
-			return false, nil
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return true, true, nil
+		case err != nil:
+			return false, false, err
 		}
-		if err != nil {
-			return false, err
-		}
-		if id := (identity{account: a}); id.standing(now) != "" {
-			return false, nil
-		}
+		id := identity{account: a}
+		ended = ended || a.Ended(c.IssuedAt)
+		stopped = stopped || id.standing(now) != ""
 	}
-	return true, nil
+	return ended, stopped, nil
 }
 
 // parties are the accounts that a token speaks of: subject, client, actors.

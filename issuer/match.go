@@ -40,6 +40,7 @@ type verdict struct {
 	scopes   credential.Scopes
 	lifetime credential.Lifetime
 	until    time.Time // when the token ends at the latest; zero: when its life does
+	after    time.Time // the tenant's epoch; zero without one
 	rests    []store.Ref
 	seen     []GrantVerdict
 }
@@ -72,6 +73,9 @@ func (i *Issuer) match(ctx context.Context, a *ask) (*verdict, error) {
 		case reason == "":
 			v.code, v.reason, v.grant, v.scopes = "", "", c.Grant, scopes
 			v.rests = append(s.rests, c.Ref)
+			if s.tenant != nil {
+				v.after = s.tenant.TokensAfter
+			}
 			return v, nil
 		case reason == scopeLacking && s.standing(a) == "":
 			lacksScope = true

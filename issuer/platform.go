@@ -96,6 +96,8 @@ func (i *Issuer) verifyPlatform(ctx context.Context, p *proof, jws *credential.U
 		return nil, p.fails("bad_signature", err)
 	case claims.audience != trusted.Audience || trusted.Audience == "":
 		return nil, p.fails(errAudience.Error(), nil)
+	case claims.bound:
+		return nil, p.fails(errBound.Error(), nil)
 	}
 	if err := i.inTime(p, &claims); err != nil {
 		return nil, p.fails(err.Error(), nil)

@@ -212,6 +212,25 @@ func TestPlatformJWTRefusals(t *testing.T) {
 	}
 }
 
+// A JWT with `cnf` is for whoever holds that key; nobody proves it here.
+func TestPlatformJWTBoundToAKeyIsNoBearer(t *testing.T) {
+	w, p, key := kubernetes(t)
+	for name, cnf := range map[string]any{
+		"jkt": map[string]any{"jkt": "x"}, "x5t#S256": map[string]any{"x5t#S256": "x"}, "empty": map[string]any{}, "text": "x",
+	} {
+		raw := key.sign(t, payload(w.podClaims(p.URL), map[string]any{"cnf": cnf}), nil)
+		for range 2 {
+			if e := w.refusal(w.exchange(raw, nil)); e.Code != InvalidRequest || e.Param != "subject_token" || e.Reason != "bound_to_a_key" {
+				t.Errorf("%s: %v", name, e)
+			}
+			if e := w.refusal(w.vouching(raw, AssertionJWTBearer, nil)); e.Code != InvalidClient || e.Reason != "bound_to_a_key" {
+				t.Errorf("%s: %v", name, e)
+			}
+		}
+	}
+	w.token(w.exchange(key.sign(t, payload(w.podClaims(p.URL), map[string]any{"x": map[string]any{"cnf": 1}}), nil), nil))
+}
+
 func TestOwnAccessTokenIsNoSubjectTokenYet(t *testing.T) {
 	w := standard(t)
 	raw := w.token(w.asking("worker", nil)).AccessToken
@@ -334,6 +353,7 @@ func TestVerifiedPlatformJWTIsRemembered(t *testing.T) {
 		}
 		_, err = w.reg.EnableAccount(t.Context(), w.op, credential.MustAccountID("reports"), 0)
 		w.must(err)
+		w.clock.add(time.Second)
 		w.token(r)
 	})
 	t.Run("it expires", func(t *testing.T) {

@@ -36,8 +36,9 @@ const (
 	refusalsBurst = 1024 // such records at once
 )
 
-// refusals counts what was refused before anybody was authenticated, and what
-// was turned away for coming too fast. Nobody can fill the disk with these:
+// refusals counts what was refused before anybody was authenticated, what was
+// turned away for coming too fast, and what an account asked that may not act.
+// Nobody can fill the disk with these:
 // every few seconds each kind becomes one record, the frequent ones first, as
 // long as there were not too many; then all others become one per endpoint.
 type refusals struct {
@@ -51,7 +52,7 @@ type refusal struct {
 	endpoint Endpoint
 	reason   string
 	network  netip.Prefix
-	client   credential.AccountID // authenticated, but too fast
+	client   credential.AccountID // authenticated, but too fast, disabled or expired
 }
 
 func newRefusals() *refusals {
@@ -153,6 +154,11 @@ func (i *Issuer) TurnAway(at Endpoint, from Origin, err *Error) *Error {
 // are looked at all the same, since many who are honest can share an address
 // with one who guesses. What is only unavailable counts as neither.
 func (i *Issuer) turnAway(at Endpoint, from Origin, err *Error) *Error {
+	return i.turnAwayFrom(at, from, credential.AccountID{}, err)
+}
+
+// turnAwayFrom is turnAway of a client that is known, if it is not zero.
+func (i *Issuer) turnAwayFrom(at Endpoint, from Origin, client credential.AccountID, err *Error) *Error {
 	if err.Code == TemporarilyUnavailable {
 		return err
 	}
@@ -161,7 +167,7 @@ func (i *Issuer) turnAway(at Endpoint, from Origin, err *Error) *Error {
 			err = slowDown(wait, "too_many_failures")
 		}
 	}
-	return i.count(at, from, credential.AccountID{}, err)
+	return i.count(at, from, client, err)
 }
 
 func (i *Issuer) count(at Endpoint, from Origin, client credential.AccountID, err *Error) *Error {
@@ -189,6 +195,18 @@ func (i *Issuer) tooFast(ctx context.Context, at Endpoint, from Origin, p *proof
 	default:
 		return i.count(at, from, id.account.ID, failed)
 	}
+}
+
+// refuseStanding turns an authentic client away whose account may not act. It
+// can ask as long as it has its key, so that a record of each time would fill
+// the disk: it is only counted, and like a failed proof. Its assertion is used
+// up.
+func (i *Issuer) refuseStanding(ctx context.Context, at Endpoint, from Origin, p *proof, id *identity, why string) *Error {
+	failed := i.useUp(ctx, p, id.use)
+	if failed == nil {
+		failed = p.fails(why, nil)
+	}
+	return i.turnAwayFrom(at, from, id.account.ID, failed)
 }
 
 // limitAccount turns an account away that asks too often.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/registry"
 	"github.com/tenantbroker/tenantbroker/store/storetest"
 )
 
@@ -481,5 +482,76 @@ func TestWaitsAreBounded(t *testing.T) {
 		if err != nil || l.wait() != wait {
 			t.Errorf("%v per second: wait %v, %v", perSecond, l.wait(), err)
 		}
+	}
+}
+
+// A disabled account keeps its key, and may go on asking with it: that fills no
+// disk, slows its address like guesses do, and uses up what it sends.
+func TestWhoMayNotActIsOnlyCounted(t *testing.T) {
+	for reason, stop := range map[string]func(w *world) error{
+		"account_disabled": func(w *world) error {
+			_, err := w.reg.DisableAccount(w.tb.Context(), w.op, credential.MustAccountID("reports"), 0)
+			return err
+		},
+		"account_expired": func(w *world) error {
+			_, err := w.reg.UpdateAccount(w.tb.Context(), w.op, credential.MustAccountID("reports"), 0, func(a *registry.Account) error {
+				a.ExpiresAt = w.clock.now().Add(time.Second)
+				return nil
+			})
+			w.clock.add(time.Second)
+			return err
+		},
+	} {
+		t.Run(reason, func(t *testing.T) {
+			w, p, key := kubernetes(t, func(c *Config) { c.Limits.Failures = Rate{PerSecond: 1, Burst: 40} })
+			id := credential.MustAccountID("reports")
+			w.keys["reports"] = newPair(t, "reports-key", credential.ES256)
+			_, _, err := w.reg.AddCredential(t.Context(), w.op, id, 0, registry.Credential{Kind: registry.PublicKey, JWK: string(w.keys["reports"].pub.JWK())})
+			w.must(err)
+			_, _, secret, err := w.reg.CreateClientSecret(t.Context(), w.op, id, 0, w.clock.now().Add(time.Hour))
+			w.must(err)
+			w.must(stop(w))
+			platform := key.sign(t, payload(w.podClaims(p.URL), nil), nil)
+			refused := func(err error, code Code) {
+				t.Helper()
+				if e := asError(t, err); e.Code != code || e.Reason != reason {
+					t.Errorf("%v", e)
+				}
+			}
+			for range 10 {
+				r := w.asking("reports", nil)
+				_, err := w.iss.Token(t.Context(), r)
+				refused(err, InvalidClient)
+				_, err = w.iss.Token(t.Context(), w.exchange(platform, nil))
+				refused(err, InvalidRequest)
+				_, err = w.iss.Introspect(t.Context(), IntrospectRequest{w.about("reports", "x")})
+				refused(err, InvalidClient)
+				post := w.request(want{"client_id": "reports", "client_secret": string(secret.Reveal()), "token": "x"}).Request
+				refused(w.iss.Revoke(t.Context(), RevokeRequest{post}), InvalidClient)
+			}
+			if n := len(w.records()); n != 0 {
+				t.Errorf("%d records", n)
+			}
+			w.must(w.iss.flush(t.Context()))
+			counts := map[string]uint64{}
+			for _, l := range w.records() {
+				if l.Reason != reason || l.ClientID != "reports" || l.IP != "192.0.2.0/24" {
+					t.Errorf("%+v", l)
+				}
+				counts[l.Type] += l.Count
+			}
+			if got := fmt.Sprint(counts, len(w.records())); got != "map[introspection.denied:10 revocation.denied:10 token.denied:20] 3" {
+				t.Error(got)
+			}
+			// The 41st from this address within the second.
+			r := w.asking("reports", nil)
+			if e := w.refusal(r); e.Code != SlowDown || e.Reason != "too_many_failures" {
+				t.Errorf("%v", e)
+			}
+			w.clock.add(2 * time.Second)
+			if e := w.refusal(r); e.Reason != "assertion_replayed" {
+				t.Errorf("its assertion was not used up: %v", e)
+			}
+		})
 	}
 }

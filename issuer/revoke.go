@@ -45,6 +45,9 @@ func (i *Issuer) revoke(ctx context.Context, r Request) *Error {
 		if err != nil || !concerned {
 			return err
 		}
+		if ended, _, err := i.behind(tx, &c); err != nil || ended {
+			return err
+		}
 		outcome, err := revocation.Add(tx, i.now(), c, id.account.ID)
 		rec := i.revocationRecord(r.Origin, id, &c)
 		switch {

@@ -31,6 +31,7 @@ func (i *Issuer) token(ctx context.Context, r Request) (TokenResponse, *Error) {
 	if err != nil {
 		return TokenResponse{}, i.turnAway(TokenEndpoint, r.Origin, err)
 	}
+	waited := false
 	for try := 1; ; try++ {
 		resp, err := i.decide(ctx, r.Origin, f)
 		switch {
@@ -38,6 +39,12 @@ func (i *Issuer) token(ctx context.Context, r Request) (TokenResponse, *Error) {
 			return resp, nil
 		case errors.Is(err.Cause, store.ErrReplayed):
 			i.limits.refund(f.charged, i.now())
+			return resp, err
+		case errors.Is(err.Cause, mint.ErrRevoked) && !waited:
+			// Dead on arrival, as `iat` has whole seconds: the next one is near.
+			if waited = pause(ctx, untilNextSecond(i.now())); waited {
+				continue
+			}
 			return resp, err
 		case !errors.Is(err.Cause, store.ErrChanged):
 			return resp, err
@@ -66,7 +73,7 @@ func (i *Issuer) decide(ctx context.Context, from Origin, f *tokenForm) (TokenRe
 		f.charged.account = id.account.ID.String()
 	}
 	if why := id.standing(i.now()); why != "" {
-		return TokenResponse{}, i.deny(ctx, from, f, id, credential.Tenant{}, f.proof.fails(why, nil))
+		return TokenResponse{}, i.refuseStanding(ctx, TokenEndpoint, from, &f.proof, id, why)
 	}
 	v, err := i.match(ctx, &ask{
 		account: id.account, audience: f.audience, tenant: f.tenant, scopes: f.scopes,
@@ -93,9 +100,13 @@ func (i *Issuer) decide(ctx context.Context, from Origin, f *tokenForm) (TokenRe
 
 // release commits an approved request and signs its token.
 func (i *Issuer) release(ctx context.Context, from Origin, f *tokenForm, id *identity, v *verdict) (TokenResponse, *Error) {
+	after := id.account.TokensAfter
+	if after.Before(v.after) {
+		after = v.after
+	}
 	approval, err := i.mint.Commit(ctx, mint.Decision{
 		Account: id.account.ID, Audience: f.audience, Tenant: f.tenant, Scopes: v.scopes,
-		Lifetime: v.lifetime, Until: v.until, Grant: v.grant.ID, FanOut: v.grant.FanOut,
+		Lifetime: v.lifetime, Until: v.until, After: after, Grant: v.grant.ID, FanOut: v.grant.FanOut,
 		Rests: append(v.rests, id.rests...), Use: id.use, Method: id.method,
 		IP: from.ipText(), Request: from.RequestID,
 	})
@@ -126,6 +137,11 @@ func (i *Issuer) release(ctx context.Context, from Origin, f *tokenForm, id *ide
 // in whole seconds as `iat` has them, at least one.
 func secondsLeft(expires, now time.Time) int64 {
 	return max(1, int64(expires.Sub(now.Truncate(time.Second))/time.Second))
+}
+
+// untilNextSecond is how long the second of now goes on.
+func untilNextSecond(now time.Time) time.Duration {
+	return now.Truncate(time.Second).Add(time.Second).Sub(now)
 }
 
 // unsignedFor bounds how long the record of an unsigned token is waited for.

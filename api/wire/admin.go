@@ -38,7 +38,8 @@ type Tenant struct {
 	ID          credential.Tenant `json:"id"`
 	DisplayName string            `json:"display_name,omitempty"`
 	Labels      map[string]string `json:"labels,omitempty"`
-	State       string            `json:"state"` // "active" or "suspended"
+	State       string            `json:"state"`                 // "active" or "suspended"
+	TokensAfter time.Time         `json:"tokens_after,omitzero"` // tokens with this iat or an earlier one are dead
 	CreatedAt   time.Time         `json:"created_at"`
 	UpdatedAt   time.Time         `json:"updated_at"`
 	Version     uint64            `json:"version"`
@@ -61,6 +62,7 @@ type Account struct {
 	Description string               `json:"description,omitempty"`
 	Disabled    bool                 `json:"disabled"`
 	ExpiresAt   time.Time            `json:"expires_at,omitzero"`
+	TokensAfter time.Time            `json:"tokens_after,omitzero"` // tokens with this iat or an earlier one are dead
 	Credentials []Credential         `json:"credentials"`
 	CreatedAt   time.Time            `json:"created_at"`
 	UpdatedAt   time.Time            `json:"updated_at"`

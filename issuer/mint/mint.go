@@ -87,6 +87,7 @@ type Decision struct {
 	Scopes   credential.Scopes
 	Lifetime credential.Lifetime
 	Until    time.Time // the token ends by then, whatever its lifetime; zero without such an end
+	After    time.Time // the epoch of account and tenant: what is issued by then is dead; zero without one
 	Grant    string
 	FanOut   *registry.FanOut // of the grant
 	Rests    []store.Ref      // all rows on which the decision rests
@@ -145,6 +146,9 @@ func (m *Mint) Commit(ctx context.Context, d Decision) (*Approval, error) {
 			revocation.Account(d.Account), revocation.Tenant(d.Tenant))
 		if err != nil {
 			return err
+		}
+		if epoch.Before(d.After) {
+			epoch = d.After
 		}
 		if !epoch.IsZero() && !claims.IssuedAt.After(epoch) {
 			return ErrRevoked

@@ -132,6 +132,31 @@ func TestTokenDeadOnArrivalIsNotIssued(t *testing.T) {
 	}
 }
 
+// The same for the epoch that account and tenant keep themselves, whichever of
+// the two kinds is later.
+func TestTokenWithinItsHoldersEpochIsNotIssued(t *testing.T) {
+	for revoked, refused := range map[time.Duration]bool{0: true, 2 * time.Second: false} {
+		st := open(t)
+		if err := st.Update(t.Context(), func(tx store.Tx) error {
+			return revocation.SetEpoch(tx, revocation.Everything(), t0.Add(-revoked))
+		}); err != nil {
+			t.Fatal(err)
+		}
+		d := decision()
+		for _, d.After = range []time.Time{t0.Truncate(time.Second), t0.Add(-2 * time.Second)} {
+			dead := refused || d.After.Equal(t0.Truncate(time.Second))
+			m, _ := newMint(t, st, at(499*time.Millisecond))
+			if _, err := m.Commit(t.Context(), d); errors.Is(err, ErrRevoked) != dead || (err == nil) == dead {
+				t.Errorf("revoked %v before, epoch %v: %v", revoked, d.After, err)
+			}
+			m, _ = newMint(t, st, at(500*time.Millisecond))
+			if _, err := m.Commit(t.Context(), d); err != nil {
+				t.Errorf("a second later: %v", err)
+			}
+		}
+	}
+}
+
 func TestConsume(t *testing.T) {
 	m, _ := newMint(t, open(t), at(0))
 	use := &Use{Key: "k", Until: t0.Add(time.Minute)}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential"
@@ -84,8 +83,8 @@ func (m *Manager) operate(ctx context.Context, by registry.By, role registry.Rol
 	if reason == "" {
 		reason = by.Reason
 	}
-	if strings.TrimSpace(reason) == "" || len([]rune(reason)) > registry.MaxReason {
-		return &registry.InvalidError{Field: "reason", Msg: fmt.Sprintf("1 to %d characters are needed", registry.MaxReason)}
+	if err := registry.CheckReason(reason); err != nil {
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

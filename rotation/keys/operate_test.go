@@ -100,7 +100,7 @@ func TestOperatorsNeedTheRoleAndAReason(t *testing.T) {
 	}
 	by := operator("admin")
 	by.Reason = ""
-	for _, reason := range []string{"", " ", strings.Repeat("x", registry.MaxReason+1)} {
+	for _, reason := range []string{"", " ", "\u200b", "\x1b[2J", strings.Repeat("x", registry.MaxReason+1)} {
 		if err := m.Revoke(ctx, by, kid, reason); !errors.Is(err, registry.ErrInvalid) {
 			t.Errorf("reason of %d: %v", len(reason), err)
 		}

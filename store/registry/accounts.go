@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/credential"
@@ -92,6 +93,7 @@ func (g *Registry) prepareAccount(by By, a Account) (*Account, error) {
 	if err := next.check(); err != nil {
 		return nil, err
 	}
+	next.TokensAfter = time.Time{}
 	next.ExpiresAt = instant(a.ExpiresAt)
 	if err := checkEnd("expires_at", next.ExpiresAt, now); err != nil {
 		return nil, err
@@ -202,16 +204,17 @@ func (g *Registry) UpdateAccount(ctx context.Context, by By, id credential.Accou
 	}, id, ifVersion)
 }
 
-// DisableAccount stops all issuing to an account, from the next commit on. The
-// last admin can't be disabled: ErrInUse.
+// DisableAccount stops all issuing to an account, from the next commit on, and
+// ends for good the tokens that it has. The last admin can't be disabled:
+// ErrInUse.
 func (g *Registry) DisableAccount(ctx context.Context, by By, id credential.AccountID, ifVersion uint64) (Account, error) {
 	return g.updateAccount(ctx, by, accountChange{
-		action: actSuspend, event: "account.disabled",
+		action: actSuspend, event: "account.disabled", ends: true,
 		edit: func(_, next *Account) error { next.Disabled = true; return nil },
 	}, id, ifVersion)
 }
 
-// EnableAccount undoes DisableAccount. What AddCredential asks for accounts with
+// EnableAccount lets a disabled account have tokens again, new ones. What AddCredential asks for accounts with
 // special grants is asked here too.
 func (g *Registry) EnableAccount(ctx context.Context, by By, id credential.AccountID, ifVersion uint64) (Account, error) {
 	return g.updateAccount(ctx, by, accountChange{
@@ -227,6 +230,7 @@ type accountChange struct {
 	// empowers: it could hand the account's powers to somebody else, prolong
 	// them or bring them back; mayEmpower says who may.
 	empowers bool
+	ends     bool // it ends the tokens that the account has
 	edit     func(old, next *Account) error
 }
 
@@ -242,6 +246,13 @@ func (g *Registry) updateAccount(ctx context.Context, by By, how accountChange, 
 		},
 		func(c *change, old, next *Account) error {
 			replace := func() error { return c.replaceAccount(how.event, old, next) }
+			switch {
+			case how.ends:
+				next.TokensAfter = epochAt(old.TokensAfter, c.at)
+			case !old.ExpiresAt.IsZero() && !c.at.Before(old.ExpiresAt):
+				// It may be prolonged here; what it had until its end stays dead.
+				next.TokensAfter = epochAt(old.TokensAfter, old.ExpiresAt)
+			}
 			isOperator, err := anyRow(c, grantsOperator, under(id.String()))
 			if err != nil {
 				return err

@@ -39,13 +39,13 @@ func (c *change) standing(a action) error {
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	if gone || (account != nil && !account.alive(c.at)) {
-		return fmt.Errorf("%w: the operator's account is disabled, over or deleted", ErrForbidden)
+	if gone || (account != nil && (!account.alive(c.at) || account.Ended(c.by.IssuedAt))) {
+		return fmt.Errorf("%w: the operator's account is disabled, over or deleted, or its tokens were ended", ErrForbidden)
 	}
 	if !c.by.Tenant.IsSystem() {
 		t, err := loadTenant(c, c.by.Tenant)
-		if errors.Is(err, ErrNotFound) || (err == nil && t.State != TenantActive) {
-			return fmt.Errorf("%w: the operator's tenant is suspended or deleted", ErrForbidden)
+		if errors.Is(err, ErrNotFound) || (err == nil && (t.State != TenantActive || t.Ended(c.by.IssuedAt))) {
+			return fmt.Errorf("%w: the operator's tenant is suspended or deleted, or its tokens were ended", ErrForbidden)
 		}
 		if err != nil {
 			return err

@@ -101,12 +101,13 @@ func (g *Registry) CreateClientSecret(ctx context.Context, by By, id credential.
 	return a, made, secret, nil
 }
 
-// RemoveCredential takes a credential away. The account's version changes, so
-// that a token decided on it is not released. The last credential of the last
-// admin can't be removed: ErrInUse.
+// RemoveCredential takes a credential away and ends the tokens that the account
+// has: nobody can tell which of them were had with it. The account's version
+// changes, so that a token decided on it is not released. The last credential
+// of the last admin can't be removed: ErrInUse.
 func (g *Registry) RemoveCredential(ctx context.Context, by By, id credential.AccountID, ifVersion uint64, credentialID string) (Account, error) {
 	return g.updateAccount(ctx, by, accountChange{
-		action: actRemoveCredential, event: "credential.removed",
+		action: actRemoveCredential, event: "credential.removed", ends: true,
 		edit: func(old, next *Account) error {
 			next.Credentials = nil
 			for _, c := range old.Credentials {

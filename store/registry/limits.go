@@ -51,10 +51,11 @@ var endOfTime = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // checkText holds free text to at most limit characters of valid UTF-8,
 // without control characters, line breaks, or the marks that reverse the
-// direction of what follows: operators read these texts in terminals.
+// direction of what follows: operators read these texts in terminals. What is
+// said must be visible.
 func checkText(field, s string, limit int, required bool) error {
 	switch {
-	case required && strings.TrimSpace(s) == "":
+	case required && s == "":
 		return invalid(field, "is required")
 	case len(s) > utf8.UTFMax*limit || utf8.RuneCountInString(s) > limit:
 		return invalid(field, "at most %d characters", limit)
@@ -66,7 +67,22 @@ func checkText(field, s string, limit int, required bool) error {
 			return invalid(field, "control characters are not allowed")
 		}
 	}
+	if s != "" && !visible(s) {
+		return invalid(field, "has nothing that can be seen")
+	}
 	return nil
+}
+
+// brailleBlank is a symbol that looks like a space.
+const brailleBlank = '\u2800'
+
+// visible reports whether a text shows something: a letter, digit, punctuation
+// mark or symbol that is not blank.
+func visible(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool {
+		return unicode.In(r, unicode.L, unicode.N, unicode.P, unicode.S) &&
+			!unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r) && r != brailleBlank
+	})
 }
 
 // checkLabels holds labels to at most limit of them; keys to letters, digits

@@ -53,6 +53,7 @@ func TestLimitsOfATenant(t *testing.T) {
 	hold(t, []edge[T]{
 		{"name 200 characters", "display_name", func(x *T) { x.DisplayName = strings.Repeat("ü", 200) }, func(x *T) { x.DisplayName = strings.Repeat("ü", 201) }},
 		{"name in UTF-8", "display_name", nil, func(x *T) { x.DisplayName = "a\xff" }},
+		{"name that can be seen", "display_name", func(x *T) { x.DisplayName = "\u200b?" }, func(x *T) { x.DisplayName = "\u200b" }},
 		{"name without controls", "display_name", func(x *T) { x.DisplayName = "Zoë 👩‍🚀 & Co" }, func(x *T) { x.DisplayName = "a\x1b[31m" }},
 		{"name on one line", "display_name", nil, func(x *T) { x.DisplayName = "a\nb" }},
 		{"name without line separator", "display_name", nil, func(x *T) { x.DisplayName = "a\u2028b" }},
@@ -97,6 +98,7 @@ func TestLimitsOfAnAccount(t *testing.T) {
 	}
 	hold(t, []edge[T]{
 		{"owner is required", "owner", nil, func(x *T) { x.Owner = "" }},
+		{"owner can be seen", "owner", func(x *T) { x.Owner = "山" }, func(x *T) { x.Owner = "\u3164\ufe0f" }},
 		{"owner is not blank", "owner", nil, func(x *T) { x.Owner = " \u00a0" }},
 		{"owner 200", "owner", func(x *T) { x.Owner = strings.Repeat("o", 200) }, func(x *T) { x.Owner = strings.Repeat("o", 201) }},
 		{"description 1000", "description", func(x *T) { x.Description = strings.Repeat("d", 1000) }, func(x *T) { x.Description = strings.Repeat("d", 1001) }},
@@ -401,4 +403,23 @@ func TestTrustedIssuersAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	must(w.CreateIssuer(w.ctx(), admin, more))(t)
+}
+
+// A reason says something to whoever reads it.
+func TestAReasonCanBeSeen(t *testing.T) {
+	w := stage(t)
+	for reason, good := range map[string]bool{
+		"": false, " ": false, "\u00a0\u3000": false, "\u200b": false, " \u200d\u2060\ufeff ": false, "\u00ad": false, "\u2800": false,
+		"\u115f\uffa0": false, "\u0301": false, "\U000e0061": false,
+		"x": true, "7": true, "!": true, "é": true, "山": true, "👩‍🚀": true, "\u200bok": true, "नि": true,
+	} {
+		by := admin
+		by.Reason = reason
+		err := errOf(w.UpdateTenant(w.ctx(), by, credential.MustTenant("acme"), 0, func(*registry.Tenant) error { return nil }))
+		if good && err != nil {
+			t.Errorf("%+q: %v", reason, err)
+		} else if !good {
+			wantInvalid(t, err, "reason")
+		}
+	}
 }

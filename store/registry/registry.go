@@ -123,9 +123,10 @@ func (g *Registry) change(ctx context.Context, by By, a action, fn func(*change)
 
 // commit is change without any question to the operator.
 func (g *Registry) commit(ctx context.Context, by By, fn func(*change) error) error {
-	at := instant(g.now())
 	return g.store.Update(ctx, func(tx store.Tx) error {
-		return fn(&change{Tx: tx, g: g, by: by, at: at})
+		// The clock is read in the commit: an epoch must be no earlier than the
+		// tokens that were committed before it.
+		return fn(&change{Tx: tx, g: g, by: by, at: instant(g.now())})
 	})
 }
 
@@ -137,5 +138,9 @@ func (g *Registry) admit(by By, a action) error {
 	if err := by.may(a); err != nil {
 		return err
 	}
-	return checkText("reason", by.Reason, MaxReason, true)
+	return CheckReason(by.Reason)
 }
+
+// CheckReason holds the reason for a change to MaxReason characters and to
+// saying something. The error is an *InvalidError.
+func CheckReason(reason string) error { return checkText("reason", reason, MaxReason, true) }

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential"
 )
@@ -80,8 +81,11 @@ type By struct {
 	ClientID credential.AccountID // the account that authenticated
 	// Tenant bounds the operator: credential.System is the whole broker, any
 	// other that tenant alone. The zero Tenant may do nothing.
-	Tenant    credential.Tenant
-	Roles     credential.Scopes
+	Tenant credential.Tenant
+	Roles  credential.Scopes
+	// IssuedAt is when the operator's token was issued. The zero Time is before
+	// any epoch.
+	IssuedAt  time.Time
 	Reason    string // required for changes, at most MaxReason characters
 	RequestID string
 	IP        string

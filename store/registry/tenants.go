@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/credential"
@@ -65,7 +66,7 @@ func (t *Tenant) check() error {
 }
 
 func (c *change) createTenant(t Tenant) (Tenant, error) {
-	t.State, t.CreatedAt, t.UpdatedAt = TenantActive, c.at, c.at
+	t.State, t.TokensAfter, t.CreatedAt, t.UpdatedAt = TenantActive, time.Time{}, c.at, c.at
 	if err := c.take(kindTenant, t.ID.String()); err != nil {
 		return Tenant{}, err
 	}
@@ -87,23 +88,24 @@ func (c *change) recordTenant(event string, t *Tenant) {
 //
 // Errors: ErrNotFound, ErrChanged, ErrInvalid, ErrForbidden, and what edit returns.
 func (g *Registry) UpdateTenant(ctx context.Context, by By, id credential.Tenant, ifVersion uint64, edit func(*Tenant) error) (Tenant, error) {
-	return g.updateTenant(ctx, by, actUpdate, id, ifVersion, "tenant.updated", func(old, next *Tenant) error {
+	return g.updateTenant(ctx, by, tenantChange{action: actUpdate, event: "tenant.updated", edit: func(old, next *Tenant) error {
 		if err := edit(next); err != nil {
 			return err
 		}
-		if next.ID != old.ID || next.State != old.State {
+		if next.ID != old.ID || next.State != old.State || !next.TokensAfter.Equal(old.TokensAfter) {
 			return invalid("state", "the id can't change, and the state has calls of its own")
 		}
 		return next.check()
-	})
+	}}, id, ifVersion)
 }
 
-// SuspendTenant stops all issuing for a tenant, from the next commit on.
+// SuspendTenant stops all issuing for a tenant, from the next commit on, and
+// ends for good the tokens that were issued for it.
 func (g *Registry) SuspendTenant(ctx context.Context, by By, id credential.Tenant, ifVersion uint64) (Tenant, error) {
-	return g.updateTenant(ctx, by, actSuspend, id, ifVersion, "tenant.suspended", func(_, next *Tenant) error {
+	return g.updateTenant(ctx, by, tenantChange{action: actSuspend, event: "tenant.suspended", ends: true, edit: func(_, next *Tenant) error {
 		next.State = TenantSuspended
 		return nil
-	})
+	}}, id, ifVersion)
 }
 
 // ResumeTenant lets tokens be issued for a tenant again. An operator bounded
@@ -112,27 +114,38 @@ func (g *Registry) ResumeTenant(ctx context.Context, by By, id credential.Tenant
 	if err := by.everywhere(); err != nil {
 		return Tenant{}, err
 	}
-	return g.updateTenant(ctx, by, actSuspend, id, ifVersion, "tenant.resumed", func(_, next *Tenant) error {
+	return g.updateTenant(ctx, by, tenantChange{action: actSuspend, event: "tenant.resumed", edit: func(_, next *Tenant) error {
 		next.State = TenantActive
 		return nil
-	})
+	}}, id, ifVersion)
 }
 
-func (g *Registry) updateTenant(ctx context.Context, by By, a action, id credential.Tenant, ifVersion uint64, event string, edit func(old, next *Tenant) error) (Tenant, error) {
-	t, err := update(ctx, g, by, a, ifVersion,
+// tenantChange is one way to change a tenant.
+type tenantChange struct {
+	action action
+	event  string
+	ends   bool // it ends the tokens that the tenant has
+	edit   func(old, next *Tenant) error
+}
+
+func (g *Registry) updateTenant(ctx context.Context, by By, how tenantChange, id credential.Tenant, ifVersion uint64) (Tenant, error) {
+	t, err := update(ctx, g, by, how.action, ifVersion,
 		func(r store.Reader) (*Tenant, error) { return by.tenant(r, id) },
 		func(old *Tenant) (*Tenant, error) {
 			next := *old
 			next.Labels = maps.Clone(old.Labels)
-			return &next, edit(old, &next)
+			return &next, how.edit(old, &next)
 		},
 		func(c *change, old, next *Tenant) (err error) {
 			if err := c.checkRelabel(old.Labels, next.Labels); err != nil {
 				return err
 			}
 			next.CreatedAt, next.UpdatedAt = old.CreatedAt, c.at
+			if how.ends {
+				next.TokensAfter = epochAt(old.TokensAfter, c.at)
+			}
 			next.Version, err = c.write(tenants, id.String(), next, old.Version)
-			c.recordTenant(event, next)
+			c.recordTenant(how.event, next)
 			return err
 		})
 	if err != nil {

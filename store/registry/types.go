@@ -27,6 +27,7 @@ type Tenant struct {
 	DisplayName string            `json:"display_name,omitempty"`
 	Labels      map[string]string `json:"labels,omitempty"`
 	State       TenantState       `json:"state"`
+	TokensAfter time.Time         `json:"tokens_after,omitzero"` // epoch: tokens issued in this second or before are dead; zero: none
 	CreatedAt   time.Time         `json:"created_at"`
 	UpdatedAt   time.Time         `json:"updated_at"`
 	Version     uint64            `json:"-"` // of the row
@@ -39,7 +40,8 @@ type Account struct {
 	Owner       string               `json:"owner"` // a person or team to reach, free text
 	Description string               `json:"description,omitempty"`
 	Disabled    bool                 `json:"disabled,omitempty"`
-	ExpiresAt   time.Time            `json:"expires_at,omitzero"` // end date; zero: none
+	ExpiresAt   time.Time            `json:"expires_at,omitzero"`   // end date; zero: none
+	TokensAfter time.Time            `json:"tokens_after,omitzero"` // epoch: tokens issued in this second or before are dead; zero: none
 	Credentials []Credential         `json:"credentials,omitempty"`
 	CreatedAt   time.Time            `json:"created_at"`
 	UpdatedAt   time.Time            `json:"updated_at"`
