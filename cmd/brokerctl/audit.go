@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,26 +66,37 @@ func filterFlags(c *cobra.Command, f *client.AuditFilter) {
 func auditSearch(a *app) *cobra.Command {
 	var f client.AuditFilter
 	var limit int
+	var all bool
 	c := &cobra.Command{
 		Use: "search", Short: "Search the audit trail, newest first", Args: cobra.NoArgs,
-		Example: `  brokerctl audit search --decision deny --since -1h
+		Long: "search shows the newest records that match." + signInsText,
+		Example: `  brokerctl audit search --decision deny --since 1h
   brokerctl audit search --request-id 6Jm1c2 -o json
   brokerctl audit search --tenant acme --since 2026-03-01 --until 2026-04-01 --limit 0`,
 	}
 	filterFlags(c, &f)
-	parsed(c.Flags(), &f.Since, a.instant, "time", "since", "from then on: a time, a date, or from now such as -1h")
-	parsed(c.Flags(), &f.Until, a.instant, "time", "until", "before then")
+	parsed(c.Flags(), &f.Since, a.past("nothing is recorded there yet"), "time", "since", "from then on: a time, a date, or how long ago such as 1h")
+	parsed(c.Flags(), &f.Until, a.past("leave --until out for all until now"), "time", "until", "before then: a time, a date, or how long ago")
+	allFlag(c, &all)
 	c.Flags().IntVar(&limit, "limit", 100, "at most so many records; 0: all")
 	c.Flags().BoolVar(&f.Oldest, "oldest-first", false, "in the order in which it happened")
 	c.RunE = a.does(func(ctx context.Context, _ []string) error {
 		if limit < 0 {
 			return usageError{errors.New("--limit can't be negative")}
 		}
+		if !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until) {
+			return usageError{errors.New("--since is not before --until: nothing can be found")}
+		}
+		signIns, err := a.signIns(f, all)
+		if err != nil {
+			return err
+		}
 		if limit > 0 {
-			f.Limit = min(limit, wire.MaxLimit)
+			f.Limit = signIns.page(limit)
 		}
 		return a.admin(ctx, func(ctx context.Context, admin *client.Admin) error {
-			found := admin.Audit().Search(ctx, f)
+			found := signIns.leftOut(admin.Audit().Search(ctx, f))
+			defer signIns.note(a)
 			return printList(a, func(yield func(wire.AuditRecord, error) bool) {
 				n := 0
 				for r, err := range found {
@@ -107,21 +119,27 @@ const tailInterval = 2 * time.Second
 func auditTail(a *app) *cobra.Command {
 	var f client.AuditFilter
 	var lines int
-	var follow bool
+	var follow, all bool
 	c := &cobra.Command{
 		Use: "tail", Short: "Show the newest records, and what follows", Args: cobra.NoArgs,
-		Long:    "tail shows the newest records, oldest first. With -o json or yaml: one JSON object per line.",
+		Long:    "tail shows the newest records, oldest first. With -o json or yaml: one JSON object per line." + signInsText,
 		Example: "  brokerctl audit tail -n 50\n  brokerctl audit tail -f --decision deny",
 	}
 	filterFlags(c, &f)
 	c.Flags().IntVarP(&lines, "lines", "n", 20, fmt.Sprintf("how many, at most %d", wire.MaxLimit))
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until interrupted")
+	allFlag(c, &all)
 	c.RunE = a.does(func(ctx context.Context, _ []string) error {
 		if lines < 1 || lines > wire.MaxLimit {
 			return usageError{fmt.Errorf("--lines is between 1 and %d", wire.MaxLimit)}
 		}
+		signIns, err := a.signIns(f, all)
+		if err != nil {
+			return err
+		}
 		return a.admin(ctx, func(ctx context.Context, admin *client.Admin) error {
-			err := a.tail(ctx, admin.Audit(), f, lines, follow)
+			defer signIns.note(a)
+			err := a.tail(ctx, admin.Audit(), f, lines, follow, signIns)
 			if follow && errors.Is(err, context.Canceled) {
 				return nil // how it ends
 			}
@@ -131,8 +149,8 @@ func auditTail(a *app) *cobra.Command {
 	return c
 }
 
-func (a *app) tail(ctx context.Context, trail client.Audit, f client.AuditFilter, lines int, follow bool) error {
-	f.Limit = lines
+func (a *app) tail(ctx context.Context, trail client.Audit, f client.AuditFilter, lines int, follow bool, signIns *signIns) error {
+	f.Limit = signIns.page(lines)
 	var newest []wire.AuditRecord
 	var next string
 	for len(newest) < lines { // a page may be short although there is more
@@ -143,16 +161,17 @@ func (a *app) tail(ctx context.Context, trail client.Audit, f client.AuditFilter
 		if next == "" {
 			next = page.Tail
 		}
-		newest = append(newest, page.Items...)
+		newest = append(newest, signIns.without(page.Items, lines-len(newest))...)
 		if f.Cursor = page.Next; page.Next == "" {
 			break
 		}
 	}
-	for i := min(len(newest), lines) - 1; i >= 0; i-- {
-		if err := a.printRecord(newest[i]); err != nil {
+	for _, r := range slices.Backward(newest) {
+		if err := a.printRecord(r); err != nil {
 			return err
 		}
 	}
+	signIns.note(a)
 	f.Oldest, f.Limit = true, 0
 	for follow {
 		f.Cursor = next
@@ -163,7 +182,7 @@ func (a *app) tail(ctx context.Context, trail client.Audit, f client.AuditFilter
 		case err != nil:
 			return errors.Join(ctx.Err(), err)
 		default:
-			for _, r := range page.Items {
+			for _, r := range signIns.without(page.Items, len(page.Items)) {
 				if err := a.printRecord(r); err != nil {
 					return err
 				}
@@ -284,9 +303,9 @@ func auditVerify(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "verify FILE --key FILE [--heads FILE]", Short: "Verify an exported audit trail, offline", Args: cobra.ExactArgs(1),
 		Long: `verify recomputes an exported trail: every record must follow the one before it in
-its chain, and the chains must agree with the heads that the broker's audit key
-has signed. The first fault is named by chain and record. Exit code 7 says that
-the trail is not what was written.
+its chain, and heads that the broker's audit key has signed must cover all of
+them: an export brings fresh ones. The first fault is named by chain and record. Exit code 7 says that
+the trail is not what was written, or that the file is no trail.
 
 The key is the broker's public audit key, got once with brokerctl audit key and
 kept apart from the exports; the key that stands in the export itself proves nothing.
@@ -339,9 +358,6 @@ there with --tenant.`,
 		}
 		defer closeIn()
 		header, report, err := verifyExport(in, key, kept)
-		if errors.Is(err, audit.ErrExport) {
-			return err
-		}
 		if err != nil {
 			return unverifiedError{err}
 		}
@@ -415,15 +431,12 @@ type chainRow struct {
 	Last     uint64    `json:"last"`
 	Signed   uint64    `json:"signed"`
 	SignedAt time.Time `json:"signed_at,omitzero"`
-	Unsigned uint64    `json:"unsigned"`
 }
 
 func (a *app) printReport(header audit.Header, report audit.Report, compared bool) error {
 	rows := make([]chainRow, 0, len(report.Chains))
-	unsigned := uint64(0)
 	for _, c := range report.Chains {
-		rows = append(rows, chainRow{c.String(), c.First, c.Last, c.Signed, c.SignedAt, c.Unsigned()})
-		unsigned += c.Unsigned()
+		rows = append(rows, chainRow{c.String(), c.First, c.Last, c.Signed, c.SignedAt})
 	}
 	if a.output != outputTable {
 		return a.printData(struct {
@@ -431,10 +444,9 @@ func (a *app) printReport(header audit.Header, report audit.Report, compared boo
 			Issuer     string     `json:"issuer"`
 			ExportedAt time.Time  `json:"exported_at"`
 			Records    uint64     `json:"records"`
-			Unsigned   uint64     `json:"unsigned"`
 			Kept       int        `json:"agree_with_kept_heads,omitempty"` // chains
 			Chains     []chainRow `json:"chains"`
-		}{true, header.Issuer, header.ExportedAt, report.Records, unsigned, report.Kept, rows})
+		}{true, header.Issuer, header.ExportedAt, report.Records, report.Kept, rows})
 	}
 	_, err := fmt.Fprintf(a.out, "verified: %d records of %s in %d chains\n", report.Records, printable(header.Issuer), len(rows))
 	if err != nil {
@@ -442,9 +454,6 @@ func (a *app) printReport(header audit.Header, report audit.Report, compared boo
 	}
 	if compared {
 		a.note("%d of the chains agree with the heads that were kept", report.Kept)
-	}
-	if unsigned > 0 {
-		a.note("%d records are newer than the last signed head of their chain: they follow each other, but could have been cut off", unsigned)
 	}
 	return printList(a, func(yield func(chainRow, error) bool) {
 		for _, r := range rows {

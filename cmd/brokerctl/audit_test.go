@@ -36,7 +36,7 @@ func (f forger) export(t *testing.T, name string, subjects ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	head := audit.Head{Chain: chain, First: 1, Seq: uint64(len(lines)), Hash: hash, Time: at}
+	head := audit.Head{Chain: chain, First: 1, Seq: uint64(len(lines)), Hash: hash, Time: at, Issuer: "https://broker.example"}
 	if err := e.Head(f.signer.SignHead(head)); err != nil {
 		t.Fatal(err)
 	}
