@@ -13,6 +13,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/api/wire"
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/credential/jwks"
+	"github.com/tenantbroker/tenantbroker/issuer/mint"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
 	"github.com/tenantbroker/tenantbroker/verifier"
@@ -55,6 +56,9 @@ func TestAnOperatorsTokenIsHeldToWhatItsOwnerIsNow(t *testing.T) {
 			a := w.call(token, "GET", "/v1/accounts", nil)
 			if a.status != 401 || !contains(a.header.Get("WWW-Authenticate"), `error="invalid_token"`) {
 				t.Errorf("after: %d %v", a.status, a.header)
+			}
+			if a := w.call(w.later(token), "GET", "/v1/accounts", nil); a.status != 401 {
+				t.Errorf("with a token that no epoch ends: %d", a.status)
 			}
 			if name == "tenant suspended" {
 				must[registry.Tenant](t)(w.registry.ResumeTenant(ctx, root(), credential.MustTenant("acme"), 0))
@@ -185,6 +189,15 @@ func TestEpochsAreShown(t *testing.T) {
 			t.Errorf("%s: %s", path, a.body)
 		}
 	}
+}
+
+// later is the same token, issued ten seconds later.
+func (w *world) later(token string) string {
+	w.t.Helper()
+	c := must[credential.Claims](w.t)(credential.ParseClaims(must[*credential.UnverifiedJWS](w.t)(credential.ParseJWS(token)).UnverifiedPayload()))
+	c.IssuedAt = c.IssuedAt.Add(10 * time.Second)
+	signer := must[mint.Signer](w.t)(issuerKeys{w.keys}.Active())
+	return must[string](w.t)(signer.Sign(w.t.Context(), c.AppendJSON(nil), "at+jwt"))
 }
 
 func must2(t *testing.T) func([]registry.Grant, string, error) []registry.Grant {

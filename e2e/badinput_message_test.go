@@ -108,7 +108,14 @@ func (w *badWorld) dial() *wireConn { w.t.Helper(); return dialBroker(w.t, w.hos
 
 func dialBroker(t *testing.T, host string) *wireConn {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", host, sendTimeout)
+	return dialFrom(t, "127.0.0.1", host)
+}
+
+// dialFrom dials from another address of this machine.
+func dialFrom(t *testing.T, from, host string) *wireConn {
+	t.Helper()
+	dialer := net.Dialer{Timeout: sendTimeout, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	conn, err := dialer.DialContext(t.Context(), "tcp", host)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -163,7 +163,7 @@ func TestSlow_ManyConnections(t *testing.T) {
 	}
 	crowd := make([]*wireConn, 4*limit)
 	for i := range crowd {
-		crowd[i] = w.dial() // and say nothing
+		crowd[i] = dialFrom(t, "127.0.0.2", w.host()) // and say nothing
 		defer crowd[i].close()
 	}
 	time.Sleep(50 * time.Millisecond)

@@ -92,6 +92,14 @@ func TestWhatWasEndedStaysDead(t *testing.T) {
 					t.Error("ended, and active")
 				}
 				w.clock.add(2 * time.Second)
+				if name != "a credential removed" {
+					c := w.claimsOf(late)
+					c.IssuedAt = w.clock.now().Truncate(time.Second)
+					later := w.ring.sign(t, string(c.AppendJSON(nil)), map[string]any{"typ": "at+jwt"})
+					if w.active("orders-svc", later) {
+						t.Error("later than the epoch, and active before it is undone")
+					}
+				}
 				w.must(change.undo())
 				if w.active("orders-svc", old) || w.active("orders-svc", late) {
 					t.Error("alive again")

@@ -18,10 +18,10 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 }
 
 // limitedListener accepts at most a number of connections at a time. Beyond
-// it, the one that has been idle longest makes room; if none is, new ones wait
-// in the kernel's queue, where they cost nothing here. One IPv4 address or IPv6
-// /64 has at most perAddress of them, and what it opens beyond is closed: nobody
-// keeps all others out by holding connections.
+// it, new ones wait in the kernel's queue, where they cost nothing here, unless
+// an idle one of a crowded address makes room. One IPv4 address or IPv6 /64 has
+// at most perAddress of them, and what it opens beyond is closed. So nobody keeps
+// all others out by holding connections, and who holds few is not disturbed.
 type limitedListener struct {
 	net.Listener
 	slots  chan struct{}
@@ -35,10 +35,20 @@ type limitedListener struct {
 
 	mu     sync.Mutex
 	open   map[netip.Prefix]int       // by address, those that are not exempt
-	idle   *list.List                 // of net.Conn, the longest idle first
+	idle   *list.List                 // of idleConn, the longest idle first
 	idling map[net.Conn]*list.Element // their places in it
 	full   bool                       // Accept waits for a slot
 }
+
+// idleConn is a connection that waits for its next request, and whose share it
+// takes from.
+type idleConn struct {
+	net.Conn
+	from netip.Prefix
+}
+
+// crowd is the part of all connections above which an address has to make room.
+const crowd = 64
 
 func limitConnections(l net.Listener, most, perAddress int, exempt []netip.Prefix) *limitedListener {
 	return &limitedListener{
@@ -130,7 +140,7 @@ func (l *limitedListener) track(conn net.Conn, state http.ConnState) {
 		delete(l.idling, conn)
 	}
 	if state == http.StateIdle {
-		l.idling[conn] = l.idle.PushBack(conn)
+		l.idling[conn] = l.idle.PushBack(idleConn{conn, l.counted(conn.RemoteAddr())})
 	}
 	l.mu.Unlock()
 	l.shed()
@@ -144,22 +154,36 @@ func (l *limitedListener) makeRoom(wanted bool) {
 	l.shed()
 }
 
-// shed closes the connection that has been idle longest, if one is wanted.
+// shed closes, if one is wanted, the longest idle connection of an address that
+// has more than its part.
 func (l *limitedListener) shed() {
-	l.mu.Lock()
-	longest := l.idle.Front()
-	if !l.full || longest == nil {
-		l.mu.Unlock()
+	conn := l.longestIdle()
+	if conn == nil {
 		return
 	}
-	l.full = false
-	conn, _ := l.idle.Remove(longest).(net.Conn) // nothing else is in it
-	delete(l.idling, conn)
-	l.mu.Unlock() // closing gives the slot back
 	if over, ok := conn.(*tls.Conn); ok {
 		conn = over.NetConn() // without a farewell, which a peer could make us wait for
 	}
-	_ = conn.Close()
+	_ = conn.Close() // gives the slot back
+}
+
+func (l *limitedListener) longestIdle() net.Conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.full {
+		return nil
+	}
+	for place := l.idle.Front(); place != nil; place = place.Next() {
+		idle, _ := place.Value.(idleConn) // nothing else is in it
+		if l.open[idle.from] <= max(1, cap(l.slots)/crowd) {
+			continue
+		}
+		l.full = false
+		l.idle.Remove(place)
+		delete(l.idling, idle.Conn)
+		return idle.Conn
+	}
+	return nil
 }
 
 // Close also wakes an Accept that waits for a slot.

@@ -71,7 +71,7 @@ func rekey(ctx context.Context, o RekeyOptions) (done Rekeyed, err error) {
 		return done, errors.New("a broker is serving this data folder: stop it first")
 	}
 	// Where a link names the key, as some deployments have it, the file is replaced.
-	if done.File, err = filepath.EvalSymlinks(c.doc.KEKFile); err != nil {
+	if done.File, err = behindLinks(c.doc.KEKFile); err != nil {
 		return done, err
 	}
 	// From here to the end the store's lock keeps any broker from starting.
@@ -158,6 +158,33 @@ func (o RekeyOptions) keepFormer(file string) (string, error) {
 	return name, errors.Join(os.Link(file, name), syncFolder(folder)) // unlike a rename, never overwrites
 }
 
+// maxLinks bounds the links that are followed, as Linux does.
+const maxLinks = 40
+
+// behindLinks returns the file that a path names once the path itself is no
+// link any more. Folders on the way may be links; they are the kernel's affair,
+// since their text may mean nothing here, as under /proc/PID/root.
+func behindLinks(path string) (string, error) {
+	for range maxLinks {
+		info, err := os.Lstat(path)
+		if err != nil {
+			return "", err
+		}
+		if info.Mode()&fs.ModeSymlink == 0 {
+			return path, nil
+		}
+		next, err := os.Readlink(path)
+		if err != nil {
+			return "", err
+		}
+		if !filepath.IsAbs(next) {
+			next = filepath.Dir(path) + string(filepath.Separator) + next
+		}
+		path = next
+	}
+	return "", fmt.Errorf("%s: too many links", path)
+}
+
 // loadKEK loads the key-encryption key. Beside the one that a change which was
 // cut off has left behind, the store may be sealed under either.
 func loadKEK(c Config, logger *slog.Logger) (keys.KEK, error) {
@@ -165,7 +192,7 @@ func loadKEK(c Config, logger *slog.Logger) (keys.KEK, error) {
 	if err != nil {
 		return nil, err
 	}
-	file, err := filepath.EvalSymlinks(c.doc.KEKFile)
+	file, err := behindLinks(c.doc.KEKFile)
 	if err != nil {
 		return nil, err
 	}

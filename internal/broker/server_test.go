@@ -211,8 +211,8 @@ func TestConnectionLimit(t *testing.T) {
 	waitFor(t, func() bool { return l.count() == 2 })
 }
 
-// When all connections are taken, the longest idle one makes room, also if it
-// becomes idle only then.
+// When all connections are taken, the longest idle one of a crowded address
+// makes room, also if it becomes idle only then.
 func TestIdleConnectionsMakeRoom(t *testing.T) {
 	inner, err := listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
@@ -261,6 +261,38 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 		}
 	}
 }
+
+// Who holds no more than its part is not disturbed.
+func TestIdleConnectionsOfAFewStay(t *testing.T) {
+	l := limitConnections(nil, 2*crowd, 2*crowd, nil)
+	idle := func(from string, n int) {
+		for range n {
+			conn := &fakeConn{remote: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 1))}
+			l.enter(l.counted(conn.remote))
+			l.track(conn, http.StateIdle)
+		}
+	}
+	idle("192.0.2.1", 2)
+	l.makeRoom(true)
+	if n := l.idle.Len(); n != 2 {
+		t.Fatalf("%d of 2 connections are left of an address with its part", n)
+	}
+	idle("192.0.2.2", 3)
+	if n := l.idle.Len(); n != 4 {
+		t.Fatalf("%d of 5 connections are left, want 4", n)
+	}
+	if first, _ := l.idle.Front().Value.(idleConn); first.from.String() != "192.0.2.1/32" {
+		t.Errorf("the one that made room is not of the crowded address, but before %s", first.from)
+	}
+}
+
+type fakeConn struct {
+	net.Conn
+	remote net.Addr
+}
+
+func (c *fakeConn) RemoteAddr() net.Addr { return c.remote }
+func (c *fakeConn) Close() error         { return nil }
 
 // One address has a share of the connections; another one, and a proxy, is
 // served although the first holds all of its own.

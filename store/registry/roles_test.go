@@ -279,11 +279,15 @@ func TestReadsNeedARole(t *testing.T) {
 func TestADisabledOperatorOrOneOfASuspendedTenantChangesNothing(t *testing.T) {
 	w := stage(t)
 	must(w.DisableAccount(w.ctx(), admin, credential.MustAccountID("worker"), 0))(t)
-	_, err := w.CreateTenant(w.ctx(), as("worker", "admin"), registry.Tenant{ID: credential.MustTenant("new")})
+	late := start.Add(time.Hour) // after any epoch
+	disabled := as("worker", "admin")
+	disabled.IssuedAt = late
+	_, err := w.CreateTenant(w.ctx(), disabled, registry.Tenant{ID: credential.MustTenant("new")})
 	wantErr(t, err, registry.ErrForbidden)
 
 	must(w.SuspendTenant(w.ctx(), admin, credential.MustTenant("acme"), 0))(t)
 	bounded := within(as("local", "admin"), "acme")
+	bounded.IssuedAt = late
 	_, err = w.UpdateTenant(w.ctx(), bounded, credential.MustTenant("acme"), 0, func(*registry.Tenant) error { return nil })
 	wantErr(t, err, registry.ErrForbidden)
 }
