@@ -138,6 +138,11 @@ func credentialRemove(a *app) *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
 		Use: "remove ACCOUNT CREDENTIAL --reason WHY", Short: "Take away one way to prove who it is", Args: cobra.ExactArgs(2),
+		Long: `remove takes a credential away, and ends the tokens that the account holds: which
+of them the credential bought, nobody can tell any more. Introspection and the
+broker's own interface refuse them at once, services that verify by signature
+alone when they expire. A worker that was moved to another credential before asks
+for its next token with that one.`,
 		Example: "  brokerctl account credential remove billing-worker 3q2-7w --reason \"key rotated\"",
 	}
 	versionFlag(c, &version)
@@ -148,7 +153,7 @@ func credentialRemove(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := a.confirm(yes, fmt.Sprintf("This removes a credential of %s: what still uses it gets no more tokens.", id), args[1]); err != nil {
+		if err := a.confirm(yes, fmt.Sprintf("This removes a credential of %s: what still uses it gets no more tokens, and those that the account holds end.", id), args[1]); err != nil {
 			return err
 		}
 		return a.admin(ctx, func(ctx context.Context, admin *client.Admin) error {
