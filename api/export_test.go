@@ -83,7 +83,10 @@ func TestTheFirstPieceOfAnExportIsSentAtOnce(t *testing.T) {
 		}
 		_ = res.Body.Close()
 		select {
-		case <-paused.ended:
+		case err := <-paused.ended:
+			if err == nil {
+				t.Errorf("HTTP/2 %t: the export went to its end", http2)
+			}
 		case <-ctx.Done():
 			t.Errorf("HTTP/2 %t: the export goes on", http2)
 		}
