@@ -104,7 +104,7 @@ func Start(t testing.TB, opts ...Option) *Broker {
 	}
 	b.keys[operatorName] = b.made.OperatorKey
 	// The environment of whoever runs the tests has no say here.
-	b.config, err = broker.Load(b.made.Config, func(string) (string, bool) { return "", false })
+	b.config, err = broker.Load(b.made.Config, broker.NoEnvironment)
 	if err != nil {
 		_ = listener.Close()
 		t.Fatalf("brokertest: %v", err)

@@ -194,7 +194,7 @@ func (r rows) compare(t *testing.T, after rows) {
 // requests counted, and issued tokens.
 func (w *badWorld) onlyDenialsSince(t *testing.T, mark int, kind string, issued, refused int) {
 	t.Helper()
-	config, err := broker.Load(w.ConfigFile(), func(string) (string, bool) { return "", false })
+	config, err := broker.Load(w.ConfigFile(), broker.NoEnvironment)
 	if err != nil {
 		t.Fatal(err)
 	}

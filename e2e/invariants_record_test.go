@@ -331,7 +331,7 @@ func TestInvariant_I9_ARestoredBackupRevokesWhatCameBefore(t *testing.T) {
 	clock := brokertest.NewClock()
 	w := newWorld(t, brokertest.WithClock(clock))
 	old := w.mustToken(w.formAt(mailer, acme, clock)).AccessToken
-	config, err := broker.Load(w.ConfigFile(), func(string) (string, bool) { return "", false })
+	config, err := broker.Load(w.ConfigFile(), broker.NoEnvironment)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -132,9 +132,10 @@ func slowDown(wait time.Duration, reason string) *Error {
 	return &Error{Code: SlowDown, RetryAfter: wait, Reason: reason}
 }
 
-// neighbourhood is what counts as one source of failed authentications: an
-// IPv4 address, or the /64 that one IPv6 subscriber has.
-func neighbourhood(ip netip.Addr) netip.Prefix { return prefixOf(ip, 32, 64) }
+// Neighbourhood is what counts as one source, of failed authentications or of
+// connections: an IPv4 address, or the /64 that one IPv6 subscriber has; the
+// zero Prefix for the zero Addr.
+func Neighbourhood(ip netip.Addr) netip.Prefix { return prefixOf(ip, 32, 64) }
 
 // prefixOf returns the network of an address; the zero Prefix if it has none.
 func prefixOf(ip netip.Addr, v4, v6 int) netip.Prefix {

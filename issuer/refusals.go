@@ -163,7 +163,7 @@ func (i *Issuer) turnAwayFrom(at Endpoint, from Origin, client credential.Accoun
 		return err
 	}
 	if err.Code == InvalidClient || err.Code == InvalidRequest && err.Param == "subject_token" {
-		if wait, ok := i.limits.failures.allow(neighbourhood(from.IP), i.now()); !ok {
+		if wait, ok := i.limits.failures.allow(Neighbourhood(from.IP), i.now()); !ok {
 			err = slowDown(wait, "too_many_failures")
 		}
 	}

@@ -90,7 +90,7 @@ func openDev(ctx context.Context, folder string, listener net.Listener) (*broker
 	if err != nil {
 		return nil, made, err
 	}
-	config, err := broker.Load(made.Config, noEnvironment)
+	config, err := broker.Load(made.Config, broker.NoEnvironment)
 	if err != nil {
 		return nil, made, err
 	}
@@ -100,10 +100,6 @@ func openDev(ctx context.Context, folder string, listener net.Listener) (*broker
 	})
 	return b, made, err
 }
-
-// noEnvironment: what is set for a broker in earnest must not lead a throw-away
-// one to its data.
-func noEnvironment(string) (string, bool) { return "", false }
 
 // seed declares two tenants, a service and a worker that may read and write
 // there for one of the two.

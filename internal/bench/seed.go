@@ -128,7 +128,7 @@ func signHeads(ctx context.Context, st store.Store, config broker.Config) error 
 
 // open returns the world that was seeded under config.
 func open(path string, n int) (*world, broker.Config, error) {
-	config, err := broker.Load(path, noEnvironment)
+	config, err := broker.Load(path, broker.NoEnvironment)
 	if err != nil {
 		return nil, config, err
 	}
@@ -342,9 +342,6 @@ func signedPayload(key *ecdsa.PrivateKey, payload []byte) (string, error) {
 	}
 	return jws.CompactSerialize()
 }
-
-// noEnvironment keeps a world off what the environment says of another broker.
-func noEnvironment(string) (string, bool) { return "", false }
 
 func storeBytes(w *world) int64 {
 	info, err := os.Stat(w.store)

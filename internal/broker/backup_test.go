@@ -101,7 +101,7 @@ func TestAKilledBackupIsInNobodysWay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, err := Load(made.Config, func(string) (string, bool) { return "", false })
+	config, err := Load(made.Config, NoEnvironment)
 	if err != nil {
 		t.Fatal(err)
 	}

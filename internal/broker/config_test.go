@@ -11,8 +11,6 @@ import (
 	"time"
 )
 
-func noEnvironment(string) (string, bool) { return "", false }
-
 func environment(pairs ...string) func(string) (string, bool) {
 	return func(name string) (string, bool) {
 		for i := 0; i < len(pairs); i += 2 {
@@ -27,7 +25,7 @@ func environment(pairs ...string) func(string) (string, bool) {
 const least = "issuer: https://broker.example.com\ndata_dir: data\nkek_file: kek.key\n"
 
 func TestLeastConfiguration(t *testing.T) {
-	c, err := Parse([]byte(least), "/etc/tenantbroker", noEnvironment)
+	c, err := Parse([]byte(least), "/etc/tenantbroker", NoEnvironment)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +76,7 @@ func TestConfigurationIsStrict(t *testing.T) {
 		"an alias of what isn't there":           {"listen: *x\n", []string{"x"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Parse([]byte(least+tc.more), "/", noEnvironment)
+			_, err := Parse([]byte(least+tc.more), "/", NoEnvironment)
 			if err == nil {
 				t.Fatal("accepted")
 			}
@@ -100,7 +98,7 @@ func TestConfigurationRequires(t *testing.T) {
 		"data_dir": "issuer: https://broker.example.com\nkek_file: b\n",
 		"kek_file": "issuer: https://broker.example.com\ndata_dir: a\n",
 	} {
-		_, err := Parse([]byte(doc), "/", noEnvironment)
+		_, err := Parse([]byte(doc), "/", NoEnvironment)
 		var wrong *KeyError
 		if !errors.As(err, &wrong) || wrong.Key != key {
 			t.Errorf("without %s: %v", key, err)
@@ -110,11 +108,11 @@ func TestConfigurationRequires(t *testing.T) {
 
 func TestPlainHTTPBeyondLoopbackNeedsTheWord(t *testing.T) {
 	doc := least + "listen: 0.0.0.0:8080\ndevelopment:\n  insecure_plain_http: true\n"
-	if _, err := Parse([]byte(doc), "/", noEnvironment); err != nil {
+	if _, err := Parse([]byte(doc), "/", NoEnvironment); err != nil {
 		t.Error(err)
 	}
 	doc = least + "listen: 0.0.0.0:8443\ntls: {cert_file: c, key_file: k}\n"
-	if _, err := Parse([]byte(doc), "/", noEnvironment); err != nil {
+	if _, err := Parse([]byte(doc), "/", NoEnvironment); err != nil {
 		t.Error(err)
 	}
 }
@@ -223,17 +221,17 @@ func TestLoadNamesTheFileAndResolvesFromItsFolder(t *testing.T) {
 	if err := os.WriteFile(path, []byte("issuer: https://broker.example.com\ndata_dir: .\nkek_file: kek\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := Load(path, noEnvironment)
+	c, err := Load(path, NoEnvironment)
 	if err != nil || c.Document().KEKFile != filepath.Join(folder, "kek") {
 		t.Errorf("%s, %v", c.Document().KEKFile, err)
 	}
 	if err := os.WriteFile(path, []byte("nonsense: 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(path, noEnvironment); err == nil || !strings.Contains(err.Error(), path) {
+	if _, err := Load(path, NoEnvironment); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("%v does not name the file", err)
 	}
-	if _, err := Load(filepath.Join(folder, "none"), noEnvironment); !errors.Is(err, os.ErrNotExist) {
+	if _, err := Load(filepath.Join(folder, "none"), NoEnvironment); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file that isn't there: %v", err)
 	}
 }
@@ -261,7 +259,7 @@ func TestPrintedConfigurationReadsBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := Parse(text, "/elsewhere", noEnvironment)
+	again, err := Parse(text, "/elsewhere", NoEnvironment)
 	if err != nil || again.Document() != c.Document() {
 		t.Errorf("%v\n%s", err, text)
 	}
@@ -275,7 +273,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("tls: {cert_file: [}"))
 	f.Add([]byte("a: &a [*a]"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := Parse(data, "/", noEnvironment)
+		c, err := Parse(data, "/", NoEnvironment)
 		if err == nil && (c.Issuer().IsZero() || c.DataDir() == "") {
 			t.Errorf("%q gave a configuration without an issuer", data)
 		}
@@ -291,7 +289,7 @@ func TestAConfigurationThatOthersMayChangeIsRefused(t *testing.T) {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		_, err := Load(path, noEnvironment)
+		_, err := Load(path, NoEnvironment)
 		if (err == nil) != good || err != nil && !strings.Contains(err.Error(), "chmod go-w") {
 			t.Errorf("mode %04o: %v", mode, err)
 		}

@@ -68,7 +68,7 @@ func Init(ctx context.Context, o InitOptions) (made Initialized, err error) {
 	// Relative in the file, so that the folder can be moved.
 	o.Document.DataDir, o.Document.KEKFile = ".", kekFile
 	text := Render(o.Document)
-	config, err := Parse(text, folder, func(string) (string, bool) { return "", false })
+	config, err := Parse(text, folder, NoEnvironment)
 	if err != nil {
 		return made, err
 	}

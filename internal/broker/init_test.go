@@ -27,8 +27,6 @@ func shortDir(t *testing.T) string {
 	return folder
 }
 
-func noEnvironment(string) (string, bool) { return "", false }
-
 func initOptions(folder string) broker.InitOptions {
 	d := broker.Default()
 	d.Issuer, d.Listen, d.Ops.Listen = "http://127.0.0.1:8443", "127.0.0.1:0", ""
@@ -74,7 +72,7 @@ func TestInitMakesEverythingPrivate(t *testing.T) {
 	if _, err := client.LoadKey(made.OperatorKey, credential.MustAccountID("admin")); err != nil {
 		t.Errorf("operator's key: %v", err)
 	}
-	config, err := broker.Load(made.Config, noEnvironment)
+	config, err := broker.Load(made.Config, broker.NoEnvironment)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +185,7 @@ func TestOpenRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	load := func() broker.Config {
-		c, err := broker.Load(made.Config, noEnvironment)
+		c, err := broker.Load(made.Config, broker.NoEnvironment)
 		if err != nil {
 			t.Fatal(err)
 		}

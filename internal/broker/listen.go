@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+
+	"github.com/tenantbroker/tenantbroker/issuer"
 )
 
 // listen opens a TCP listener.
@@ -100,12 +102,7 @@ func (l *limitedListener) counted(remote net.Addr) netip.Prefix {
 			return netip.Prefix{}
 		}
 	}
-	bits := 32
-	if ip.Is6() {
-		bits = 64
-	}
-	from, _ := ip.Prefix(bits) // fails for more bits than the address has
-	return from
+	return issuer.Neighbourhood(ip)
 }
 
 func (l *limitedListener) enter(from netip.Prefix) bool {

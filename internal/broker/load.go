@@ -38,6 +38,10 @@ func Load(path string, lookup func(string) (string, bool)) (Config, error) {
 	return config, nil
 }
 
+// NoEnvironment is a lookup that finds nothing: what is set for a broker in
+// earnest must not lead a throw-away one to its data.
+func NoEnvironment(string) (string, bool) { return "", false }
+
 // Parse is Load for a document in memory; relative file names in it count from
 // folder.
 func Parse(data []byte, folder string, lookup func(string) (string, bool)) (Config, error) {

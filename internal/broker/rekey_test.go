@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 }
 
 func rekeyUntil(file, step string) error {
-	c, err := broker.Load(file, noEnvironment)
+	c, err := broker.Load(file, broker.NoEnvironment)
 	if err != nil {
 		return err
 	}

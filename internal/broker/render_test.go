@@ -15,7 +15,7 @@ func TestRenderReadsBack(t *testing.T) {
 	d.TLS.CertFile, d.TLS.KeyFile = "/c", "/k"
 	d.Timeouts.Read = 90 * time.Second
 	d.Development.AllowLoopbackHTTP = true
-	c, err := Parse(Render(d), "/", noEnvironment)
+	c, err := Parse(Render(d), "/", NoEnvironment)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, Render(d))
 	}
@@ -37,7 +37,7 @@ func TestCommentedKeysAreTheDefaults(t *testing.T) {
 		}
 		lines = append(lines, line)
 	}
-	c, err := Parse([]byte(strings.Join(lines, "")), "/", noEnvironment)
+	c, err := Parse([]byte(strings.Join(lines, "")), "/", NoEnvironment)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, strings.Join(lines, ""))
 	}
@@ -50,7 +50,7 @@ var update = flag.Bool("update", false, "rewrite deploy/broker.example.yaml")
 
 func TestExampleConfigurationLoadsAndIsComplete(t *testing.T) {
 	const path = "../../deploy/broker.example.yaml"
-	c, err := Load(path, noEnvironment)
+	c, err := Load(path, NoEnvironment)
 	if err != nil {
 		t.Fatal(err)
 	}

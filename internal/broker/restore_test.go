@@ -51,7 +51,7 @@ func declared(t *testing.T, opts ...brokertest.Option) *brokertest.Broker {
 
 func config(t *testing.T, file string) broker.Config {
 	t.Helper()
-	c, err := broker.Load(file, noEnvironment)
+	c, err := broker.Load(file, broker.NoEnvironment)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -264,12 +264,12 @@ func TestReloadMovesTheLogLevel(t *testing.T) {
 		}
 	}
 	write(strings.Replace(string(text), "# level: info", "level: error", 1))
-	b.Reload(noEnvironment)
+	b.Reload(broker.NoEnvironment)
 	if level.Level() != slog.LevelError {
 		t.Errorf("level %s", level.Level())
 	}
 	write("nonsense: true\n")
-	b.Reload(noEnvironment)
+	b.Reload(broker.NoEnvironment)
 	if level.Level() != slog.LevelError || !strings.Contains(out.String(), "nonsense") {
 		t.Errorf("a broken file: level %s, log %q", level.Level(), out.String())
 	}

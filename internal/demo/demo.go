@@ -105,7 +105,7 @@ func (s *stage) startBroker(ctx context.Context) (stop func() error, err error) 
 	if err != nil {
 		return nil, err
 	}
-	if s.config, err = broker.Load(s.made.Config, noEnvironment); err != nil {
+	if s.config, err = broker.Load(s.made.Config, broker.NoEnvironment); err != nil {
 		return nil, err
 	}
 	b, err := broker.Open(ctx, s.config, broker.Deps{Now: time.Now, Logger: quiet})
@@ -132,10 +132,6 @@ func (s *stage) startBroker(ctx context.Context) (stop func() error, err error) 
 	s.say("issuer %s, data in %s (0700), first operator olivia signs in with a key (0600)", s.issuer, s.made.Config)
 	return stop, nil
 }
-
-// noEnvironment: what is set for a broker in earnest must not lead the demo to
-// its data.
-func noEnvironment(string) (string, bool) { return "", false }
 
 // awaitOperator waits until the broker serves the operator.
 func (s *stage) awaitOperator(ctx context.Context) (err error) {
