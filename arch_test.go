@@ -16,21 +16,22 @@ const module = "github.com/tenantbroker/tenantbroker/"
 // arrows lists, for each package tree, the only packages of ours that it may
 // import in production code. Nothing points up.
 var arrows = map[string][]string{
-	"credential":      {},
-	"credential/jwks": {"credential"},
-	"verifier":        {"credential", "credential/jwks"},
-	"audit":           {"credential"},
-	"store":           {"audit", "credential"},
-	"store/bolt":      {"store", "audit", "credential"},
-	"store/storetest": {"store", "audit", "credential"},
-	"store/auditlog":  {"store", "audit", "credential"},
-	"store/registry":  {"store", "audit", "credential", "credential/jwks"},
-	"issuer":          {"issuer", "store/registry", "store", "audit", "credential", "credential/jwks"},
-	"rotation":        {"rotation", "store/registry", "store", "audit", "credential", "credential/jwks"},
-	"api/wire":        {"credential"},
-	"api/client":      {"api/wire", "credential", "credential/jwks"},
-	"api":             {"api/wire", "issuer", "rotation", "store", "store/auditlog", "store/registry", "audit", "verifier", "credential", "credential/jwks"},
-	"cmd/brokerctl":   {"api/client", "api/wire", "audit", "verifier", "credential", "credential/jwks"},
+	"credential":       {},
+	"credential/jwks":  {"credential"},
+	"verifier":         {"credential", "credential/jwks"},
+	"audit":            {"credential"},
+	"store":            {"audit", "credential"},
+	"store/bolt":       {"store", "audit", "credential"},
+	"store/storetest":  {"store", "audit", "credential"},
+	"store/auditlog":   {"store", "audit", "credential"},
+	"store/revocation": {"store", "audit", "credential"},
+	"store/registry":   {"store/revocation", "store", "audit", "credential", "credential/jwks"},
+	"issuer":           {"issuer", "store/registry", "store/revocation", "store", "audit", "credential", "credential/jwks"},
+	"rotation":         {"rotation", "store/registry", "store/revocation", "store", "audit", "credential", "credential/jwks"},
+	"api/wire":         {"credential"},
+	"api/client":       {"api/wire", "credential", "credential/jwks"},
+	"api":              {"api/wire", "issuer", "rotation", "store", "store/auditlog", "store/registry", "store/revocation", "audit", "verifier", "credential", "credential/jwks"},
+	"cmd/brokerctl":    {"api/client", "api/wire", "audit", "verifier", "credential", "credential/jwks"},
 }
 
 type listed struct {

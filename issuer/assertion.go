@@ -17,9 +17,9 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/credential/jwks"
 	"github.com/tenantbroker/tenantbroker/issuer/mint"
-	"github.com/tenantbroker/tenantbroker/issuer/revocation"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
+	"github.com/tenantbroker/tenantbroker/store/revocation"
 )
 
 // checkAssertion verifies a client assertion made with the account's own key

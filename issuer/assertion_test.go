@@ -10,8 +10,8 @@ import (
 
 	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/credential"
-	"github.com/tenantbroker/tenantbroker/issuer/revocation"
 	"github.com/tenantbroker/tenantbroker/store/registry"
+	"github.com/tenantbroker/tenantbroker/store/revocation"
 )
 
 func TestAssertionByEveryAlgorithm(t *testing.T) {

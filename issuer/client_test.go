@@ -7,9 +7,9 @@ import (
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/credential/jwks"
-	"github.com/tenantbroker/tenantbroker/issuer/revocation"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
+	"github.com/tenantbroker/tenantbroker/store/revocation"
 )
 
 // about is a request of an account about a token, for introspection and revocation.

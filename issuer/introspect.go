@@ -5,9 +5,9 @@ import (
 	"errors"
 
 	"github.com/tenantbroker/tenantbroker/credential"
-	"github.com/tenantbroker/tenantbroker/issuer/revocation"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
+	"github.com/tenantbroker/tenantbroker/store/revocation"
 )
 
 // Introspect says whether a token is in force (RFC 7662): signed by the ring,

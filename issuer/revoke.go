@@ -6,8 +6,8 @@ import (
 
 	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/credential"
-	"github.com/tenantbroker/tenantbroker/issuer/revocation"
 	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/revocation"
 )
 
 // Revoke ends a token before it expires (RFC 7009), if the client is the

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/issuer/mint"
-	"github.com/tenantbroker/tenantbroker/issuer/revocation"
+	"github.com/tenantbroker/tenantbroker/store/revocation"
 )
 
 const (

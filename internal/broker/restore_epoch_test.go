@@ -9,8 +9,8 @@ import (
 
 	"github.com/tenantbroker/tenantbroker/brokertest"
 	"github.com/tenantbroker/tenantbroker/internal/broker"
-	"github.com/tenantbroker/tenantbroker/issuer/revocation"
 	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/revocation"
 )
 
 // I9: the keys of a backup are revoked, and that ends its tokens by itself; the
