@@ -22,7 +22,7 @@ func (s *Server) run(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = out.Close() }()                   // the child has its own
-	cmd := exec.Command(s.opts.Binary, s.arguments()...) //nolint:gosec,noctx // the Vault that was asked for; it outlives the start's context
+	cmd := exec.Command(s.opts.Binary, s.arguments()...) //nolint:gosec // the Vault that was asked for; it outlives the start's context
 	cmd.Env = s.environment()
 	cmd.Dir = s.folder
 	cmd.Stdout, cmd.Stderr = out, out
