@@ -99,6 +99,26 @@ func TestTheServerIsNotInTheCommandLineTool(t *testing.T) {
 	}
 }
 
+// HashiCorp's client has defaults that harm (it retries, follows redirects,
+// reads the environment), so there is one place that turns them off.
+func TestOnlyRotationVaultImportsTheVaultClient(t *testing.T) {
+	importers := 0
+	for _, p := range list(t, "./...") {
+		for _, imported := range p.Imports {
+			if !strings.HasPrefix(imported, "github.com/hashicorp/vault/") {
+				continue
+			}
+			importers++
+			if name := strings.TrimPrefix(p.ImportPath, module); name != "rotation/vault" {
+				t.Errorf("%s imports %s", name, imported)
+			}
+		}
+	}
+	if importers == 0 {
+		t.Error("nobody imports the client of Vault: this test looks for the wrong name")
+	}
+}
+
 func TestProductionCodeDoesNotImportTesting(t *testing.T) {
 	for _, p := range list(t, "./...") {
 		name := strings.TrimPrefix(p.ImportPath, module)

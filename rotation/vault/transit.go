@@ -200,4 +200,3 @@ func (t *Transit) Delete(ctx context.Context, name string) error {
 	_, err := t.client.do(ctx, &call{op: opTransitKey, method: http.MethodDelete, path: t.path("keys", name), effect: true})
 	return err
 }
-

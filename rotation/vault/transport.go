@@ -36,7 +36,9 @@ func newTransport(c Config) (*http.Transport, error) {
 			return nil, fmt.Errorf("%w: ca_file: %s: no certificate in it", ErrConfig, c.CAFile)
 		}
 	}
-	if presents, ok := c.Login.(interface{ certificate() (*tls.Certificate, error) }); ok {
+	if presents, ok := c.Login.(interface {
+		certificate() (*tls.Certificate, error)
+	}); ok {
 		// Read for each connection, so that a renewed file counts.
 		secured.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return presents.certificate() }
 	}
