@@ -36,6 +36,7 @@ type InitOptions struct {
 	Operator string   // account id of the first operator, default "admin"
 	Now      func() time.Time
 	Logger   *slog.Logger
+	Policy   func(keys.Policy) keys.Policy // as in Deps
 }
 
 // Initialized is what Init made.
@@ -109,7 +110,7 @@ func initStore(ctx context.Context, o InitOptions, c Config, made Initialized) (
 	if err := claim(ctx, st, c.issuer, o.Now()); err != nil {
 		return err
 	}
-	if _, err := openKeys(ctx, c, st, o.Now, o.Logger); err != nil {
+	if _, err := openKeys(ctx, c, st, Deps{Now: o.Now, Logger: o.Logger, Policy: o.Policy}); err != nil {
 		return err
 	}
 	private, public, err := NewAccountKey()

@@ -33,6 +33,9 @@ type Deps struct {
 	Listener net.Listener
 	// WrapStore, unless nil, is put around the store: for tests of its faults.
 	WrapStore func(store.Store) store.Store
+	// Policy, unless nil, changes the policy of the signing keys: for tests that
+	// see many rotations. No configuration can ask for what it can.
+	Policy func(keys.Policy) keys.Policy
 }
 
 // Broker is everything that runs: Open makes it, Run serves.
@@ -91,7 +94,7 @@ func Open(ctx context.Context, c Config, deps Deps) (b *Broker, err error) {
 	if err := claim(ctx, b.store, c.issuer, deps.Now()); err != nil {
 		return b, err
 	}
-	if b.signing, err = openKeys(ctx, c, b.store, deps.Now, deps.Logger); err != nil {
+	if b.signing, err = openKeys(ctx, c, b.store, deps); err != nil {
 		return b, err
 	}
 	metrics.health(b.store, b.signing.manager, deps.Now)

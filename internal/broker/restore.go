@@ -135,7 +135,7 @@ func verifyStaged(ctx context.Context, o RestoreOptions, staged string, back res
 	if err := checkClaimed(ctx, st); err != nil {
 		return 0, err
 	}
-	parts, err := openKeys(ctx, o.Config, st, o.Now, o.Logger)
+	parts, err := openKeys(ctx, o.Config, st, Deps{Now: o.Now, Logger: o.Logger})
 	if err != nil {
 		return 0, err
 	}
@@ -149,7 +149,7 @@ func verifyStaged(ctx context.Context, o RestoreOptions, staged string, back res
 // replaceKeys revokes every signing key of the backup. Standby keys first: an
 // active one must not hand over to a key that was in the backup too.
 func replaceKeys(ctx context.Context, o RestoreOptions, st store.Store) (revoked []string, err error) {
-	parts, err := openKeys(ctx, o.Config, st, o.Now, o.Logger)
+	parts, err := openKeys(ctx, o.Config, st, Deps{Now: o.Now, Logger: o.Logger})
 	if err != nil {
 		return nil, err
 	}

@@ -3,8 +3,6 @@ package broker
 import (
 	"context"
 	"fmt"
-	"log/slog"
-	"time"
 
 	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/issuer/mint"
@@ -21,17 +19,21 @@ type signingParts struct {
 
 // openKeys opens the signing keys with the key-encryption key, and makes those
 // that don't exist yet. A key-encryption key that is not the store's is an error.
-func openKeys(ctx context.Context, c Config, st store.Store, now func() time.Time, logger *slog.Logger) (signingParts, error) {
-	kek, err := loadKEK(c, logger)
+func openKeys(ctx context.Context, c Config, st store.Store, deps Deps) (signingParts, error) {
+	kek, err := loadKEK(c, deps.Logger)
 	if err != nil {
 		return signingParts{}, err
 	}
-	signer, err := keys.AuditKey(ctx, st, kek, now)
+	signer, err := keys.AuditKey(ctx, st, kek, deps.Now)
 	if err != nil {
 		return signingParts{}, fmt.Errorf("%s: %w", c.doc.KEKFile, err)
 	}
+	policy := c.policy()
+	if deps.Policy != nil {
+		policy = deps.Policy(policy)
+	}
 	manager, err := keys.New(keys.Config{
-		Store: st, Home: keys.Sealed(kek), Policy: c.policy(), Now: now, Logger: logger,
+		Store: st, Home: keys.Sealed(kek), Policy: policy, Now: deps.Now, Logger: deps.Logger,
 	})
 	if err != nil {
 		return signingParts{}, err
