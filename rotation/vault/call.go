@@ -29,9 +29,7 @@ type call struct {
 	// effect: the call changes or makes something, so a lost answer leaves
 	// open what happened, and it is sent once.
 	effect bool
-	// bare: without a token (health, login).
-	bare bool
-	// token, unless empty, takes the place of the session's.
+	// token is the one of a call of the session itself.
 	token string
 }
 
@@ -153,25 +151,38 @@ func (c *Client) do(ctx context.Context, one *call) (reply, error) {
 		out, err = c.attempt(ctx, one)
 	}
 	c.core.metrics.observe(one.op, err, c.core.now().Sub(start))
+	if err == nil && out.LeaseID != "" {
+		c.core.session.gaveLease()
+	}
 	return out, err
 }
 
 // attempt sends a call once, and again where the token was dead and there is a
 // new one: such a call was not carried out.
 func (c *Client) attempt(ctx context.Context, one *call) (reply, error) {
-	if one.bare || one.token != "" {
-		return c.send(ctx, one, one.token)
+	k := c.core
+	if err := k.gate(one); err != nil {
+		return reply{}, err
 	}
-	token, generation, err := c.core.session.token()
+	token, generation, err := k.session.token()
 	if err != nil {
 		return reply{}, &Error{Method: one.method, Path: shownPath(one.path), kinds: []error{ErrLoggedOut, ErrUnavailable}, cause: err}
 	}
 	out, err := c.send(ctx, one, token)
+	k.noticed(ctx, err)
 	var failed *Error
-	if errors.As(err, &failed) && failed.tokenIsDead() && c.core.replace(ctx, generation) {
-		if token, _, err := c.core.session.token(); err == nil {
-			return c.send(ctx, one, token)
+	switch {
+	case !errors.As(err, &failed) || failed.Status != http.StatusForbidden:
+	case !failed.tokenIsDead():
+		k.denied()
+	case k.replace(ctx, generation):
+		if token, _, err := k.session.token(); err == nil {
+			out, err = c.send(ctx, one, token)
+			k.noticed(ctx, err)
+			return out, err
 		}
+	default:
+		failed.kinds = []error{ErrLoggedOut, ErrUnavailable} // not the call was refused, but who asked
 	}
 	return out, err
 }

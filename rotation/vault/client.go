@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	vaultapi "github.com/hashicorp/vault/api"
@@ -28,6 +29,7 @@ type core struct {
 	logger    *slog.Logger
 	metrics   *metrics
 	session   *session
+	logins    sync.Mutex // held by the login in flight
 }
 
 // New returns a client that is not logged in. It sends nothing.
@@ -42,6 +44,9 @@ func New(c Config) (*Client, error) {
 	api, err := newAPI(c.Address, transport)
 	if err != nil {
 		return nil, err
+	}
+	if l, ok := c.Login.(interface{ prepare() Login }); ok {
+		c.Login = l.prepare()
 	}
 	k := &core{
 		api: api, transport: transport, login: c.Login, namespace: c.Namespace, timeout: c.Timeout,

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
@@ -49,6 +50,8 @@ type Config struct {
 type Login interface {
 	method() string
 	check() error
+	// signIn gets a token. own says that it was made for us by that.
+	signIn(ctx context.Context, k *core) (got auth, own bool, err error)
 }
 
 func (c *Config) complete() error {

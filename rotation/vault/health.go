@@ -21,7 +21,7 @@ func (h Health) Serving() bool { return h.Initialized && !h.Sealed && !h.Standby
 // node is an answer and no error: what counts is the body, not the status,
 // which a configuration of Vault can change.
 func (c *Client) Health(ctx context.Context) (Health, error) {
-	one := &call{op: opHealth, method: http.MethodGet, path: "sys/health", bare: true}
+	one := &call{op: opHealth, method: http.MethodGet, path: "sys/health"}
 	start := c.core.now()
 	out, err := c.send(ctx, one, "")
 	var body struct {

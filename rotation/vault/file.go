@@ -1,0 +1,71 @@
+package vault
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// maxFile bounds a file with a token, a secret id or a JWT.
+const maxFile = 64 << 10
+
+func required(what, value string) error {
+	if value == "" {
+		return errors.New(what + " is required")
+	}
+	return nil
+}
+
+// checkMount refuses what can't be the path of an auth method.
+func checkMount(mount string) error {
+	if mount == "" {
+		return nil // the usual one
+	}
+	if err := checkPath(mount); err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	return nil
+}
+
+// or returns the mount, or the usual one.
+func or(mount, usual string) string {
+	if mount == "" {
+		return usual
+	}
+	return mount
+}
+
+// readSecretFile returns the one word in a file. Errors name the file and never
+// show what is in it.
+func readSecretFile(path string) (string, error) {
+	f, err := os.Open(path) //nolint:gosec // the operator names the file
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }() // read only
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return "", err
+	}
+	word, err := parseWord(data)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return word, nil
+}
+
+func parseWord(data []byte) (string, error) {
+	if len(data) > maxFile {
+		return "", fmt.Errorf("over %d bytes", maxFile)
+	}
+	word := strings.Trim(string(data), " \t\r\n")
+	if word == "" {
+		return "", errors.New("empty")
+	}
+	if strings.ContainsFunc(word, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", errors.New("not one word of printable characters")
+	}
+	return word, nil
+}

@@ -1,0 +1,52 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// kubernetesTokenFile is where Kubernetes puts a pod's token.
+const kubernetesTokenFile = "/var/run/secrets/kubernetes.io/serviceaccount/token" //nolint:gosec // a file name
+
+// Kubernetes logs in with the pod's service account token.
+type Kubernetes struct {
+	Mount   string // default kubernetes
+	Role    string
+	JWTFile string // default: the pod's; read again at each login, since Kubernetes renews it
+}
+
+func (Kubernetes) method() string { return "kubernetes" }
+
+func (l Kubernetes) check() error {
+	return errors.Join(required("a role", l.Role), checkMount(l.Mount))
+}
+
+func (l Kubernetes) signIn(ctx context.Context, k *core) (auth, bool, error) {
+	return k.withJWT(ctx, or(l.Mount, "kubernetes"), l.Role, or(l.JWTFile, kubernetesTokenFile))
+}
+
+// JWT logs in with a JWT of another platform.
+type JWT struct {
+	Mount   string // default jwt
+	Role    string
+	JWTFile string // read again at each login
+}
+
+func (JWT) method() string { return "jwt" }
+
+func (l JWT) check() error {
+	return errors.Join(required("a role", l.Role), required("a file with the JWT", l.JWTFile), checkMount(l.Mount))
+}
+
+func (l JWT) signIn(ctx context.Context, k *core) (auth, bool, error) {
+	return k.withJWT(ctx, or(l.Mount, "jwt"), l.Role, l.JWTFile)
+}
+
+func (k *core) withJWT(ctx context.Context, mount, role, file string) (auth, bool, error) {
+	jwt, err := readSecretFile(file)
+	if err != nil {
+		return auth{}, false, fmt.Errorf("vault: login: %w", err)
+	}
+	return k.authenticate(ctx, mount, map[string]any{"role": role, "jwt": jwt})
+}
