@@ -119,6 +119,24 @@ func TestOnlyRotationVaultImportsTheVaultClient(t *testing.T) {
 	}
 }
 
+// Servers for tests are started by tests, the demo and the benchmark. The broker
+// never starts one.
+func TestOnlyToolsStartServersForTests(t *testing.T) {
+	tools := []string{"internal/demo", "internal/bench", "internal/devvault", "internal/devpostgres"}
+	for _, p := range list(t, "./...") {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if slices.Contains(tools, name) {
+			continue
+		}
+		for _, imported := range p.Imports {
+			switch strings.TrimPrefix(imported, module) {
+			case "internal/child", "internal/devvault", "internal/devpostgres":
+				t.Errorf("%s imports %s", name, imported)
+			}
+		}
+	}
+}
+
 func TestProductionCodeDoesNotImportTesting(t *testing.T) {
 	for _, p := range list(t, "./...") {
 		name := strings.TrimPrefix(p.ImportPath, module)

@@ -104,8 +104,23 @@ func (p *Process) Kill() {
 }
 
 // Freeze stops the process where it stands (SIGSTOP): its connections stay
-// open, and nobody answers. Thaw lets it go on.
-func (p *Process) Freeze() error { return p.freeze(true, syscall.SIGSTOP) }
+// open, and nobody answers. It returns when every thread stands still. Thaw
+// lets it go on.
+func (p *Process) Freeze() error {
+	if err := p.freeze(true, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for {
+		if still, err := p.stopped(); still || err != nil {
+			return err
+		}
+		select {
+		case <-p.ended:
+			return ErrEnded
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
 
 // Thaw undoes Freeze.
 func (p *Process) Thaw() error { return p.freeze(false, syscall.SIGCONT) }

@@ -1,9 +1,11 @@
 package child
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -41,4 +43,27 @@ func parseCPU(stat string) (time.Duration, error) {
 		ticks += n
 	}
 	return time.Duration(ticks) * (time.Second / ticksPerSecond), nil //nolint:gosec // two numbers of 48 bits
+}
+
+// stopped reports whether every thread of the process stands still, or the
+// process is gone. A signal takes a moment to reach them all.
+func (p *Process) stopped() (bool, error) {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.PID()))
+	if err != nil {
+		return false, err
+	}
+	for _, thread := range threads {
+		raw, err := os.ReadFile(thread) //nolint:gosec // in /proc
+		if err != nil {
+			continue // the thread has ended
+		}
+		_, state, found := bytes.Cut(raw[bytes.LastIndexByte(raw, ')')+1:], []byte(" "))
+		if !found || len(state) == 0 {
+			return false, errors.New("child: /proc/PID/task/TID/stat is not as proc(5) says")
+		}
+		if !bytes.ContainsRune([]byte("TtZX"), rune(state[0])) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
