@@ -144,6 +144,14 @@ func (i IssuerURL) Reserves(a Audience) bool {
 	return s == i.url || strings.HasPrefix(s, i.url+"/")
 }
 
+// Leases is the audience of tokens for leases, <issuer>/leases: the one of the
+// broker's own that grants of workloads may name.
+func (i IssuerURL) Leases() Audience { return i.Own("leases") }
+
+// ForOperators reports whether only grants made through the broker's list of
+// operators may name a: every audience of the broker's own but Leases.
+func (i IssuerURL) ForOperators(a Audience) bool { return i.Reserves(a) && a != i.Leases() }
+
 func loopbackHost(host string) bool {
 	if host == "localhost" {
 		return true

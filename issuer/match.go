@@ -164,7 +164,7 @@ func (i *Issuer) covers(ctx context.Context, a *ask, c registry.GrantRef, tenant
 		return credential.Scopes{}, "grant_not_yet"
 	case !g.ExpiresAt.IsZero() && !now.Before(g.ExpiresAt):
 		return credential.Scopes{}, "grant_expired"
-	case g.Account != a.account.ID, g.Audience != a.audience, g.Operator != i.issuer.Reserves(a.audience):
+	case g.Account != a.account.ID, g.Audience != a.audience, g.Operator != i.issuer.ForOperators(a.audience):
 		return credential.Scopes{}, "grant_not_for_audience"
 	}
 	if reason := i.yields(ctx, a, c, tenant, now); reason != "" {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/issuer/mint"
+	"github.com/tenantbroker/tenantbroker/store/registry"
 	"github.com/tenantbroker/tenantbroker/store/revocation"
 )
 
@@ -58,6 +59,9 @@ func (i *Issuer) sweep(ctx context.Context, fanOutAt string) string {
 		if !more || err != nil {
 			break
 		}
+	}
+	if _, err := registry.ForgetGrants(ctx, i.store, i.now()); err != nil {
+		i.log.WarnContext(ctx, "forgetting the grants of expired tokens failed", "error", err)
 	}
 	next, err := mint.SweepFanOut(ctx, i.store, i.now(), fanOutAt)
 	if err != nil {

@@ -162,6 +162,9 @@ func (m *Mint) Commit(ctx context.Context, d Decision) (*Approval, error) {
 		switch {
 		case refused == nil:
 			tx.Append(record)
+			if claims.Audience == m.issuer.Leases() {
+				return registry.RememberGrant(tx, claims, d.Grant)
+			}
 			return nil
 		case errors.Is(refused, store.ErrReplayed):
 			tx.Append(d.denial(record, "assertion_replayed"))

@@ -47,6 +47,9 @@ func (g *Registry) checkGrant(next *Grant, now time.Time) error {
 	if next.Scopes.IsEmpty() {
 		return invalid("scopes", "at least one")
 	}
+	if err := g.checkLeaseScopes(next); err != nil {
+		return err
+	}
 	if err := g.checkWay(next, now); err != nil {
 		return err
 	}
@@ -64,6 +67,19 @@ func (g *Registry) checkGrant(next *Grant, now time.Time) error {
 			return invalid("fan_out.window", "%s to %s", MinFanOutWindow, MaxFanOutWindow)
 		case f.Window%time.Second != 0:
 			return invalid("fan_out.window", "whole seconds")
+		}
+	}
+	return nil
+}
+
+// checkLeaseScopes holds the scopes of a grant for leases to what can be leased.
+func (g *Registry) checkLeaseScopes(next *Grant) error {
+	if next.Audience != g.issuer.Leases() {
+		return nil
+	}
+	for _, scope := range next.Scopes.List() {
+		if _, err := credential.ParseLeasable(scope); err != nil {
+			return invalid("scopes", "for leases, each is database:NAME or kv:NAME")
 		}
 	}
 	return nil

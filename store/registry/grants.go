@@ -66,7 +66,8 @@ func (g *Grant) home() credential.Tenant {
 // operators: they have chosen the keys that the account holds so far. From then
 // on they can't add to them (see AddCredential).
 //
-// Errors: ErrInvalid, ErrForbidden, ErrReserved (the broker's own audiences).
+// Errors: ErrInvalid, ErrForbidden, ErrReserved (the broker's own audiences, but
+// the one for leases, whose scopes say what may be leased).
 func (g *Registry) CreateGrant(ctx context.Context, by By, grant Grant) (Grant, error) {
 	next, err := g.prepareGrant(by, grant)
 	if err != nil {
@@ -98,7 +99,7 @@ func (g *Registry) prepareGrant(by By, grant Grant) (*Grant, error) {
 	if next.Audience.IsZero() {
 		return nil, invalid("audience", "is required")
 	}
-	if g.issuer.Reserves(next.Audience) {
+	if g.issuer.ForOperators(next.Audience) {
 		return nil, fmt.Errorf("%w: grants for the broker's own audiences are operators", ErrReserved)
 	}
 	if err := g.checkGrant(next, now); err != nil {
@@ -132,7 +133,7 @@ func (c *change) createGrant(prepared *Grant) (*Grant, error) {
 	if _, err := c.by.account(c, next.Account); err != nil {
 		return nil, refusedReference(err, "account", "no such account")
 	}
-	if !next.Operator {
+	if !next.Operator && !c.g.issuer.Reserves(next.Audience) {
 		_, home, err := audienceAndHome(c, next.Audience)
 		if err == nil && !c.by.sees(home) && !home.IsSystem() {
 			err = ErrNotFound

@@ -232,7 +232,7 @@ func TestLimitsOfAGrant(t *testing.T) {
 		return w.DeleteGrant(w.ctx(), admin, made.ID, made.Version)
 	})
 
-	for _, name := range []string{brokerURL, brokerURL + "/admin", brokerURL + "/leases"} {
+	for _, name := range []string{brokerURL, brokerURL + "/admin", brokerURL + "/revocations", brokerURL + "/leases/x", brokerURL + "/Leases"} {
 		_, err := w.CreateGrant(w.ctx(), admin, grantFor("worker", name, "acme"))
 		wantErr(t, err, registry.ErrReserved)
 	}

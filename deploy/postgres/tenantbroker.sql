@@ -1,0 +1,326 @@
+-- What a database needs so that users from Vault see one tenant's rows only.
+-- Run it as a superuser, in each database, as often as you like:
+--
+--   psql -v ON_ERROR_STOP=1 -d orders -f tenantbroker.sql
+--
+-- PostgreSQL 14 or newer. README.md says how to protect a table, and what stays
+-- outside of row security. Everything runs in one transaction.
+BEGIN;
+SET LOCAL client_min_messages = warning;
+
+-- tenantbroker_owner owns the objects and makes roles; nobody can log in as it.
+-- tenantbroker_vault is who Vault connects as. It can call four functions, and
+-- make no role but a tenant's short-lived user.
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'tenantbroker_owner') THEN
+    CREATE ROLE tenantbroker_owner NOLOGIN CREATEROLE NOSUPERUSER NOCREATEDB NOBYPASSRLS;
+  END IF;
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'tenantbroker_vault') THEN
+    CREATE ROLE tenantbroker_vault LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS;
+  END IF;
+END
+$$;
+
+CREATE SCHEMA IF NOT EXISTS tenantbroker AUTHORIZATION tenantbroker_owner;
+SET LOCAL ROLE tenantbroker_owner;
+
+GRANT USAGE ON SCHEMA tenantbroker TO PUBLIC;
+
+-- The salt keeps the names of tenants' roles, which everybody can list, from
+-- telling which tenants there are.
+CREATE TABLE IF NOT EXISTS tenantbroker.salt (
+  one  boolean PRIMARY KEY DEFAULT true CHECK (one),
+  salt bytea NOT NULL
+);
+INSERT INTO tenantbroker.salt (salt)
+VALUES (sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8')))
+ON CONFLICT DO NOTHING;
+
+-- One role per tenant that ever had a lease, made by the first one.
+CREATE TABLE IF NOT EXISTS tenantbroker.tenants (
+  role   name PRIMARY KEY,
+  tenant text COLLATE "C" NOT NULL UNIQUE
+);
+
+-- The roles that a tenant's user may be given: what it can do with tables.
+CREATE TABLE IF NOT EXISTS tenantbroker.bases (
+  role name PRIMARY KEY
+);
+
+-- The tenant of this session, NULL without one. It asks who logged in, which
+-- SET ROLE and settings don't change; for membership as it is now, whatever
+-- snapshot the transaction has; and for an end date that is not over, so that a
+-- session which outlives its lease sees nothing.
+CREATE OR REPLACE FUNCTION tenantbroker.session_tenant() RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT CASE WHEN pg_catalog.count(DISTINCT t.tenant) OPERATOR(pg_catalog.=) 1 THEN pg_catalog.min(t.tenant) END
+  FROM pg_catalog.pg_roles u
+  JOIN pg_catalog.pg_auth_members m ON m.member OPERATOR(pg_catalog.=) u.oid
+  JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) m.roleid
+  JOIN tenantbroker.tenants t ON t.role OPERATOR(pg_catalog.=) r.rolname
+  WHERE u.rolname OPERATOR(pg_catalog.=) SESSION_USER
+    AND u.rolvaliduntil OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+    AND pg_catalog.pg_has_role(u.oid, r.oid, 'MEMBER');
+END;
+
+-- is_user: a login of ours, made by create_user in this database.
+CREATE OR REPLACE FUNCTION tenantbroker.is_user(username text) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_roles u
+    JOIN pg_catalog.pg_auth_members m ON m.member = u.oid
+    JOIN pg_catalog.pg_roles r ON r.oid = m.roleid
+    JOIN tenantbroker.tenants t ON t.role = r.rolname
+    WHERE u.rolname = username AND u.rolvaliduntil IS NOT NULL
+      AND NOT (u.rolsuper OR u.rolcreaterole OR u.rolcreatedb OR u.rolbypassrls OR u.rolreplication));
+END;
+
+-- tenant_role returns the role of a tenant and makes it if there is none yet.
+CREATE OR REPLACE FUNCTION tenantbroker.tenant_role(tenant text) RETURNS name
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  role_name name;
+BEGIN
+  IF tenant IS NULL OR tenant !~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$' OR lower(tenant) = 'system' THEN
+    RAISE EXCEPTION 'not a tenant';
+  END IF;
+  SELECT t.role INTO role_name FROM tenantbroker.tenants t WHERE t.tenant = tenant_role.tenant;
+  IF FOUND AND EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
+    RETURN role_name;
+  END IF;
+  PERFORM pg_advisory_xact_lock(hashtextextended('tenantbroker.tenant_role', 0)); -- one at a time makes a role
+  SELECT 'tb_' || left(encode(sha256(s.salt || convert_to(tenant_role.tenant, 'UTF8')), 'hex'), 48)
+    INTO STRICT role_name FROM tenantbroker.salt s;
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
+    EXECUTE format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS', role_name);
+  END IF;
+  INSERT INTO tenantbroker.tenants AS t (role, tenant) VALUES (role_name, tenant_role.tenant) ON CONFLICT DO NOTHING;
+  RETURN role_name;
+END
+$$;
+
+-- create_user makes a login that is one tenant's until valid_until, with what
+-- base may do. Vault calls it, see the broker's lease targets.
+CREATE OR REPLACE FUNCTION tenantbroker.create_user(username text, password text, valid_until timestamptz, tenant text, base text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF username IS NULL OR username = '' OR octet_length(username) > 63 THEN
+    RAISE EXCEPTION 'a user name is 1 to 63 bytes';
+  END IF;
+  IF password IS NULL OR length(password) < 16 THEN
+    RAISE EXCEPTION 'a password is at least 16 characters';
+  END IF;
+  IF valid_until IS NULL OR valid_until <= clock_timestamp() OR valid_until > clock_timestamp() + interval '32 days' THEN
+    RAISE EXCEPTION 'a user ends, within 32 days';
+  END IF;
+  IF NOT EXISTS (SELECT FROM tenantbroker.bases b WHERE b.role = base) THEN
+    RAISE EXCEPTION 'no such base role; tenantbroker.allow_base makes one';
+  END IF;
+  PERFORM tenantbroker.reap(2);
+  EXECUTE format('CREATE ROLE %I LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD %L VALID UNTIL %L IN ROLE %I, %I',
+    username, password, valid_until, tenantbroker.tenant_role(tenant), base);
+END
+$$;
+
+-- renew_user moves the end of one of our users.
+CREATE OR REPLACE FUNCTION tenantbroker.renew_user(username text, valid_until timestamptz) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF NOT tenantbroker.is_user(username) THEN
+    RAISE EXCEPTION 'not a user of the broker';
+  END IF;
+  IF valid_until IS NULL OR valid_until > clock_timestamp() + interval '32 days' THEN
+    RAISE EXCEPTION 'a user ends, within 32 days';
+  END IF;
+  EXECUTE format('ALTER ROLE %I VALID UNTIL %L', username, valid_until);
+END
+$$;
+
+-- drop_user ends the sessions of one of our users and removes it with all that
+-- it owns in this database. One that is not there is gone already. A session
+-- that slips in between finds no membership, and so no rows.
+CREATE OR REPLACE FUNCTION tenantbroker.drop_user(username text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+SET client_min_messages = error
+AS $$
+DECLARE
+  id oid;
+BEGIN
+  SELECT u.oid INTO id FROM pg_roles u WHERE u.rolname = username;
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
+  IF NOT tenantbroker.is_user(username) THEN
+    RAISE EXCEPTION 'not a user of the broker';
+  END IF;
+  EXECUTE format('ALTER ROLE %I NOLOGIN', username);
+  EXECUTE format('GRANT %I TO tenantbroker_owner', username); -- to end its sessions and drop what it owns
+  PERFORM pg_terminate_backend(a.pid, 2000) FROM pg_stat_activity a WHERE a.usesysid = id;
+  EXECUTE format('DROP OWNED BY %I', username);
+  EXECUTE format('DROP ROLE %I', username);
+END
+$$;
+
+-- reap removes up to most users whose end is over a minute ago: those that
+-- Vault forgot, since it lost its storage. create_user calls it.
+CREATE OR REPLACE FUNCTION tenantbroker.reap(most integer DEFAULT 1000) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  late text;
+  n integer := 0;
+BEGIN
+  FOR late IN
+    SELECT DISTINCT u.rolname FROM pg_roles u
+    JOIN pg_auth_members m ON m.member = u.oid
+    JOIN pg_roles r ON r.oid = m.roleid
+    JOIN tenantbroker.tenants t ON t.role = r.rolname
+    WHERE u.rolvaliduntil < clock_timestamp() - interval '1 minute' AND u.rolvaliduntil <> '-infinity'
+    LIMIT most
+  LOOP
+    BEGIN
+      PERFORM tenantbroker.drop_user(late);
+      n := n + 1;
+    EXCEPTION WHEN OTHERS THEN
+      RAISE WARNING 'tenantbroker: a user that is over could not be removed: %', SQLERRM;
+    END;
+  END LOOP;
+  RETURN n;
+END
+$$;
+
+-- allow_base lets tenants' users be given a role. For a superuser.
+CREATE OR REPLACE FUNCTION tenantbroker.allow_base(base name) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = base) THEN
+    RAISE EXCEPTION 'no such role: %', base;
+  END IF;
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = base AND
+      (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication OR rolname LIKE 'pg\_%')) THEN
+    RAISE EXCEPTION '% is more than a role for an application', base;
+  END IF;
+  IF EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = base) THEN
+    RAISE EXCEPTION '% is a member of other roles: give it privileges of its own', base;
+  END IF;
+  -- From PostgreSQL 16 on, who gives a role to others must be allowed to.
+  EXECUTE format('GRANT %I TO tenantbroker_owner WITH ADMIN OPTION', base);
+  INSERT INTO tenantbroker.bases (role) VALUES (base) ON CONFLICT DO NOTHING;
+END
+$$;
+
+-- protect puts the one policy on a table, and on its partitions and children,
+-- which can be named in a query by themselves. For the table's owner.
+CREATE OR REPLACE FUNCTION tenantbroker.protect(target regclass, tenant_column name DEFAULT 'tenant') RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  part regclass;
+BEGIN
+  FOR part IN
+    WITH RECURSIVE tree(oid) AS (
+      SELECT target::oid
+      UNION
+      SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid)
+    SELECT tree.oid::regclass FROM tree
+  LOOP
+    -- Tenants are compared byte for byte: not a type, nor a collation, that
+    -- takes two of them for equal.
+    IF NOT EXISTS (
+      SELECT FROM pg_attribute a LEFT JOIN pg_collation c ON c.oid = a.attcollation
+      WHERE a.attrelid = part AND a.attname = tenant_column AND NOT a.attisdropped AND a.attnum > 0
+        AND a.atttypid IN ('text'::regtype, 'varchar'::regtype) AND coalesce(c.collisdeterministic, true)) THEN
+      RAISE EXCEPTION '%: % is no column of type text with a deterministic collation', part, tenant_column;
+    END IF;
+    IF EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = part AND p.polpermissive AND p.polname <> 'tenantbroker') THEN
+      RAISE EXCEPTION '%: another permissive policy would open what this one closes', part;
+    END IF;
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', part);
+    EXECUTE format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', part);
+    IF EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = part AND p.polname = 'tenantbroker') THEN
+      EXECUTE format('DROP POLICY tenantbroker ON %s', part); -- in this transaction: nobody sees it gone
+    END IF;
+    EXECUTE format('CREATE POLICY tenantbroker ON %s AS PERMISSIVE FOR ALL TO PUBLIC '
+      'USING (%I = (SELECT tenantbroker.session_tenant())) WITH CHECK (%I = (SELECT tenantbroker.session_tenant()))',
+      part, tenant_column, tenant_column);
+  END LOOP;
+END
+$$;
+
+-- check lists what would let a tenant's user past row security. Nothing listed
+-- is what you want.
+CREATE OR REPLACE FUNCTION tenantbroker.check() RETURNS TABLE (object text, problem text)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  WITH who(oid) AS (
+    SELECT r.oid FROM pg_roles r JOIN tenantbroker.bases b ON b.role = r.rolname
+    UNION SELECT r.oid FROM pg_roles r JOIN tenantbroker.tenants t ON t.role = r.rolname
+  ), rel AS (
+    SELECT c.oid, c.oid::regclass::text AS name, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relowner, w.oid AS who
+    FROM pg_class c CROSS JOIN who w JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tenantbroker') AND n.nspname !~ '^pg_(toast|temp)'
+      AND (has_table_privilege(w.oid, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
+        OR has_any_column_privilege(w.oid, c.oid, 'SELECT, INSERT, UPDATE, REFERENCES'))
+  )
+  SELECT DISTINCT name, 'row security is not enabled and forced: tenantbroker.protect' FROM rel
+    WHERE relkind IN ('r', 'p') AND NOT (relrowsecurity AND relforcerowsecurity)
+  UNION SELECT name, 'does not have the policy: tenantbroker.protect' FROM rel
+    WHERE relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = rel.oid AND p.polname = 'tenantbroker')
+  UNION SELECT name, 'has another permissive policy' FROM rel
+    WHERE EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = rel.oid AND p.polpermissive AND p.polname <> 'tenantbroker')
+  UNION SELECT name, 'TRUNCATE, REFERENCES or TRIGGER is granted: row security does not cover them' FROM rel
+    WHERE relkind IN ('r', 'p', 'f') AND (has_table_privilege(who, oid, 'TRUNCATE, TRIGGER')
+      OR has_table_privilege(who, oid, 'REFERENCES') OR has_any_column_privilege(who, oid, 'REFERENCES'))
+  UNION SELECT name, 'a materialized view or foreign table has no row security' FROM rel WHERE relkind IN ('m', 'f')
+  UNION SELECT name, 'a view of an owner that row security does not bind' FROM rel JOIN pg_roles o ON o.oid = relowner
+    WHERE relkind = 'v' AND (o.rolsuper OR o.rolbypassrls)
+  UNION SELECT name, 'is owned by a role that tenants'' users are in' FROM rel WHERE pg_has_role(who, relowner, 'MEMBER')
+  UNION SELECT p.oid::regprocedure::text, 'runs as an owner that row security does not bind'
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_roles o ON o.oid = p.proowner CROSS JOIN who w
+    WHERE p.prosecdef AND (o.rolsuper OR o.rolbypassrls) AND has_function_privilege(w.oid, p.oid, 'EXECUTE')
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tenantbroker')
+  UNION SELECT n.nspname::text, 'tenants'' users may create objects in this schema'
+    FROM pg_namespace n CROSS JOIN who w WHERE has_schema_privilege(w.oid, n.oid, 'CREATE')
+  UNION SELECT current_database()::text, 'tenants'' users may create schemas'
+    FROM who w WHERE has_database_privilege(w.oid, current_database(), 'CREATE')
+  UNION SELECT r.rolname::text, 'a role of tenants'' users is in other roles, or has rights over all rows'
+    FROM who w JOIN pg_roles r ON r.oid = w.oid
+    WHERE r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolreplication
+      OR EXISTS (SELECT FROM pg_auth_members m WHERE m.member = r.oid)
+  UNION SELECT u.rolname::text, 'a user of more than one tenant: it sees nothing'
+    FROM pg_roles u JOIN pg_auth_members m ON m.member = u.oid JOIN pg_roles r ON r.oid = m.roleid
+    JOIN tenantbroker.tenants t ON t.role = r.rolname GROUP BY u.rolname HAVING count(DISTINCT t.tenant) > 1
+  ORDER BY 1, 2;
+END;
+
+REVOKE ALL ON ALL TABLES IN SCHEMA tenantbroker FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA tenantbroker FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tenantbroker.session_tenant() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION tenantbroker.protect(regclass, name) TO PUBLIC; -- as themselves, on tables of their own
+GRANT EXECUTE ON FUNCTION
+  tenantbroker.create_user(text, text, timestamptz, text, text),
+  tenantbroker.renew_user(text, timestamptz),
+  tenantbroker.drop_user(text),
+  tenantbroker.reap(integer)
+TO tenantbroker_vault;
+
+COMMIT;
