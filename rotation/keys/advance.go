@@ -19,6 +19,8 @@ const attempts = 5
 type spare struct {
 	member  Member
 	private keyRow
+	series  string
+	number  int
 }
 
 // plan is a ring as it should become, and what has to be written with it.
@@ -27,19 +29,21 @@ type plan struct {
 	ring    Ring
 	changes []Change
 	created map[string]keyRow
-	by      registry.By // zero: the broker itself
+	found   map[string]keyRow // in the place of rows that were lost
+	by      registry.By       // zero: the broker itself
 	at      time.Time
 }
 
 func (m *Manager) plan(by registry.By) *plan {
 	from := m.state().stored
-	return &plan{from: from, ring: from.ring, created: make(map[string]keyRow), by: by, at: m.now().UTC().Round(0)}
+	return &plan{from: from, ring: from.ring, created: make(map[string]keyRow), found: make(map[string]keyRow), by: by, at: m.now().UTC().Round(0)}
 }
 
 // advance does what is due. The caller holds mu and has refreshed.
 func (m *Manager) advance(ctx context.Context) error {
-	return m.try(ctx, func() (*plan, error) {
-		p, wait := m.plan(registry.By{}), Wait{}
+	var wait Wait // once what is planned is done
+	err := m.try(ctx, func() (*plan, error) {
+		p := m.plan(registry.By{})
 		var problem error
 		for range 4 { // an empty ring needs two keys; a rotation, or a change of algorithm, one
 			step := p.ring.Next(p.at, m.rules, m.seen())
@@ -57,11 +61,15 @@ func (m *Manager) advance(ctx context.Context) error {
 				break
 			}
 		}
-		s := *m.state()
-		s.wait = wait
-		m.current.Store(&s)
 		return p, problem
 	})
+	if errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrChanged) {
+		return err // it waits for what it waited for
+	}
+	s := *m.state()
+	s.wait = wait
+	m.current.Store(&s)
+	return err
 }
 
 // try commits what decide plans, deciding anew when another replica was
@@ -72,7 +80,7 @@ func (m *Manager) try(ctx context.Context, decide func() (*plan, error)) error {
 		if p == nil {
 			return problem
 		}
-		if len(p.changes) == 0 && p.ring.equal(p.from.ring) {
+		if len(p.changes) == 0 && len(p.found) == 0 && p.ring.equal(p.from.ring) {
 			return problem
 		}
 		err := m.commit(ctx, p)
@@ -86,7 +94,7 @@ func (m *Manager) try(ctx context.Context, decide func() (*plan, error)) error {
 			return err
 		case reading != nil:
 			return reading
-		case !lost:
+		case !lost && !errors.Is(problem, errMarkFirst):
 			return problem
 		}
 	}
@@ -106,9 +114,40 @@ func (m *Manager) publish(ctx context.Context, p *plan, cause string) error {
 	if err != nil {
 		return err
 	}
+	if sp.series != "" {
+		ring = ring.Mark(sp.series, sp.number)
+	}
 	p.ring, p.changes = ring, append(p.changes, changes...)
 	p.created[sp.member.ID] = sp.private
 	return nil
+}
+
+// errMarkFirst asks for a commit of the plan before the next key is made: from
+// the mark on, whatever a home has made and this ring has not published is new.
+var errMarkFirst = errors.New("keys: the series is marked first")
+
+// spent tells what a home may not take for a new key.
+func (m *Manager) spent(ctx context.Context, p *plan) (Spent, error) {
+	s := Spent{IDs: make(map[string]bool)}
+	for _, k := range p.ring.Members {
+		s.IDs[k.ID] = true
+	}
+	series, ok := m.home.(Series)
+	if !ok {
+		return s, nil
+	}
+	name := series.Series(m.rules.alg)
+	var marked bool
+	if s.Mark, marked = p.from.ring.Marks[name]; marked {
+		return s, nil
+	}
+	// Nobody knows what became of the keys that are there: all are spent.
+	newest, err := series.Newest(ctx, m.rules.alg)
+	if err != nil {
+		return s, err
+	}
+	p.ring = p.ring.Mark(name, newest)
+	return s, errMarkFirst
 }
 
 // spare returns a key that is not in the plan: one left over from an attempt
@@ -119,7 +158,11 @@ func (m *Manager) spare(ctx context.Context, p *plan) (spare, error) {
 			return sp, nil
 		}
 	}
-	made, err := m.home.Generate(ctx, m.rules.alg)
+	spent, err := m.spent(ctx, p)
+	if err != nil {
+		return spare{}, err
+	}
+	made, err := m.home.Generate(ctx, m.rules.alg, spent)
 	if err != nil {
 		return spare{}, err
 	}
@@ -132,6 +175,7 @@ func (m *Manager) spare(ctx context.Context, p *plan) (spare, error) {
 	sp := spare{
 		member:  Member{ID: made.Public.ID(), Algorithm: m.rules.alg, Home: made.Home, Public: made.Public.JWK()},
 		private: keyRow{Form: rowForm, Algorithm: m.rules.alg, Home: made.Home, Sealed: made.Blob},
+		series:  made.Series, number: made.Number,
 	}
 	m.spares = append(m.spares, sp)
 	return sp, nil
@@ -160,6 +204,11 @@ func (m *Manager) commit(ctx context.Context, p *plan) error {
 				continue
 			}
 			if _, err := tx.Put(signingTable, store.Key(m.ring, kid), encode(row), 0); err != nil {
+				return err
+			}
+		}
+		for kid, row := range p.found {
+			if _, err := tx.Put(signingTable, store.Key(m.ring, kid), encode(row), p.from.private[kid].version); err != nil {
 				return err
 			}
 		}
@@ -211,6 +260,9 @@ func (b *backoff) after(now time.Time, err error) {
 	if err == nil {
 		*b = backoff{}
 		return
+	}
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, errMarkFirst) {
+		return // how often a home that is down is called is for the home to say
 	}
 	b.wait = min(max(2*b.wait, shortestBackoff), longestBackoff)
 	b.until, b.problem = now.Add(b.wait), err

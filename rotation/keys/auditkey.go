@@ -54,7 +54,7 @@ func readAuditKey(ctx context.Context, st store.Store) (row keyRow, err error) {
 }
 
 func createAuditKey(ctx context.Context, st store.Store, home *sealedHome, now time.Time) error {
-	made, err := home.Generate(ctx, credential.EdDSA)
+	made, err := home.Generate(ctx, credential.EdDSA, Spent{})
 	if err != nil {
 		return err
 	}

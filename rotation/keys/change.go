@@ -20,6 +20,16 @@ func (r Ring) Publish(now time.Time, rules Rules, m Member, cause string) (Ring,
 	return next, []Change{{KeyPublished, m.ID, cause}}, nil
 }
 
+// Mark notes that the numbers of the series up to n are spent.
+func (r Ring) Mark(series string, n int) Ring {
+	next := r.clone()
+	if next.Marks == nil {
+		next.Marks = make(map[string]int)
+	}
+	next.Marks[series] = max(next.Marks[series], n)
+	return next
+}
+
 // Rotate makes the oldest standby key active ahead of the schedule. Without
 // emergency its notice must be over and every verifier on the poll must hold
 // it. Another standby has to remain: Publish one first.
@@ -29,7 +39,7 @@ func (r Ring) Publish(now time.Time, rules Rules, m Member, cause string) (Ring,
 func (r Ring) Rotate(now time.Time, rules Rules, seen Seen, emergency bool, cause string) (Ring, []Change, error) {
 	next := r.clone()
 	next.remember(now, rules)
-	at := next.oldestStandby(rules.alg, seen)
+	at := next.oldestStandby(rules.kind(), seen)
 	if emergency {
 		at = next.emergencyStandby(rules, seen)
 	}
@@ -40,7 +50,7 @@ func (r Ring) Rotate(now time.Time, rules Rules, seen Seen, emergency bool, caus
 		if err := next.Members[at].early(now, seen); err != nil {
 			return r, nil, err
 		}
-		if next.standbys(rules.alg, seen) < 2 {
+		if next.standbys(rules.kind(), seen) < 2 {
 			return r, nil, ErrNotReady
 		}
 	}

@@ -29,6 +29,9 @@ var (
 	ErrRingFull = errors.New("keys: the ring is full")
 	// ErrPolicy: a policy that can't be kept safely.
 	ErrPolicy = errors.New("keys: unusable policy")
+	// ErrUnavailable: the home of a key, or the key-encryption key, is out of
+	// reach or serves nobody now. It may be back in a second.
+	ErrUnavailable = errors.New("keys: the keys' home is out of reach")
 	// ErrCorrupt: what the store holds is not a ring or a key of this program.
 	ErrCorrupt = errors.New("keys: unreadable row")
 )

@@ -18,15 +18,54 @@ var (
 	ErrMismatch = errors.New("keys: the private key doesn't match its public part")
 	// ErrHome: the key lives in another home.
 	ErrHome = errors.New("keys: the key lives in another home")
+	// ErrLost: the home has this key no more, or another one in its place.
+	ErrLost = errors.New("keys: the home has lost the key")
+	// ErrTransitKey: a Transit key of Vault is not one to sign with.
+	ErrTransitKey = errors.New("keys: unusable Transit key")
 )
 
 // Home is where private keys live. Implementations are safe for concurrent use.
 type Home interface {
-	// Generate makes a key pair. The key's id is its RFC 7638 thumbprint.
-	Generate(ctx context.Context, alg credential.Algorithm) (Stored, error)
+	// Name is what the home is called in rows and in the configuration.
+	Name() string
+	// Generate makes a key pair. The key's id is its RFC 7638 thumbprint. A home
+	// that numbers its keys may return one that was made before, unless it is
+	// spent.
+	Generate(ctx context.Context, alg credential.Algorithm, spent Spent) (Stored, error)
 	// Open returns the key to sign with, or an error that wraps ErrHome if
 	// the key is not at home here.
 	Open(ctx context.Context, key Stored) (SigningKey, error)
+}
+
+// Spent are the keys of a series that can't be new.
+type Spent struct {
+	Mark int             // every number up to this
+	IDs  map[string]bool // and every key of the ring
+}
+
+// Series is a Home that numbers the keys that it makes, so that one which was
+// made before a crash and never published can be told from all others.
+type Series interface {
+	Home
+	// Series names the numbers from which Generate takes keys of alg.
+	Series(alg credential.Algorithm) string
+	// Newest returns the highest number that exists there, 0 if none does.
+	Newest(ctx context.Context, alg credential.Algorithm) (int, error)
+	// Find returns a published key whose row was lost, or ErrLost.
+	Find(ctx context.Context, public jwks.Key) (Stored, error)
+	// Limit has the home refuse to sign with numbers up to mark whose keys are
+	// not in signing, as far as it can, and verify with none that is not
+	// in published. It never takes anything back.
+	Limit(ctx context.Context, series string, mark int, signing, published map[string]bool) error
+}
+
+// Remote is a SigningKey whose private key is elsewhere.
+type Remote interface {
+	SigningKey
+	// Ready returns nil, or why Sign would fail now. It does no I/O.
+	Ready() error
+	// Doubtful reports that the key was refused and should be opened anew.
+	Doubtful() bool
 }
 
 // SigningKey signs. The private key may be elsewhere, so signing can fail.
@@ -41,6 +80,9 @@ type Stored struct {
 	Home   string   // name of the home
 	Public jwks.Key // with id and algorithm
 	Blob   []byte   // what the home needs to find or open the private part
+	// Series and Number say which key of a Series was made; zero for others.
+	Series string
+	Number int
 }
 
 // KEK is a key-encryption key. Implementations are safe for concurrent use.
@@ -59,6 +101,22 @@ func KEKs(primary KEK, former ...KEK) KEK { return kekChain{primary, former} }
 type kekChain struct {
 	primary KEK
 	former  []KEK
+}
+
+// Newest and Age make a chain with an aging primary one too.
+func (c kekChain) Newest(ctx context.Context) (int, error) {
+	if aging, ok := c.primary.(Aging); ok {
+		return aging.Newest(ctx)
+	}
+	return 0, nil
+}
+
+// Age implements Aging.
+func (c kekChain) Age(sealed []byte) (int, error) {
+	if aging, ok := c.primary.(Aging); ok {
+		return aging.Age(sealed)
+	}
+	return 0, nil
 }
 
 func (c kekChain) Seal(ctx context.Context, plaintext, aad []byte) ([]byte, error) {

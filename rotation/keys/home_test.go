@@ -22,8 +22,8 @@ type lying struct {
 	open     func(SigningKey, error) (SigningKey, error)
 }
 
-func (h lying) Generate(ctx context.Context, alg credential.Algorithm) (Stored, error) {
-	s, err := h.Home.Generate(ctx, alg)
+func (h lying) Generate(ctx context.Context, alg credential.Algorithm, spent Spent) (Stored, error) {
+	s, err := h.Home.Generate(ctx, alg, spent)
 	if h.generate != nil {
 		return h.generate(s, err)
 	}
@@ -86,11 +86,11 @@ func TestAKeyThatCantProveItselfIsNotPublished(t *testing.T) {
 func TestASealedKeyMustBeTheOneOfItsPublicPart(t *testing.T) {
 	ctx := t.Context()
 	home := &sealedHome{kek: plainKEK{}, purpose: sealedPurpose}
-	one, err := home.Generate(ctx, credential.ES256)
+	one, err := home.Generate(ctx, credential.ES256, Spent{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	two, _ := home.Generate(ctx, credential.ES256)
+	two, _ := home.Generate(ctx, credential.ES256, Spent{})
 	small, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
@@ -111,7 +111,7 @@ func TestASealedKeyMustBeTheOneOfItsPublicPart(t *testing.T) {
 	if _, err := home.Open(ctx, Stored{Home: "vault", Public: one.Public, Blob: one.Blob}); !errors.Is(err, ErrHome) {
 		t.Errorf("%v", err)
 	}
-	if _, err := home.Generate(ctx, credential.PS256); !errors.Is(err, ErrPolicy) {
+	if _, err := home.Generate(ctx, credential.PS256, Spent{}); !errors.Is(err, ErrPolicy) {
 		t.Errorf("%v", err)
 	}
 }

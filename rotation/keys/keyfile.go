@@ -205,6 +205,9 @@ func (f *keyFile) Seal(_ context.Context, plaintext, aad []byte) ([]byte, error)
 
 // Open implements KEK.
 func (f *keyFile) Open(_ context.Context, sealed, aad []byte) ([]byte, error) {
+	if len(sealed) > 0 && sealed[0] == transitSealedVersion {
+		return nil, fmt.Errorf("%w: a key in Vault, not a key file", ErrKEK)
+	}
 	if len(sealed) < len(f.head) || sealed[0] != sealedVersion {
 		return nil, fmt.Errorf("%w: unknown form", ErrSealed)
 	}

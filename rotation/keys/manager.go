@@ -22,8 +22,11 @@ const DefaultRing = "access"
 
 // Config is what a Manager needs. Store and Home are required.
 type Config struct {
-	Store  store.Store
-	Home   Home // makes the keys, and opens them
+	Store store.Store
+	Home  Home // makes the keys, and opens them
+	// Others are homes that open keys of before, while another home than Home
+	// is left behind.
+	Others []Home
 	Policy Policy
 	// Ring names the ring, default DefaultRing. Each has its own keys.
 	Ring string
@@ -43,6 +46,7 @@ type Manager struct {
 	_        [0]func()
 	store    store.Store
 	home     Home
+	homes    map[string]Home // by name, home among them
 	rules    Rules
 	ring     string
 	interval time.Duration
@@ -53,6 +57,7 @@ type Manager struct {
 	current  atomic.Pointer[snapshot]
 	readings atomic.Uint64 // how many readings of the ring have begun
 	poke     chan struct{}
+	away     atomic.Bool // something waits for a home that is out of reach
 
 	mu      sync.Mutex // held by whoever reads or changes the ring
 	signers map[string]*Signer
@@ -61,7 +66,10 @@ type Manager struct {
 	spares  []spare // made, not published
 	backoff backoff
 	alarm   string // the last problem that was logged
-	started bool
+
+	limiting sync.Mutex // held by whoever tells homes what signs no more
+	limited  limited
+	started  bool
 }
 
 type watch struct {
@@ -86,14 +94,23 @@ func New(c Config) (*Manager, error) {
 	if c.Store == nil || c.Home == nil {
 		return nil, errors.New("keys: Config needs Store and Home")
 	}
+	homes := map[string]Home{c.Home.Name(): c.Home}
+	for _, h := range c.Others {
+		if homes[h.Name()] != nil {
+			return nil, fmt.Errorf("keys: two homes are called %s", h.Name())
+		}
+		homes[h.Name()] = h
+	}
+	c.Policy.Home = c.Home.Name()
 	rules, err := c.Policy.Rules()
 	if err != nil {
 		return nil, err
 	}
 	m := &Manager{
-		store: c.Store, home: c.Home, rules: rules, ring: c.Ring,
+		store: c.Store, home: c.Home, homes: homes, rules: rules, ring: c.Ring,
 		interval: c.Interval, uptake: c.Uptake, now: c.Now, log: c.Logger,
 		poke: make(chan struct{}, 1), signers: make(map[string]*Signer), watched: make(map[string]watch),
+		limited: limited{told: make(map[string]string)},
 	}
 	if m.ring == "" {
 		m.ring = DefaultRing
@@ -118,31 +135,51 @@ func New(c Config) (*Manager, error) {
 }
 
 // Start makes sure that the ring exists, with an active and a standby key, and
-// that this process can sign with them. It is done when it returns nil.
+// that this process can sign with them. It is done when it returns nil, unless
+// a home is out of reach: then Ready says so, and Run goes on trying.
 //
-// Errors: ErrKEK, ErrSealed, ErrMismatch, ErrCorrupt, ErrHome; those of the
-// store and of the home.
+// Errors: ErrKEK, ErrSealed, ErrMismatch, ErrCorrupt, ErrHome, ErrTransitKey;
+// those of the store and of the home.
 func (m *Manager) Start(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.refresh(ctx); err != nil {
 		return err
 	}
-	// A wrong key-encryption key must not look like damage to be repaired.
+	if err := m.recoverRows(ctx); err != nil && !errors.Is(err, ErrUnavailable) {
+		return err
+	}
 	for kid, err := range m.broken {
 		active, _ := m.state().ring.Active()
-		if kid == active.ID || errors.Is(err, ErrKEK) || errors.Is(err, ErrHome) {
+		if refusesStart(err, kid == active.ID) {
 			return fmt.Errorf("signing key %s: %w", kid, err)
 		}
 	}
-	if err := m.advance(ctx); err != nil {
+	err := m.advance(ctx)
+	switch s := m.state(); {
+	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrLost):
+	case err != nil:
 		return err
-	}
-	if s := m.state(); s.active == nil {
+	case s.active == nil && len(s.broken) == 0:
 		return ErrNotReady
 	}
+	m.report(err)
+	m.noteAway(err)
 	m.started = true
 	return nil
+}
+
+// refusesStart reports whether a key that can't be opened keeps a manager from
+// starting. A wrong key-encryption key must not look like damage to be repaired;
+// a home that is down, or has lost a key, is no reason to give up.
+func refusesStart(err error, active bool) bool {
+	switch {
+	case errors.Is(err, ErrKEK), errors.Is(err, ErrHome), errors.Is(err, ErrTransitKey):
+		return true
+	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrLost):
+		return false
+	}
+	return active
 }
 
 // Run starts, unless Start was called, and keeps the ring until ctx ends. A
@@ -157,29 +194,53 @@ func (m *Manager) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	tick := time.NewTicker(m.interval)
-	defer tick.Stop()
 	for {
+		wait := m.interval
+		if m.away.Load() {
+			wait = min(wait, awaiting)
+		}
+		next := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
+			next.Stop()
 			return nil
-		case <-tick.C:
+		case <-next.C:
 		case <-m.poke:
+			next.Stop()
 		}
 		_ = m.Tick(ctx) // logged there; the next tick tries again
 	}
 }
 
+// awaiting is how often a manager looks after keys whose home is out of reach.
+// The home itself decides how often it is called meanwhile.
+const awaiting = 250 * time.Millisecond
+
 // Tick reads the ring and does what is due.
 func (m *Manager) Tick(ctx context.Context) error {
+	err := m.tick(ctx)
+	return errors.Join(err, m.limit(ctx))
+}
+
+func (m *Manager) tick(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	err := m.refresh(ctx)
 	if err == nil {
-		err = m.advance(ctx)
+		err = m.recoverRows(ctx)
+	}
+	if err == nil || errors.Is(err, ErrUnavailable) {
+		err = errors.Join(err, m.advance(ctx))
 	}
 	m.report(err)
+	m.noteAway(err)
 	return err
+}
+
+// noteAway notes whether something waits for a home that is out of reach.
+func (m *Manager) noteAway(err error) {
+	s := m.state()
+	m.away.Store(errors.Is(err, ErrUnavailable) || s != nil && s.outOfReach())
 }
 
 // Refresh reads the ring without changing it. Call it when the check of a
@@ -194,18 +255,22 @@ func (m *Manager) Refresh(ctx context.Context) error {
 	return m.refresh(ctx)
 }
 
-// Active returns the key to sign with, or ErrNotReady. It does no I/O.
+// Active returns the key to sign with, ErrNotReady, or ErrUnavailable while its
+// home is known to be out of reach. It does no I/O.
 func (m *Manager) Active() (*Signer, error) {
 	s := m.current.Load()
 	if s == nil || s.active == nil {
 		return nil, ErrNotReady
 	}
 	// Tokens of a time that the ring doesn't remember yet: it should, soon.
-	if m.now().After(s.latest.Add(latestStep)) {
+	if m.now().After(s.latest.Add(latestStep)) || s.active.doubtful() {
 		select {
 		case m.poke <- struct{}{}:
 		default:
 		}
+	}
+	if err := s.active.ready(); err != nil {
+		return nil, err
 	}
 	return s.active, nil
 }
@@ -245,12 +310,13 @@ func (m *Manager) MaxAge() time.Duration {
 	return min(m.rules.maxAge, s.ring.Notice-m.rules.spread) // no more than is on the record
 }
 
-// Ready returns nil if there is a key to sign with.
+// Ready returns nil if there is a key to sign with, and its home can be reached.
 func (m *Manager) Ready() error {
-	if s := m.current.Load(); s == nil || s.active == nil {
+	s := m.current.Load()
+	if s == nil || s.active == nil {
 		return ErrNotReady
 	}
-	return nil
+	return s.active.ready()
 }
 
 // Format writes the ring's name, whatever the verb.

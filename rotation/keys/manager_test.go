@@ -208,7 +208,7 @@ func BenchmarkBareECDSA(b *testing.B) {
 func BenchmarkSign(b *testing.B) {
 	for _, alg := range []credential.Algorithm{credential.ES256, credential.EdDSA} {
 		home := &sealedHome{kek: plainKEK{}, purpose: sealedPurpose}
-		made, err := home.Generate(b.Context(), alg)
+		made, err := home.Generate(b.Context(), alg, Spent{})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -40,9 +41,11 @@ const (
 //   - A retiring or revoked key leaves when no token that it signed can be valid.
 //   - A ring without an active key promotes its oldest standby.
 //   - When the active key has signed for the rotation interval, or has another
-//     algorithm than the rules ask for, the oldest standby of that algorithm
+//     algorithm or home than the rules ask for, the oldest standby of that kind
 //     becomes active once its notice is over and no verifier on the poll lacks
 //     it, or the deadline has passed; and only if another standby remains.
+//   - An active key that its home has lost signs nothing any more: the oldest
+//     standby becomes active as soon as its notice is over.
 //
 // Times in the future, where the clock was set back, and long gaps since the
 // last call make a transition later, never earlier.
@@ -58,21 +61,22 @@ func (r Ring) Next(now time.Time, rules Rules, seen Seen) Step {
 	if at < 0 {
 		first := st.Ring.emergencyStandby(rules, seen)
 		if first < 0 {
-			st.NeedStandby, st.Wait = st.Ring.oldestStandby("", seen) < 0, Wait{For: WaitStandby, Due: now}
+			st.NeedStandby, st.Wait = st.Ring.oldestStandby(kind{}, seen) < 0, Wait{For: WaitStandby, Due: now}
 			return st
 		}
 		st.Changes = append(st.Changes, st.Ring.activate(first, now, rules, "no key was active")...)
 		at = first
 	}
 	active := st.Ring.Members[at]
+	if seen.Lost[active.ID] {
+		st.replaceLost(now, rules, seen)
+		return st
+	}
 	st.Wait = st.Ring.waiting(now, active, rules, seen)
 	st.NeedStandby = st.Wait.For == WaitStandby
 	if st.Wait.For == "" {
 		next := st.Ring.index(st.Wait.KeyID)
-		cause := "scheduled"
-		if active.Algorithm != rules.alg {
-			cause = "the configured algorithm changed"
-		}
+		cause := cmp.Or(rules.changed(active), "scheduled")
 		if seen.Uptake.Missing(st.Wait.KeyID) > 0 {
 			cause += fmt.Sprintf("; the deadline passed with %d verifiers without it", seen.Uptake.Missing(st.Wait.KeyID))
 		}
@@ -82,17 +86,33 @@ func (r Ring) Next(now time.Time, rules Rules, seen Seen) Step {
 	return st
 }
 
+// replaceLost goes from an active key that can't sign anywhere to a standby of
+// the kind that is asked for: another home is no stand-in for a broken one.
+func (st *Step) replaceLost(now time.Time, rules Rules, seen Seen) {
+	st.Wait, st.NeedStandby = Wait{For: WaitStandby, Due: now}, st.Ring.standbys(rules.kind(), seen) == 0
+	next := st.Ring.oldestStandby(rules.kind(), st.Ring.here(seen))
+	if next < 0 {
+		return
+	}
+	if left := st.Ring.Members[next].noticeLeft(now, seen); left > 0 {
+		st.Wait = Wait{For: WaitNotice, KeyID: st.Ring.Members[next].ID, Due: now, Until: now.Add(left)}
+		return
+	}
+	st.Changes = append(st.Changes, st.Ring.activate(next, now, rules, "the active key's home has lost it")...)
+	st.NeedStandby = st.Ring.standbys(rules.kind(), seen) == 0
+}
+
 // waiting returns what the next rotation waits for; For is empty when it may
 // happen now.
 func (r Ring) waiting(now time.Time, active Member, rules Rules, seen Seen) Wait {
 	w := Wait{For: WaitStandby, Due: active.ActivatedAt.Add(rules.rotation)}
-	at := r.oldestStandby(rules.alg, seen)
+	at := r.oldestStandby(rules.kind(), seen)
 	if at < 0 {
 		return w
 	}
 	next := r.Members[at]
 	w.KeyID = next.ID
-	if active.Algorithm != rules.alg {
+	if !rules.kind().fits(active) {
 		w.Due = next.PublishedAt
 	}
 	if now.Before(w.Due) {
@@ -108,7 +128,7 @@ func (r Ring) waiting(now time.Time, active Member, rules Rules, seen Seen) Wait
 		w.For, w.Until = WaitUptake, deadline
 		return w
 	}
-	if r.standbys(rules.alg, seen) < 2 {
+	if r.standbys(rules.kind(), seen) < 2 {
 		return w
 	}
 	w.For = ""
@@ -164,8 +184,8 @@ func (st *Step) removeExpired(now time.Time, seen Seen) {
 	})
 }
 
-// activate makes the key at index next the one that signs. Standby keys of an
-// algorithm that is no longer asked for go with it: they never signed.
+// activate makes the key at index next the one that signs. Standby keys of a
+// kind that is no longer asked for go with it: they never signed.
 func (r *Ring) activate(next int, now time.Time, rules Rules, cause string) (changes []Change) {
 	if old := r.active(); old >= 0 {
 		m := &r.Members[old]
@@ -175,11 +195,11 @@ func (r *Ring) activate(next int, now time.Time, rules Rules, cause string) (cha
 	m := &r.Members[next]
 	m.State, m.ActivatedAt, m.Latest, m.LongestLife = Active, now, now, r.Life
 	changes = append(changes, Change{KeyActivated, m.ID, cause})
-	if r.standbys(rules.alg, Seen{}) > 0 {
+	if r.standbys(rules.kind(), Seen{}) > 0 {
 		r.Members = slices.DeleteFunc(r.Members, func(m Member) bool {
-			drop := m.State == Standby && m.Algorithm != rules.alg
+			drop := m.State == Standby && !rules.kind().fits(m)
 			if drop {
-				changes = append(changes, Change{KeyRemoved, m.ID, "the configured algorithm changed; it never signed"})
+				changes = append(changes, Change{KeyRemoved, m.ID, rules.changed(m) + "; it never signed"})
 			}
 			return drop
 		})

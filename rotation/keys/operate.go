@@ -36,7 +36,7 @@ func (m *Manager) Rotate(ctx context.Context, by registry.By, o RotateOptions) e
 	return m.operate(ctx, by, role, o.Reason, func(p *plan, reason string) error {
 		seen := m.seen()
 		if !o.Emergency {
-			at := p.ring.oldestStandby(m.rules.alg, seen)
+			at := p.ring.oldestStandby(m.rules.kind(), seen)
 			if at < 0 {
 				return ErrNotReady
 			}
@@ -93,10 +93,11 @@ func (m *Manager) operate(ctx context.Context, by registry.By, role registry.Rol
 	}
 	err := m.try(ctx, func() (*plan, error) {
 		p := m.plan(by)
-		if err := change(p, reason); err != nil {
+		err := change(p, reason)
+		if err != nil && !errors.Is(err, errMarkFirst) {
 			return nil, err
 		}
-		return p, nil
+		return p, err
 	})
 	if err != nil {
 		return err

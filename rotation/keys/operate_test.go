@@ -124,7 +124,7 @@ func (h *brokenHome) set(generate, open error) {
 	h.generate, h.open = generate, open
 }
 
-func (h *brokenHome) Generate(ctx context.Context, alg credential.Algorithm) (Stored, error) {
+func (h *brokenHome) Generate(ctx context.Context, alg credential.Algorithm, spent Spent) (Stored, error) {
 	h.mu.Lock()
 	err := h.generate
 	h.made++
@@ -132,7 +132,7 @@ func (h *brokenHome) Generate(ctx context.Context, alg credential.Algorithm) (St
 	if err != nil {
 		return Stored{}, err
 	}
-	return h.Home.Generate(ctx, alg)
+	return h.Home.Generate(ctx, alg, spent)
 }
 
 func (h *brokenHome) Open(ctx context.Context, s Stored) (SigningKey, error) {

@@ -11,6 +11,9 @@ import (
 type Policy struct {
 	// Algorithm of new keys: ES256 (default), EdDSA or RS256.
 	Algorithm credential.Algorithm
+	// Home names the home of new keys; a key of another one is rotated out. A
+	// manager sets it to the home that it has; empty: any.
+	Home string
 	// Rotation is how long a key signs, one hour to one year, default 30 days.
 	// A shorter time limits what a stolen key is good for; but a key that is
 	// known to be stolen is revoked, not waited for, and each rotation asks all
@@ -33,11 +36,16 @@ type Policy struct {
 	// for clocks, plus how far the replicas' clocks may differ. At least
 	// credential.MaxLeeway, at most one hour, default 2 minutes.
 	Leeway time.Duration
+	// InsecureFast allows times of seconds: a max-age from one second, a rotation
+	// from two, a spread from 100 ms, a leeway from one second. It is for tests
+	// that see many rotations: verifiers' clocks must be right to the second.
+	InsecureFast bool
 }
 
 // Rules are a Policy that was checked. The zero Rules let nothing happen.
 type Rules struct {
 	alg                      credential.Algorithm
+	home                     string
 	rotation, maxAge, spread time.Duration
 	deadline, life, leeway   time.Duration
 }
@@ -53,7 +61,7 @@ const (
 
 // Rules checks the policy and fills in the defaults. Every error wraps ErrPolicy.
 func (p Policy) Rules() (Rules, error) {
-	r := Rules{alg: p.Algorithm}
+	r := Rules{alg: p.Algorithm, home: p.Home}
 	switch r.alg {
 	case "":
 		r.alg = credential.ES256
@@ -67,14 +75,18 @@ func (p Policy) Rules() (Rules, error) {
 		to                *time.Duration
 		given, preset     time.Duration
 		shortest, longest time.Duration
+		fast              time.Duration // the shortest with InsecureFast
 	}{
-		{"rotation interval", &r.rotation, p.Rotation, DefaultRotation, time.Hour, 366 * day},
-		{"key set max-age", &r.maxAge, p.MaxAge, DefaultMaxAge, 30 * time.Second, day},
-		{"spread", &r.spread, p.Spread, DefaultSpread, time.Second, 5 * time.Minute},
-		{"deadline", &r.deadline, p.Deadline, DefaultDeadline, time.Second, 30 * day},
-		{"longest token life", &r.life, p.MaxTokenLife, credential.MaxAccessLifetime, time.Second, credential.MaxTicketLifetime},
-		{"leeway", &r.leeway, p.Leeway, DefaultLeeway, credential.MaxLeeway, time.Hour},
+		{"rotation interval", &r.rotation, p.Rotation, DefaultRotation, time.Hour, 366 * day, 2 * time.Second},
+		{"key set max-age", &r.maxAge, p.MaxAge, DefaultMaxAge, 30 * time.Second, day, time.Second},
+		{"spread", &r.spread, p.Spread, DefaultSpread, time.Second, 5 * time.Minute, 100 * time.Millisecond},
+		{"deadline", &r.deadline, p.Deadline, DefaultDeadline, time.Second, 30 * day, time.Second},
+		{"longest token life", &r.life, p.MaxTokenLife, credential.MaxAccessLifetime, time.Second, credential.MaxTicketLifetime, time.Second},
+		{"leeway", &r.leeway, p.Leeway, DefaultLeeway, credential.MaxLeeway, time.Hour, time.Second},
 	} {
+		if p.InsecureFast {
+			f.shortest = min(f.shortest, f.fast)
+		}
 		*f.to = f.given
 		if f.given == 0 {
 			*f.to = f.preset
@@ -99,3 +111,17 @@ func (p Policy) Rules() (Rules, error) {
 // noticed is how long after its publication a key is in every key set that
 // a verifier may still use.
 func (r Rules) noticed() time.Duration { return r.maxAge + r.spread }
+
+// kind is what new keys are.
+func (r Rules) kind() kind { return kind{r.alg, r.home} }
+
+// changed says what the rules ask for that m is not; "" if it is as they ask.
+func (r Rules) changed(m Member) string {
+	switch {
+	case m.Algorithm != r.alg:
+		return "the configured algorithm changed"
+	case !r.kind().fits(m):
+		return "the configured home changed"
+	}
+	return ""
+}

@@ -3,6 +3,7 @@ package keys
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -23,9 +24,11 @@ func (m *Manager) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	m.showMeanwhile(st, reading, readAt)
 	m.broken = make(map[string]error)
+	away := make(map[string]error) // homes that were out of reach just now
 	for kid, part := range st.private {
-		if err := m.open(ctx, st, kid, part); err != nil {
+		if err := m.open(ctx, st, kid, part, away); err != nil {
 			m.broken[kid] = err
 		}
 	}
@@ -44,15 +47,38 @@ func (m *Manager) refresh(ctx context.Context) error {
 	return nil
 }
 
-// open makes sure that the key can sign here. A key that did once goes on: its
-// row changes only when it is sealed anew.
-func (m *Manager) open(ctx context.Context, st stored, kid string, part privatePart) error {
+// showMeanwhile shows the ring to verifiers before its keys are opened: a home
+// that is slow must not keep a key from being published. Who signs stays as it
+// was; the check of a Signer's Ref sees to it that it has the right.
+func (m *Manager) showMeanwhile(st stored, reading uint64, readAt time.Time) {
+	old := m.current.Load()
+	if old == nil || old.version == st.version {
+		return
+	}
+	s := *old
+	s.stored, s.set, s.reading, s.readAt = st, st.set(), reading, readAt
+	m.current.Store(&s)
+}
+
+// outOfReach reports whether a key can't sign since its home is out of reach.
+func (s *snapshot) outOfReach() bool {
+	for _, err := range s.broken {
+		if errors.Is(err, ErrUnavailable) {
+			return true
+		}
+	}
+	return false
+}
+
+// open makes sure that the key can sign here. A key that did once goes on,
+// unless its home refused it since: its row changes only when it is sealed anew.
+func (m *Manager) open(ctx context.Context, st stored, kid string, part privatePart, away map[string]error) error {
 	ref := store.Ref{Table: signingTable, Key: store.Key(m.ring, kid), Version: part.version}
 	if signer, ok := m.signers[kid]; ok {
 		if signer.ref != ref {
 			m.signers[kid] = signer.at(ref)
 		}
-		if part.version != 0 {
+		if part.version != 0 && !signer.doubtful() {
 			return nil
 		}
 	}
@@ -60,7 +86,17 @@ func (m *Manager) open(ctx context.Context, st stored, kid string, part privateP
 	if part.err != nil {
 		return part.err
 	}
-	signer, err := openChecked(ctx, m.home, Stored{Home: part.row.Home, Public: st.public[kid], Blob: part.row.Sealed})
+	home, ok := m.homes[part.row.Home]
+	if !ok {
+		return fmt.Errorf("%w: %s is not configured", ErrHome, part.row.Home)
+	}
+	if err := away[part.row.Home]; err != nil {
+		return err
+	}
+	signer, err := openChecked(ctx, home, Stored{Home: part.row.Home, Public: st.public[kid], Blob: part.row.Sealed})
+	if errors.Is(err, ErrUnavailable) {
+		away[part.row.Home] = err
+	}
 	if err != nil {
 		return err
 	}
@@ -85,12 +121,16 @@ func (m *Manager) watch(r Ring) {
 // seen is what this process knows of the ring. The caller holds mu.
 func (m *Manager) seen() Seen {
 	now := m.now()
-	s := Seen{Uptake: m.uptake(), For: make(map[string]time.Duration), Unusable: make(map[string]bool)}
+	s := Seen{
+		Uptake: m.uptake(), For: make(map[string]time.Duration),
+		Unusable: make(map[string]bool), Lost: make(map[string]bool),
+	}
 	for kid, w := range m.watched {
 		if err := m.broken[kid]; err == nil {
 			s.For[kid] = max(0, now.Sub(w.since))
 		} else {
-			s.Unusable[kid] = errors.Is(err, ErrSealed) || errors.Is(err, ErrMismatch) || errors.Is(err, ErrCorrupt)
+			s.Lost[kid] = errors.Is(err, ErrLost)
+			s.Unusable[kid] = s.Lost[kid] || errors.Is(err, ErrSealed) || errors.Is(err, ErrMismatch) || errors.Is(err, ErrCorrupt)
 		}
 	}
 	for _, sp := range m.spares {

@@ -74,28 +74,35 @@ func rewrap(ctx context.Context, st store.Store, from, to KEK, now func() time.T
 		if err == nil {
 			continue
 		}
+		pending = append(pending, s)
+	}
+	return reseal(ctx, st, pending, from, to, "the key-encryption key changed", now)
+}
+
+// reseal seals rows anew in one commit.
+func reseal(ctx context.Context, st store.Store, pending []sealedRow, from, to KEK, cause string, now func() time.Time) (int, error) {
+	for i, s := range pending {
 		plain, err := from.Open(ctx, s.row.Sealed, s.aad)
 		if err != nil {
 			return 0, fmt.Errorf("key %s: %w", s.kid, err)
 		}
-		s.row.Sealed, err = to.Seal(ctx, plain, s.aad)
+		pending[i].row.Sealed, err = to.Seal(ctx, plain, s.aad)
 		clear(plain)
 		if err != nil {
 			return 0, fmt.Errorf("key %s: %w", s.kid, err)
 		}
-		pending = append(pending, s)
 	}
 	if len(pending) == 0 {
 		return 0, nil
 	}
 	at := now().UTC()
-	err = st.Update(ctx, func(tx store.Tx) error {
+	err := st.Update(ctx, func(tx store.Tx) error {
 		for _, s := range pending {
 			if _, err := tx.Put(s.ref.Table, s.ref.Key, encode(s.row), s.ref.Version); err != nil {
 				return err
 			}
 			tx.Append(audit.Record{
-				Time: at, Type: KeyResealed, Decision: audit.Allow, Reason: "the key-encryption key changed",
+				Time: at, Type: KeyResealed, Decision: audit.Allow, Reason: cause,
 				Resource: audit.Resource{Type: string(s.ref.Table), ID: s.kid}, KeyID: s.kid,
 			})
 		}
@@ -105,6 +112,34 @@ func rewrap(ctx context.Context, st store.Store, from, to KEK, now func() time.T
 		return 0, err
 	}
 	return len(pending), nil
+}
+
+// Renew seals the private keys of the store anew that were sealed with an older
+// version of kek, in one commit, and returns how many. A KEK without versions
+// has none of these.
+//
+// Errors: as Rewrap; ErrUnavailable.
+func Renew(ctx context.Context, st store.Store, kek KEK, now func() time.Time) (int, error) {
+	aging, ok := kek.(Aging)
+	if !ok {
+		return 0, nil
+	}
+	newest, err := aging.Newest(ctx)
+	if err != nil {
+		return 0, err
+	}
+	sealed, err := readSealed(ctx, st)
+	if err != nil {
+		return 0, err
+	}
+	pending := sealed[:0]
+	for _, s := range sealed {
+		// What another key-encryption key has sealed is for Rewrap.
+		if age, err := aging.Age(s.row.Sealed); err == nil && age < newest {
+			pending = append(pending, s)
+		}
+	}
+	return reseal(ctx, st, pending, kek, kek, "the key-encryption key has a newer version", now)
 }
 
 type sealedRow struct {

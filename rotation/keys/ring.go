@@ -3,6 +3,7 @@ package keys
 import (
 	"cmp"
 	"encoding/json"
+	"maps"
 	"slices"
 	"time"
 
@@ -68,6 +69,10 @@ type Ring struct {
 	// promises, or what lives it signs with, while configurations differ.
 	Notice time.Duration `json:"notice"`
 	Life   time.Duration `json:"life"`
+	// Marks are, for each series of numbered keys of a home, the highest number
+	// that is spent: what this ring has published, and what was there before it.
+	// They only grow. No number up to its mark is ever published.
+	Marks map[string]int `json:"marks,omitempty"`
 }
 
 // Change is one transition of one key, as it goes on the record.
@@ -107,6 +112,9 @@ type Seen struct {
 	// Unusable are keys whose private part is damaged or lost for good. They
 	// are never activated, and don't count as a standby.
 	Unusable map[string]bool
+	// Lost are those of them that their home has lost. If the active key is
+	// one, nothing is signed until another one is active.
+	Lost map[string]bool
 }
 
 // Find returns the key with this id.
@@ -146,12 +154,22 @@ func (r Ring) active() int {
 	return slices.IndexFunc(r.Members, func(m Member) bool { return m.State == Active })
 }
 
-// oldestStandby returns the index of the usable standby key that was published
-// first, -1 if there is none. An empty alg takes any.
-func (r Ring) oldestStandby(alg credential.Algorithm, s Seen) int {
+// kind is what keys are asked for. What is empty may be anything.
+type kind struct {
+	alg  credential.Algorithm
+	home string
+}
+
+func (k kind) fits(m Member) bool {
+	return (k.alg == "" || m.Algorithm == k.alg) && (k.home == "" || m.Home == k.home)
+}
+
+// oldestStandby returns the index of the usable standby key of the kind that
+// was published first, -1 if there is none.
+func (r Ring) oldestStandby(want kind, s Seen) int {
 	found := -1
 	for i, m := range r.Members {
-		if m.State != Standby || s.Unusable[m.ID] || (alg != "" && m.Algorithm != alg) {
+		if m.State != Standby || s.Unusable[m.ID] || !want.fits(m) {
 			continue
 		}
 		if found < 0 || m.PublishedAt.Before(r.Members[found].PublishedAt) {
@@ -162,23 +180,29 @@ func (r Ring) oldestStandby(alg credential.Algorithm, s Seen) int {
 }
 
 // emergencyStandby returns the index of the standby key to go to when there is
-// no time to wait: one that can sign here, of the right algorithm if possible,
-// the oldest, since most verifiers know it. It returns -1 if there is none.
+// no time to wait: one that can sign here, of the right algorithm and home if
+// possible, the oldest, since most verifiers know it. It returns -1 if there is
+// none.
 func (r Ring) emergencyStandby(rules Rules, s Seen) int {
+	if i := r.oldestStandby(rules.kind(), r.here(s)); i >= 0 {
+		return i
+	}
+	return r.oldestStandby(kind{}, r.here(s))
+}
+
+// here is s with all keys unusable that can't sign here now.
+func (r Ring) here(s Seen) Seen {
 	here := Seen{Unusable: make(map[string]bool)}
 	for _, m := range r.Members {
 		_, watched := s.For[m.ID]
 		here.Unusable[m.ID] = !watched || s.Unusable[m.ID]
 	}
-	if i := r.oldestStandby(rules.alg, here); i >= 0 {
-		return i
-	}
-	return r.oldestStandby("", here)
+	return here
 }
 
-func (r Ring) standbys(alg credential.Algorithm, s Seen) (n int) {
+func (r Ring) standbys(want kind, s Seen) (n int) {
 	for _, m := range r.Members {
-		if m.State == Standby && m.Algorithm == alg && !s.Unusable[m.ID] {
+		if m.State == Standby && want.fits(m) && !s.Unusable[m.ID] {
 			n++
 		}
 	}
@@ -186,13 +210,13 @@ func (r Ring) standbys(alg credential.Algorithm, s Seen) (n int) {
 }
 
 func (r Ring) clone() Ring {
-	r.Members = slices.Clone(r.Members)
+	r.Members, r.Marks = slices.Clone(r.Members), maps.Clone(r.Marks)
 	return r
 }
 
 // equal compares what changes without a change of state, and the states.
 func (r Ring) equal(other Ring) bool {
-	return r.Notice == other.Notice && r.Life == other.Life && slices.EqualFunc(r.Members, other.Members, func(a, b Member) bool {
+	return r.Notice == other.Notice && r.Life == other.Life && maps.Equal(r.Marks, other.Marks) && slices.EqualFunc(r.Members, other.Members, func(a, b Member) bool {
 		return a.ID == b.ID && a.State == b.State && a.LongestLife == b.LongestLife && a.Latest.Equal(b.Latest)
 	})
 }

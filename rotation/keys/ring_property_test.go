@@ -24,11 +24,14 @@ type world struct {
 	tokens    []token
 	homeDown  bool
 	everDown  bool
+	homes     int // rotations from one home to another
+	replaced  int // active keys that were lost
 	made      int
 
 	stopped map[string]time.Duration // kid → error of the clock when it stopped signing
 	hurried map[string]bool          // kid → activated in an emergency
 	revoked map[string]bool
+	lost    map[string]bool // by its home
 }
 
 // replica is one manager: its copy of the ring and what it has watched.
@@ -75,8 +78,11 @@ func (w *world) refresh(r *replica) {
 
 // seen is what r has watched, and that it can use the keys made just now.
 func (w *world) seen(r *replica, ring Ring) Seen {
-	s := Seen{For: make(map[string]time.Duration)}
+	s := Seen{For: make(map[string]time.Duration), Unusable: w.lost, Lost: w.lost}
 	for _, m := range ring.Members {
+		if w.lost[m.ID] && m.State != Retiring && m.State != Revoked {
+			continue // those who sign no more are not opened
+		}
 		s.For[m.ID] = 0
 		if seen, ok := r.watched[m.ID]; ok {
 			s.For[m.ID] = w.truth - seen.since
@@ -90,7 +96,7 @@ func (w *world) publish(r *replica, ring Ring) (Ring, bool) {
 		return ring, false
 	}
 	w.made++
-	next, _, err := ring.Publish(w.now(r), r.rules, Member{ID: fmt.Sprintf("k%d", w.made), Algorithm: r.rules.alg}, "test")
+	next, _, err := ring.Publish(w.now(r), r.rules, Member{ID: fmt.Sprintf("k%d", w.made), Algorithm: r.rules.alg, Home: r.rules.home}, "test")
 	return next, err == nil
 }
 
@@ -123,12 +129,18 @@ func (w *world) commit(ring Ring) {
 		m, kept := ring.Find(was.ID)
 		if was.State == Active && m.State != Active {
 			w.stopped[was.ID] = w.wrong
+			if now, ok := ring.Active(); ok && now.Home != was.Home {
+				w.homes++
+			}
+			if m.State == Retiring && w.lost[was.ID] {
+				w.replaced++
+			}
 		}
 		legal := map[State][]State{
 			Standby: {Standby, Active, Revoked}, Active: {Active, Retiring, Revoked},
 			Retiring: {Retiring, Revoked, ""}, Revoked: {Revoked, ""},
 		}
-		dropped := was.State == Standby && !kept // of an algorithm no longer asked for
+		dropped := was.State == Standby && !kept // of a kind no longer asked for
 		if next := legal[was.State]; !dropped && !contains(next, m.State) {
 			w.t.Fatalf("%s went from %s to %q", was.ID, was.State, m.State)
 		}
@@ -153,6 +165,9 @@ func (w *world) mint(r *replica, life time.Duration) {
 		if m, found := w.ring.Find(active.ID); !ok || !found || (m.State != Standby && m.State != Active) {
 			w.refresh(r)
 			continue
+		}
+		if w.lost[active.ID] {
+			return // it can't
 		}
 		iat := w.truth + w.wrong + r.skew
 		life = min(life, r.rules.life)
@@ -214,6 +229,8 @@ func (w *world) check() {
 var policies = []Policy{
 	{}, {MaxAge: time.Minute, MaxTokenLife: 5 * time.Minute}, {MaxAge: time.Hour, Rotation: 3 * time.Hour},
 	{Rotation: time.Hour, MaxTokenLife: 3 * time.Hour}, {Algorithm: credential.EdDSA, Spread: time.Minute},
+	{Home: SealedHome}, {Home: TransitHome}, {Home: TransitHome, MaxAge: time.Hour, Algorithm: credential.EdDSA},
+	{Home: SealedHome, MaxAge: time.Minute, Rotation: time.Hour}, {Home: TransitHome, MaxAge: time.Minute, Rotation: time.Hour},
 }
 
 var steps = []time.Duration{
@@ -222,11 +239,11 @@ var steps = []time.Duration{
 }
 
 func TestEveryValidTokenCanBeVerifiedUnderAnySchedule(t *testing.T) {
-	var hurried, rotations, ahead int
+	var hurried, rotations, ahead, homes, replaced int
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{
 			t: t, verifiers: make([]cache, 3),
-			stopped: make(map[string]time.Duration), hurried: make(map[string]bool), revoked: make(map[string]bool),
+			stopped: make(map[string]time.Duration), hurried: make(map[string]bool), revoked: make(map[string]bool), lost: make(map[string]bool),
 		}
 		rules := func() Rules { return mustRules(t, rapid.SampledFrom(policies).Draw(t, "policy")) }
 		first := rules()
@@ -287,6 +304,11 @@ func TestEveryValidTokenCanBeVerifiedUnderAnySchedule(t *testing.T) {
 					w.emergency(any(), rapid.SampledFrom(w.ring.Members).Draw(t, "key").ID)
 				}
 			},
+			"a home loses a key": func(t *rapid.T) {
+				if len(w.ring.Members) > 0 && rapid.IntRange(0, 3).Draw(t, "does it") == 0 {
+					w.lost[rapid.SampledFrom(w.ring.Members).Draw(t, "key").ID] = true
+				}
+			},
 			"the home goes down or comes back": func(t *rapid.T) {
 				w.homeDown = !w.homeDown && rapid.IntRange(0, 3).Draw(t, "down") == 0
 				w.everDown = w.everDown || w.homeDown
@@ -298,9 +320,12 @@ func TestEveryValidTokenCanBeVerifiedUnderAnySchedule(t *testing.T) {
 			"": func(*rapid.T) { w.check() },
 		})
 		hurried += len(w.hurried)
+		homes += w.homes
+		replaced += w.replaced
 	})
-	if hurried == 0 || rotations == 0 || ahead == 0 {
-		t.Errorf("the schedules were tame: %d emergencies, %d rotations, %d tokens of a clock ahead", hurried, rotations, ahead)
+	if hurried == 0 || rotations == 0 || ahead == 0 || homes == 0 || replaced == 0 {
+		t.Errorf("the schedules were tame: %d emergencies, %d rotations, %d tokens of a clock ahead, %d changes of home, %d lost keys replaced",
+			hurried, rotations, ahead, homes, replaced)
 	}
 }
 

@@ -495,7 +495,7 @@ func TestPoliciesThatCantBeKeptAreRefused(t *testing.T) {
 	}
 	rules := mustRules(t, Policy{})
 	want := Rules{
-		credential.ES256, DefaultRotation, DefaultMaxAge, DefaultSpread,
+		credential.ES256, "", DefaultRotation, DefaultMaxAge, DefaultSpread,
 		DefaultDeadline, credential.MaxAccessLifetime, DefaultLeeway,
 	}
 	if rules != want {
@@ -519,5 +519,86 @@ func TestALongerLifeOfAnotherReplicaOutlastsTheNextKeyToo(t *testing.T) {
 	}
 	if m, _ := r.Find("b"); m.KeepUntil.Before(due.Add(4 * time.Hour)) {
 		t.Errorf("kept until %s", m.KeepUntil)
+	}
+}
+
+func TestAChangeOfHomeGoesThroughAPublishedStandby(t *testing.T) {
+	for _, way := range [][2]string{{SealedHome, TransitHome}, {TransitHome, SealedHome}} {
+		old, rules := mustRules(t, Policy{Home: way[0]}), mustRules(t, Policy{Home: way[1]})
+		publish := func(r Ring, now time.Time, rules Rules, id string) Ring {
+			r, _, err := r.Publish(now, rules, Member{ID: id, Algorithm: rules.alg, Home: rules.home}, "test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		r := publish(Ring{}, day0, old, "a").Next(day0, old, Seen{For: map[string]time.Duration{"a": 0}}).Ring
+		r = publish(r, day0, old, "b")
+		now := day0.Add(time.Hour)
+		if st := r.Next(now, rules, watchedLong(r)); !st.NeedStandby || len(st.Changes) != 0 {
+			t.Fatalf("%+v", st)
+		}
+		r = publish(r, now, rules, "c")
+		seen := watchedLong(r)
+		seen.For["c"] = 0
+		if st := r.Next(now, rules, seen); st.Wait.For != WaitNotice || st.Wait.KeyID != "c" {
+			t.Fatalf("%+v", st.Wait)
+		}
+		now = now.Add(rules.noticed())
+		seen = watchedLong(r)
+		seen.Uptake = Uptake{Verifiers: 12, Holding: map[string]int{"c": 11}}
+		if st := r.Next(now, rules, seen); st.Wait.For != WaitUptake {
+			t.Fatalf("%+v", st.Wait)
+		}
+		r = publish(r, now, rules, "d")
+		st := r.Next(now, rules, watchedLong(r))
+		if got := describe(st.Ring); got != "a:retiring c:active d:standby" {
+			t.Error(got)
+		}
+		if len(st.Changes) != 3 || !strings.Contains(st.Changes[0].Reason, "home") || st.Changes[2].KeyID != "b" {
+			t.Errorf("%v", st.Changes)
+		}
+	}
+}
+
+func TestAnActiveKeyThatIsLostGivesWayToAStandbyThatVerifiersKnow(t *testing.T) {
+	rules := mustRules(t, Policy{})
+	r := newRing(t, day0, rules)
+	seen := watchedLong(r)
+	seen.Unusable["a"], seen.Lost = true, map[string]bool{"a": true}
+	delete(seen.For, "a")
+	now := day0.Add(time.Second)
+	if st := r.Next(now, rules, seen); len(st.Changes) != 0 || st.Wait.For != WaitNotice || st.Wait.KeyID != "b" || st.NeedStandby {
+		t.Fatalf("before the notice is over: %+v", st)
+	}
+	now = day0.Add(rules.noticed())
+	st := r.Next(now, rules, seen)
+	if got := describe(st.Ring); got != "a:retiring b:active" || !st.NeedStandby {
+		t.Errorf("%s, %+v", got, st)
+	}
+	// Both are lost, as when Vault's storage was rolled back.
+	seen.Unusable["b"], seen.Lost["b"] = true, true
+	if st := r.Next(now, rules, seen); !st.NeedStandby || len(st.Changes) != 0 || st.Wait.For != WaitStandby {
+		t.Errorf("%+v", st)
+	}
+	// A key of another home is no stand-in.
+	other := mustRules(t, Policy{Home: TransitHome})
+	r, _, err := Ring{}.Publish(day0, other, Member{ID: "t", Algorithm: credential.ES256, Home: TransitHome}, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r = r.Next(day0, other, watchedLong(r)).Ring
+	r, _, _ = r.Publish(day0, other, Member{ID: "s", Algorithm: credential.ES256, Home: SealedHome}, "test")
+	seen = watchedLong(r)
+	seen.Unusable["t"], seen.Lost = true, map[string]bool{"t": true}
+	if st := r.Next(now, other, seen); len(st.Changes) != 0 || !st.NeedStandby {
+		t.Errorf("%s, %+v", describe(st.Ring), st)
+	}
+}
+
+func TestMarksOnlyGrow(t *testing.T) {
+	r := Ring{}.Mark("a", 3)
+	if next := r.Mark("a", 2).Mark("b", 0); next.Marks["a"] != 3 || len(next.Marks) != 2 || len(r.Marks) != 1 {
+		t.Errorf("%v, before %v", next.Marks, r.Marks)
 	}
 }

@@ -17,8 +17,11 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential/jwks"
 )
 
+// SealedHome is the name of the home that Sealed returns.
+const SealedHome = "sealed"
+
 const (
-	sealedName    = "sealed"
+	sealedName    = SealedHome
 	sealedPurpose = "tenantbroker signing key 1"
 	auditPurpose  = "tenantbroker audit key 1"
 	// rsaBits is what RFC 7518 asks for at least. A key that signs for weeks
@@ -36,8 +39,11 @@ type sealedHome struct {
 	purpose string
 }
 
+// Name implements Home.
+func (h *sealedHome) Name() string { return sealedName }
+
 // Generate implements Home.
-func (h *sealedHome) Generate(ctx context.Context, alg credential.Algorithm) (Stored, error) {
+func (h *sealedHome) Generate(ctx context.Context, alg credential.Algorithm, _ Spent) (Stored, error) {
 	private, err := generate(alg)
 	if err != nil {
 		return Stored{}, err

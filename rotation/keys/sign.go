@@ -107,6 +107,20 @@ func (s *Signer) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String
 // LogValue shows slog the key id.
 func (s *Signer) LogValue() slog.Value { return slog.StringValue(s.KeyID()) }
 
+// ready returns nil, or why the key's home can't sign now.
+func (s *Signer) ready() error {
+	if remote, ok := s.key.(Remote); ok {
+		return remote.Ready()
+	}
+	return nil
+}
+
+// doubtful reports whether the key's home has refused it.
+func (s *Signer) doubtful() bool {
+	remote, ok := s.key.(Remote)
+	return ok && remote.Doubtful()
+}
+
 // at returns the signer with the row that gives it the right to sign.
 func (s *Signer) at(ref store.Ref) *Signer {
 	bound := *s

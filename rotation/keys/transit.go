@@ -1,0 +1,273 @@
+package keys
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/credential/jwks"
+	"github.com/tenantbroker/tenantbroker/rotation/vault"
+)
+
+// TransitHome is the name of the home that NewTransit returns.
+const TransitHome = "vault-transit"
+
+// TransitEngine is Vault's Transit engine at one mount; *vault.Transit is one.
+type TransitEngine interface {
+	Key(ctx context.Context, name string) (vault.TransitKey, error)
+	Create(ctx context.Context, name, typ string) error
+	Rotate(ctx context.Context, name string) error
+	SetMinimums(ctx context.Context, name string, decryption, encryption int) error
+	Sign(ctx context.Context, name string, version int, alg credential.Algorithm, inputs [][]byte) ([]vault.Signature, error)
+}
+
+// Defaults and bounds of a TransitConfig.
+const (
+	DefaultTransitMount  = "transit"
+	DefaultTransitPrefix = "tenantbroker"
+	DefaultBatch         = 64
+	DefaultCalls         = 2
+	DefaultWaiting       = 2048
+	MaxBatch             = 128
+	// callTimeout bounds a call to Vault. A Vault that takes longer counts as one
+	// that is down.
+	callTimeout = 3 * time.Second
+)
+
+// TransitConfig says where in Vault the keys are. Engine is required.
+type TransitConfig struct {
+	// Engine returns the Transit engine at a mount.
+	Engine func(mount string) TransitEngine
+	Mount  string // of new keys; default DefaultTransitMount
+	// Prefix of the names of Transit keys, one for each algorithm, default
+	// DefaultTransitPrefix. No two rings, and no two brokers, may have the same.
+	Prefix string
+
+	Batch   int // signatures in one call at most, 1 to MaxBatch, default DefaultBatch
+	Calls   int // calls at a time at most, for each key, default DefaultCalls
+	Waiting int // signatures that wait for a call at most, for each key, default DefaultWaiting
+
+	Logger *slog.Logger // default: none
+}
+
+// Transit is the home in Vault: Vault makes the keys and signs, and private keys
+// never leave it. Each key of a ring is one version of a Transit key. Which
+// version is in the row of the key; what Vault calls the latest counts for
+// nothing. Concurrent signatures with one key share a call.
+//
+// It has goroutines while it waits for Vault: Close ends and awaits them.
+type Transit struct {
+	config  TransitConfig
+	log     *slog.Logger
+	tasks   *tasks
+	circuit *circuit
+	stats   transitStats
+}
+
+// NewTransit returns the home. Nothing is sent to Vault before it is used. What
+// ctx carries goes with each call; its end is of no interest.
+func NewTransit(ctx context.Context, c TransitConfig) (*Transit, error) {
+	if c.Engine == nil {
+		return nil, errors.New("keys: TransitConfig needs Engine")
+	}
+	for _, f := range []struct {
+		to            *int
+		preset, limit int
+	}{{&c.Batch, DefaultBatch, MaxBatch}, {&c.Calls, DefaultCalls, 64}, {&c.Waiting, DefaultWaiting, 1 << 20}} {
+		if *f.to == 0 {
+			*f.to = f.preset
+		}
+		if *f.to < 1 || *f.to > f.limit {
+			return nil, fmt.Errorf("keys: TransitConfig: %d is not 1 to %d", *f.to, f.limit)
+		}
+	}
+	if c.Mount == "" {
+		c.Mount = DefaultTransitMount
+	}
+	if c.Prefix == "" {
+		c.Prefix = DefaultTransitPrefix
+	}
+	if err := errors.Join(CheckTransitMount(c.Mount), CheckTransitName(c.Prefix)); err != nil {
+		return nil, err
+	}
+	t := &Transit{config: c, log: c.Logger, tasks: newTasks(ctx)}
+	if t.log == nil {
+		t.log = slog.New(slog.DiscardHandler)
+	}
+	t.circuit = newCircuit(t.tasks, t.log)
+	return t, nil
+}
+
+// Close ends what goes on: signatures that wait fail. It returns when no
+// goroutine of the home is left.
+func (t *Transit) Close() { t.tasks.close() }
+
+// Name implements Home.
+func (t *Transit) Name() string { return TransitHome }
+
+// transitTypes are Vault's names for keys of an algorithm.
+var transitTypes = map[credential.Algorithm]string{
+	credential.ES256: "ecdsa-p256", credential.EdDSA: "ed25519", credential.RS256: "rsa-2048",
+}
+
+func (t *Transit) keyName(alg credential.Algorithm) string {
+	return t.config.Prefix + "-" + strings.ToLower(string(alg))
+}
+
+// Series implements Series.
+func (t *Transit) Series(alg credential.Algorithm) string {
+	return TransitHome + ":" + t.config.Mount + "/" + t.keyName(alg)
+}
+
+// Newest implements Series.
+func (t *Transit) Newest(ctx context.Context, alg credential.Algorithm) (int, error) {
+	info, err := t.read(ctx, t.config.Mount, t.keyName(alg))
+	if errors.Is(err, vault.ErrNotFound) {
+		return 0, nil
+	}
+	return info.LatestVersion, err
+}
+
+// Generate implements Home: it takes the oldest version that is new, or has
+// Vault make one. It never asks for a second one where the first may have been
+// made: that is there when it looks again.
+func (t *Transit) Generate(ctx context.Context, alg credential.Algorithm, spent Spent) (Stored, error) {
+	typ, ok := transitTypes[alg]
+	if !ok {
+		return Stored{}, fmt.Errorf("%w: no keys are made for algorithm %q", ErrPolicy, string(alg))
+	}
+	mount, name := t.config.Mount, t.keyName(alg)
+	info, err := t.read(ctx, mount, name)
+	switch {
+	case errors.Is(err, vault.ErrNotFound):
+		if spent.Mark > 0 {
+			return Stored{}, rolledBack(mount, name, 0, spent.Mark)
+		}
+		err = t.call(ctx, mount, name, func(ctx context.Context) error { return t.config.Engine(mount).Create(ctx, name, typ) })
+	case err != nil:
+	case info.LatestVersion < spent.Mark:
+		return Stored{}, rolledBack(mount, name, info.LatestVersion, spent.Mark)
+	default:
+		if err = checkTransitKey(mount, info, alg); err != nil {
+			return Stored{}, err
+		}
+		if made, ok := adopt(mount, name, alg, info, spent); ok {
+			made.Series = t.Series(alg)
+			return made, nil
+		}
+		err = t.call(ctx, mount, name, func(ctx context.Context) error { return t.config.Engine(mount).Rotate(ctx, name) })
+	}
+	if err != nil {
+		return Stored{}, err
+	}
+	if info, err = t.read(ctx, mount, name); err != nil {
+		return Stored{}, err
+	}
+	if err = checkTransitKey(mount, info, alg); err != nil {
+		return Stored{}, err
+	}
+	made, ok := adopt(mount, name, alg, info, spent)
+	if !ok {
+		return Stored{}, fmt.Errorf("%w: %s/%s has no new version after it was rotated", ErrUnavailable, mount, name)
+	}
+	made.Series = t.Series(alg)
+	return made, nil
+}
+
+// adopt returns the oldest version that this ring has not published.
+func adopt(mount, name string, alg credential.Algorithm, info vault.TransitKey, spent Spent) (Stored, bool) {
+	for n := max(spent.Mark+1, info.MinEncryptionVersion); n <= info.LatestVersion; n++ {
+		public, err := identified(alg, info.Versions[n].Public)
+		if err != nil || spent.IDs[public.ID()] {
+			continue
+		}
+		return Stored{
+			Home: TransitHome, Public: public, Number: n,
+			Blob: encode(transitBlob{Form: transitForm, Mount: mount, Key: name, Version: n}),
+		}, true
+	}
+	return Stored{}, false
+}
+
+// Open implements Home. It holds the version in Vault against the public key
+// that was published.
+func (t *Transit) Open(ctx context.Context, key Stored) (SigningKey, error) {
+	if key.Home != TransitHome {
+		return nil, fmt.Errorf("%w: %q", ErrHome, key.Home)
+	}
+	at, err := parseTransitBlob(key.Blob)
+	if err != nil {
+		return nil, err
+	}
+	info, err := t.read(ctx, at.Mount, at.Key)
+	if errors.Is(err, vault.ErrNotFound) {
+		return nil, fmt.Errorf("%w: there is no Transit key %s/%s", ErrLost, at.Mount, at.Key)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := checkTransitKey(at.Mount, info, key.Public.Algorithm()); err != nil {
+		return nil, err
+	}
+	if err := at.check(info, key.Public); err != nil {
+		return nil, err
+	}
+	return newTransitKey(t, at, key.Public.Algorithm()), nil
+}
+
+// Find implements Series.
+func (t *Transit) Find(ctx context.Context, public jwks.Key) (Stored, error) {
+	mount, name := t.config.Mount, t.keyName(public.Algorithm())
+	info, err := t.read(ctx, mount, name)
+	if err != nil && !errors.Is(err, vault.ErrNotFound) {
+		return Stored{}, err
+	}
+	for n, version := range info.Versions {
+		if found, err := identified(public.Algorithm(), version.Public); err == nil && found.Equal(public) {
+			return Stored{Home: TransitHome, Public: public, Blob: encode(transitBlob{transitForm, mount, name, n})}, nil
+		}
+	}
+	return Stored{}, fmt.Errorf("%w: no version of %s/%s is %s", ErrLost, mount, name, public.ID())
+}
+
+// read reads a Transit key, within the bounds of call.
+func (t *Transit) read(ctx context.Context, mount, name string) (info vault.TransitKey, err error) {
+	err = t.call(ctx, mount, name, func(ctx context.Context) (err error) {
+		info, err = t.config.Engine(mount).Key(ctx, name)
+		return err
+	})
+	return info, err
+}
+
+// call makes one call to Vault about a key, unless it is known to be down. A
+// failure to reach it is known from then on, until looking at the key succeeds.
+func (t *Transit) call(ctx context.Context, mount, name string, do func(context.Context) error) error {
+	if err := t.circuit.err(); err != nil {
+		return err
+	}
+	bounded, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	err := transitError(do(bounded))
+	if errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+		t.circuit.trip(err, func(ctx context.Context) error {
+			_, err := t.config.Engine(mount).Key(ctx, name)
+			return transitError(err)
+		})
+	}
+	return err
+}
+
+// transitError tells what Vault refuses from a Vault that is down, or lets
+// nobody in. The error is Vault's own, without any value that was sent.
+func transitError(err error) error {
+	for _, away := range []error{vault.ErrUnavailable, vault.ErrForbidden, vault.ErrAnswer, context.DeadlineExceeded} {
+		if errors.Is(err, away) {
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+	}
+	return err
+}
