@@ -25,8 +25,9 @@ type ask struct {
 
 // state is what the store says about an ask, read at one moment.
 type state struct {
-	tenant     *registry.Tenant // nil: unknown, or the broker's own
-	audience   bool             // known, or the broker's own
+	tenant     *registry.Tenant  // nil: unknown, or the broker's own
+	audience   bool              // known, or the broker's own
+	home       credential.Tenant // of the account that runs it; zero: unknown, or the broker's own
 	candidates []registry.GrantRef
 	rests      []store.Ref // rows of tenant and audience
 }
@@ -39,8 +40,9 @@ type verdict struct {
 	grant    *registry.Grant
 	scopes   credential.Scopes
 	lifetime credential.Lifetime
-	until    time.Time // when the token ends at the latest; zero: when its life does
-	after    time.Time // the tenant's epoch; zero without one
+	until    time.Time         // when the token ends at the latest; zero: when its life does
+	after    time.Time         // the tenant's epoch; zero without one
+	home     credential.Tenant // of the account that runs the audience; zero: the broker's own
 	rests    []store.Ref
 	seen     []GrantVerdict
 }
@@ -72,7 +74,7 @@ func (i *Issuer) match(ctx context.Context, a *ask) (*verdict, error) {
 		switch {
 		case reason == "":
 			v.code, v.reason, v.grant, v.scopes = "", "", c.Grant, scopes
-			v.rests = append(s.rests, c.Ref)
+			v.rests, v.home = append(s.rests, c.Ref), s.home
 			if s.tenant != nil {
 				v.after = s.tenant.TokensAfter
 			}
@@ -110,13 +112,22 @@ func (i *Issuer) readState(ctx context.Context, a *ask) (s state, err error) {
 		case !errors.Is(err, store.ErrNotFound):
 			return err
 		}
-		_, ref, err = i.registry.AudienceAt(r, a.audience)
+		runs := a.account.ID // stands in for nobody, so that it is as much work
+		audience, ref, err := i.registry.AudienceAt(r, a.audience)
 		switch {
 		case err == nil:
 			s.audience = true
 			s.rests = append(s.rests, ref)
+			runs = audience.Owner
 		case !errors.Is(err, store.ErrNotFound):
 			return err
+		}
+		owner, _, err := i.registry.AccountAt(r, runs)
+		switch {
+		case s.audience && err != nil:
+			return err
+		case s.audience:
+			s.home = owner.Home
 		}
 		if i.issuer.Reserves(a.audience) {
 			s.audience = true

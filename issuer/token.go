@@ -106,7 +106,7 @@ func (i *Issuer) release(ctx context.Context, from Origin, f *tokenForm, id *ide
 	}
 	approval, err := i.mint.Commit(ctx, mint.Decision{
 		Account: id.account.ID, Audience: f.audience, Tenant: f.tenant, Scopes: v.scopes,
-		Lifetime: v.lifetime, Until: v.until, After: after, Grant: v.grant.ID, FanOut: v.grant.FanOut,
+		Lifetime: v.lifetime, Until: v.until, After: after, Home: v.home, Grant: v.grant.ID, FanOut: v.grant.FanOut,
 		Rests: append(v.rests, id.rests...), Use: id.use, Method: id.method,
 		IP: from.ipText(), Request: from.RequestID,
 	})

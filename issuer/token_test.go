@@ -304,10 +304,11 @@ func TestSuspendedDisabledExpiredAreRefused(t *testing.T) {
 		t.Errorf("the assertion of a denied request was not used up: %v", e)
 	}
 	_, err = w.reg.UpdateAccount(t.Context(), w.op, worker, 0, func(a *registry.Account) error {
-		a.ExpiresAt = w.clock.now().Add(time.Minute)
+		a.ExpiresAt = w.clock.now().Add(time.Minute + time.Second)
 		return nil
 	})
 	w.must(err)
+	w.clock.add(time.Second)
 	if resp := w.token(w.asking("worker", nil)); resp.ExpiresIn != 60 {
 		t.Errorf("a token outlives its account: %d s", resp.ExpiresIn)
 	}

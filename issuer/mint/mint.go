@@ -86,8 +86,9 @@ type Decision struct {
 	Tenant   credential.Tenant
 	Scopes   credential.Scopes
 	Lifetime credential.Lifetime
-	Until    time.Time // the token ends by then, whatever its lifetime; zero without such an end
-	After    time.Time // the epoch of account and tenant: what is issued by then is dead; zero without one
+	Until    time.Time         // the token ends by then, whatever its lifetime; zero without such an end
+	After    time.Time         // the epoch of account and tenant: what is issued by then is dead; zero without one
+	Home     credential.Tenant // of the account that runs the audience: one tenant's services learn whom they have met
 	Grant    string
 	FanOut   *registry.FanOut // of the grant
 	Rests    []store.Ref      // all rows on which the decision rests
@@ -163,9 +164,11 @@ func (m *Mint) Commit(ctx context.Context, d Decision) (*Approval, error) {
 		case refused == nil:
 			tx.Append(record)
 			if claims.Audience == m.issuer.Leases() {
-				return registry.RememberGrant(tx, claims, d.Grant)
+				if err := registry.RememberGrant(tx, claims, d.Grant); err != nil {
+					return err
+				}
 			}
-			return nil
+			return revocation.Reach(tx, d.Home, claims)
 		case errors.Is(refused, store.ErrReplayed):
 			tx.Append(d.denial(record, "assertion_replayed"))
 			return nil

@@ -9,6 +9,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
+	"github.com/tenantbroker/tenantbroker/store/revocation"
 )
 
 // attempts is how often a change is decided anew because another replica
@@ -222,6 +223,12 @@ func (m *Manager) commit(ctx context.Context, p *plan) error {
 		}
 		for _, c := range p.changes {
 			tx.Append(p.record(m.ring, c))
+			if c.Type != KeyRevoked {
+				continue
+			}
+			if err := revocation.AddKeys(tx, p.at, c.KeyID); err != nil {
+				return err
+			}
 		}
 		return nil
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/revocation"
 )
 
 // Account returns one account, without the hashes of its client secrets.
@@ -253,6 +254,9 @@ func (g *Registry) updateAccount(ctx context.Context, by By, how accountChange, 
 				// It may be prolonged here; what it had until its end stays dead.
 				next.TokensAfter = epochAt(old.TokensAfter, old.ExpiresAt)
 			}
+			if err := c.tellAccount(old, next); err != nil {
+				return err
+			}
 			isOperator, err := anyRow(c, grantsOperator, under(id.String()))
 			if err != nil {
 				return err
@@ -307,6 +311,9 @@ func (g *Registry) DeleteAccount(ctx context.Context, by By, id credential.Accou
 			return err
 		}
 		if err := c.Delete(accounts, id.String(), a.Version); err != nil {
+			return err
+		}
+		if err := revocation.SetEpoch(c, revocation.Account(id), c.at); err != nil {
 			return err
 		}
 		c.recordAccount("account.deleted", a)

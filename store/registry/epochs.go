@@ -1,6 +1,11 @@
 package registry
 
-import "time"
+import (
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/store/revocation"
+)
 
 // An account and a tenant keep an epoch, TokensAfter: what stopped them, or took
 // a credential away, ended the tokens that they had until then. It is set in
@@ -25,4 +30,24 @@ func epochAt(old, at time.Time) time.Time {
 		return at
 	}
 	return old
+}
+
+// tellTenant tells verifiers of a tenant's epoch, in the commit that sets it.
+func (c *change) tellTenant(t *Tenant) error {
+	return revocation.SetEpoch(c, revocation.Tenant(t.ID), t.TokensAfter)
+}
+
+// tellAccount tells verifiers of an account's epoch. An end date that is brought
+// nearer ends what could outlive it now: nothing is committed when it comes.
+func (c *change) tellAccount(old, next *Account) error {
+	if !next.TokensAfter.Equal(old.TokensAfter) {
+		if err := revocation.SetEpoch(c, revocation.Account(next.ID), next.TokensAfter); err != nil {
+			return err
+		}
+	}
+	nearer := !next.ExpiresAt.IsZero() && (old.ExpiresAt.IsZero() || next.ExpiresAt.Before(old.ExpiresAt))
+	if nearer && next.ExpiresAt.Before(c.at.Add(credential.MaxAccessLifetime)) {
+		return revocation.SetEpoch(c, revocation.Account(next.ID), c.at)
+	}
+	return nil
 }

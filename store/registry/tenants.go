@@ -10,6 +10,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/revocation"
 )
 
 // Tenant returns one tenant. An operator bounded to a tenant sees that one.
@@ -143,6 +144,9 @@ func (g *Registry) updateTenant(ctx context.Context, by By, how tenantChange, id
 			next.CreatedAt, next.UpdatedAt = old.CreatedAt, c.at
 			if how.ends {
 				next.TokensAfter = epochAt(old.TokensAfter, c.at)
+				if err := c.tellTenant(next); err != nil {
+					return err
+				}
 			}
 			next.Version, err = c.write(tenants, id.String(), next, old.Version)
 			c.recordTenant(how.event, next)
@@ -205,6 +209,9 @@ func (g *Registry) DeleteTenant(ctx context.Context, by By, id credential.Tenant
 			return err
 		}
 		if err := c.Delete(tenants, id.String(), t.Version); err != nil {
+			return err
+		}
+		if err := revocation.SetEpoch(c, revocation.Tenant(id), c.at); err != nil {
 			return err
 		}
 		c.recordTenant("tenant.deleted", t)

@@ -1,10 +1,13 @@
-// Package revocation remembers which tokens are dead before they expire: single
-// ones by their id, and whole accounts, tenants or everything by an epoch, a
-// second at or before which their tokens were issued.
+// Package revocation remembers which tokens are dead before they expire:
+// single ones by their id, chains by their transaction, accounts, tenants or
+// everything by an epoch (a second at or before which their tokens were
+// issued), and signing keys by their id. What verifiers have to be told of it
+// is kept as a feed: entries in the order of their commits.
 //
 // It refuses to grow without bound: an entry is forgotten when no token that
-// it could hit is left, and one account that revokes more than MaxPerAccount
-// tokens at a time gets an epoch instead.
+// it could hit is left; one account that revokes more than MaxPerAccount tokens
+// at a time gets an epoch instead, and so does whoever comes when MaxEntries
+// are kept for all.
 package revocation
 
 import (
@@ -17,17 +20,23 @@ import (
 	"github.com/tenantbroker/tenantbroker/store"
 )
 
-// MaxPerAccount is how many live entries for single tokens one account may
-// have made.
-const MaxPerAccount = 1000
+// Bounds of the entries for single tokens and chains.
+const (
+	MaxPerAccount = 1000    // live ones that one account has made
+	MaxEntries    = 100_000 // live ones of all accounts
+)
 
 // The tables.
 const (
-	tokens   store.Table = "revoked_tokens"    // jti → expiry, who revoked it
-	byExpiry store.Table = "revoked_by_expiry" // expiry ‖ jti
-	counts   store.Table = "revoked_counts"    // account → live entries that it made
-	epochs   store.Table = "revoked_epochs"    // kind ‖ id → epoch
+	tokens   store.Table = "revoked_tokens"    // tenant, jti → expiry, place in the feed, who revoked it
+	chains   store.Table = "revoked_chains"    // tenant, txn → the same
+	counts   store.Table = "revoked_counts"    // account → live entries that it made; allAccounts → of all
+	epochs   store.Table = "revoked_epochs"    // kind, id → epoch, place in the feed
+	byExpiry store.Table = "revoked_by_expiry" // when, what, its key: what is to be forgotten
 )
+
+// allAccounts is no account's id.
+const allAccounts = "*"
 
 // ErrFull means that the account has revoked as many of other accounts' tokens as are
 // kept. Some are forgotten with every second; try later.
@@ -55,75 +64,80 @@ func Add(tx store.Tx, now time.Time, c credential.Claims, by credential.AccountI
 	if dead {
 		return Already, nil
 	}
-	n, version, err := number(tx, counts, by.String())
-	if err != nil {
-		return 0, err
-	}
-	if n >= MaxPerAccount {
-		if by != c.ClientID {
-			// An epoch would also hit tokens that are none of its business.
-			return 0, ErrFull
-		}
+	switch err := count(tx, by); {
+	case errors.Is(err, ErrFull) && by == c.ClientID:
 		return Collapsed, SetEpoch(tx, Account(by), now)
-	}
-	if _, err := tx.Put(counts, by.String(), encode(n+1), version); err != nil {
+	case err != nil: // an epoch would also hit tokens that are none of its business
 		return 0, err
 	}
-	value := append(encode(c.Expires.Unix()), by.String()...)
-	if _, err := tx.Put(tokens, c.ID, value, 0); err != nil {
-		return 0, err
-	}
-	_, err = tx.Put(byExpiry, expiryKey(c.Expires.Unix(), c.ID), []byte{1}, 0)
-	return Added, err
+	// A verifier with the longest leeway takes it that long.
+	gone := c.Expires.Add(credential.MaxLeeway)
+	return Added, single(tx, now, Entry{Kind: Token, ID: c.ID, Tenant: c.Tenant}, gone, gone, by)
 }
 
-// Scope is what an epoch covers.
-type Scope struct{ key string }
+// AddChain revokes all tokens of a tenant that bear the txn, whenever they
+// were issued.
+//
+// Errors: ErrFull, or the store's.
+func AddChain(tx store.Tx, now time.Time, tenant credential.Tenant, txn string, by credential.AccountID) (Outcome, error) {
+	switch _, err := tx.Get(chains, store.Key(tenant.String(), txn)); {
+	case err == nil:
+		return Already, nil
+	case !errors.Is(err, store.ErrNotFound):
+		return 0, err
+	}
+	if err := count(tx, by); err != nil {
+		return 0, err
+	}
+	// A ticket of the chain may come back for as long as it lives; but nothing
+	// is issued for it any more, so verifiers need not know as long.
+	told := now.Add(credential.MaxAccessLifetime + credential.MaxLeeway)
+	kept := now.Add(credential.MaxTicketLifetime + credential.MaxLeeway)
+	return Added, single(tx, now, Entry{Kind: Chain, ID: txn, Tenant: tenant}, told, kept, by)
+}
 
-// Everything is all tokens of the broker.
-func Everything() Scope { return Scope{"all"} }
-
-// Account is all tokens that an account is subject, client or actor of.
-func Account(id credential.AccountID) Scope { return Scope{store.Key("account", id.String())} }
-
-// Tenant is all tokens of a tenant.
-func Tenant(id credential.Tenant) Scope { return Scope{store.Key("tenant", id.String())} }
-
-// SetEpoch revokes all tokens in scope that were issued at or before at, to
-// the second. An epoch never moves back.
-func SetEpoch(tx store.Tx, scope Scope, at time.Time) error {
-	current, version, err := number(tx, epochs, scope.key)
-	if err != nil || current >= at.Unix() {
+// single writes the row of a token or chain and its entry.
+func single(tx store.Tx, now time.Time, e Entry, told, kept time.Time, by credential.AccountID) error {
+	if err := publish(tx, now, &e, told); err != nil {
 		return err
 	}
-	_, err = tx.Put(epochs, scope.key, encode(at.Unix()), version)
-	return err
+	table := tokens
+	if e.Kind == Chain {
+		table = chains
+	}
+	key := store.Key(e.Tenant.String(), e.ID)
+	if _, err := tx.Put(table, key, append(encode(kept.Unix()), by.String()...), 0); err != nil {
+		return err
+	}
+	return forgetAt(tx, kept, string(e.Kind), key)
 }
 
-// Epoch returns the latest of the scopes' epochs; the zero Time if none has one.
-func Epoch(r store.Reader, scopes ...Scope) (time.Time, error) {
-	var latest int64
-	for _, s := range scopes {
-		n, _, err := number(r, epochs, s.key)
-		if err != nil {
-			return time.Time{}, err
-		}
-		latest = max(latest, n)
+// count adds an entry to those of the account and of all, or returns ErrFull
+// and has changed nothing.
+func count(tx store.Tx, by credential.AccountID) error {
+	mine, mineAt, err := number(tx, counts, by.String())
+	if err != nil {
+		return err
 	}
-	if latest == 0 {
-		return time.Time{}, nil
+	all, allAt, err := number(tx, counts, allAccounts)
+	if err != nil {
+		return err
 	}
-	return time.Unix(latest, 0).UTC(), nil
+	if mine >= MaxPerAccount || all >= MaxEntries {
+		return ErrFull
+	}
+	if _, err := tx.Put(counts, by.String(), encode(mine+1), mineAt); err != nil {
+		return err
+	}
+	_, err = tx.Put(counts, allAccounts, encode(all+1), allAt)
+	return err
 }
 
 // Revoked reports whether a token with these claims is revoked.
 func Revoked(r store.Reader, c credential.Claims) (bool, error) {
-	scopes := []Scope{Everything(), Tenant(c.Tenant), Account(c.Subject)}
-	if c.ClientID != c.Subject {
-		scopes = append(scopes, Account(c.ClientID))
-	}
-	for a := c.Actor; a != nil; a = a.By {
-		scopes = append(scopes, Account(a.Subject))
+	scopes := []Scope{Everything(), Tenant(c.Tenant)}
+	for _, account := range parties(c) {
+		scopes = append(scopes, Account(account))
 	}
 	epoch, err := Epoch(r, scopes...)
 	if err != nil {
@@ -132,7 +146,27 @@ func Revoked(r store.Reader, c credential.Claims) (bool, error) {
 	if !epoch.IsZero() && !c.IssuedAt.After(epoch) {
 		return true, nil
 	}
-	switch _, err := r.Get(tokens, c.ID); {
+	dead, err := has(r, tokens, store.Key(c.Tenant.String(), c.ID))
+	if err != nil || dead {
+		return dead, err
+	}
+	return has(r, chains, store.Key(c.Tenant.String(), c.Txn))
+}
+
+// parties are the accounts that a token speaks of: subject, client, actors.
+func parties(c credential.Claims) []credential.AccountID {
+	all := []credential.AccountID{c.Subject}
+	if c.ClientID != c.Subject {
+		all = append(all, c.ClientID)
+	}
+	for a := c.Actor; a != nil; a = a.By {
+		all = append(all, a.Subject)
+	}
+	return all
+}
+
+func has(r store.Reader, t store.Table, key string) (bool, error) {
+	switch _, err := r.Get(t, key); {
 	case err == nil:
 		return true, nil
 	case errors.Is(err, store.ErrNotFound):
@@ -142,7 +176,8 @@ func Revoked(r store.Reader, c credential.Claims) (bool, error) {
 	}
 }
 
-// number reads a row that holds one number; 0 at version 0 if there is none.
+// number reads a row that begins with one number; 0 at version 0 if there is
+// none.
 func number(r store.Reader, t store.Table, key string) (int64, uint64, error) {
 	row, err := r.Get(t, key)
 	if errors.Is(err, store.ErrNotFound) {
@@ -162,8 +197,4 @@ func decode(b []byte) (int64, error) {
 		return 0, fmt.Errorf("%w: a revocation row is %d bytes", store.ErrUnavailable, len(b))
 	}
 	return int64(binary.BigEndian.Uint64(b)), nil //nolint:gosec // round trip with encode
-}
-
-func expiryKey(expires int64, jti string) string {
-	return store.Key(fmt.Sprintf("%016x", expires), jti)
 }

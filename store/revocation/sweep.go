@@ -2,49 +2,49 @@ package revocation
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/tenantbroker/tenantbroker/audit"
-	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/store"
 )
 
-// sweepBatch is how many entries one transaction forgets.
+// sweepBatch is how many rows one transaction forgets.
 const sweepBatch = 500
 
-// Sweep forgets what can't hit a token any more: entries whose token expired
-// more than credential.MaxLeeway ago, and epochs older than the longest
-// ticket. It reports whether more is left.
+// What is planned to be forgotten, beside the kinds Token and Chain.
+const (
+	whatFeed  = "feed"
+	whatEpoch = "epoch"
+	whatReach = "reach"
+)
+
+// tableOf is where the row is that is forgotten.
+var tableOf = map[string]store.Table{
+	whatFeed: feed, whatEpoch: epochs, whatReach: reach, string(Token): tokens, string(Chain): chains,
+}
+
+// Sweep forgets what can't hit a token any more. It reports whether more is
+// left.
 func Sweep(ctx context.Context, st store.Store, now time.Time) (more bool, err error) {
-	var dead []string
-	var old []store.Row
-	err = st.View(ctx, func(r store.Reader) error {
-		var err error
-		if dead, err = expired(r, now.Add(-credential.MaxLeeway).Unix()); err != nil {
-			return err
-		}
-		old, err = outlived(r, now.Add(-credential.MaxTicketLifetime-credential.MaxLeeway).Unix())
+	var due []string
+	err = st.View(ctx, func(r store.Reader) (err error) {
+		due, err = expired(r, now.Unix())
 		return err
 	})
-	if err != nil || len(dead)+len(old) == 0 {
+	if err != nil || len(due) == 0 {
 		return false, err
 	}
 	err = st.Update(ctx, func(tx store.Tx) error {
-		for _, key := range dead {
+		for _, key := range due {
 			if err := forget(tx, key); err != nil {
-				return err
-			}
-		}
-		for _, row := range old {
-			if err := tx.Delete(epochs, row.Key, row.Version); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	return len(dead) == sweepBatch || len(old) == sweepBatch, err
+	return len(due) == sweepBatch, err
 }
 
 func expired(r store.Reader, before int64) (keys []string, err error) {
@@ -61,59 +61,46 @@ func expired(r store.Reader, before int64) (keys []string, err error) {
 	return keys, nil
 }
 
-func outlived(r store.Reader, before int64) (rows []store.Row, err error) {
-	for row, err := range r.Scan(epochs, "", "") {
-		if err != nil {
-			return nil, err
-		}
-		if n, err := decode(row.Value); err != nil || n >= before {
-			continue
-		}
-		if rows = append(rows, store.Row{Key: row.Key, Version: row.Version}); len(rows) == sweepBatch {
-			break
+// forget removes what is planned under key, if it is still planned.
+func forget(tx store.Tx, key string) error {
+	plan, err := tx.Get(byExpiry, key)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, rest, _ := strings.Cut(key, "\x00")
+	what, of, _ := strings.Cut(rest, "\x00")
+	row, err := tx.Get(tableOf[what], of)
+	if errors.Is(err, store.ErrNotFound) {
+		return tx.Delete(byExpiry, key, plan.Version)
+	}
+	if err != nil {
+		return err
+	}
+	if what == string(Token) || what == string(Chain) {
+		for _, by := range []string{string(row.Value[8:]), allAccounts} {
+			if err := discount(tx, by); err != nil {
+				return err
+			}
 		}
 	}
-	return rows, nil
+	if err := tx.Delete(tableOf[what], of, row.Version); err != nil {
+		return err
+	}
+	return tx.Delete(byExpiry, key, plan.Version)
 }
 
-// forget removes one entry and takes it off its account's count.
-func forget(tx store.Tx, key string) error {
-	index, err := tx.Get(byExpiry, key)
-	if err != nil {
-		return err
-	}
-	_, jti, _ := strings.Cut(key, "\x00")
-	token, err := tx.Get(tokens, jti)
-	if err != nil {
-		return err
-	}
-	by := string(token.Value[8:])
+// discount takes one entry off a count.
+func discount(tx store.Tx, by string) error {
 	n, version, err := number(tx, counts, by)
 	if err != nil {
 		return err
 	}
 	if n > 1 {
 		_, err = tx.Put(counts, by, encode(n-1), version)
-	} else {
-		err = tx.Delete(counts, by, version)
-	}
-	if err != nil {
 		return err
 	}
-	if err := tx.Delete(tokens, jti, token.Version); err != nil {
-		return err
-	}
-	return tx.Delete(byExpiry, key, index.Version)
-}
-
-// RevokeAllBefore kills every token that was issued at or before at, and
-// records who asked for it: what a restored backup needs, since it has
-// forgotten what was issued and revoked after it was taken (I9). The issuer
-// then also refuses single-use assertions made before that moment.
-func RevokeAllBefore(ctx context.Context, st store.Store, at time.Time, why audit.Record) error {
-	why.Type, why.Decision = "revocation.everything", audit.Allow
-	return st.Update(ctx, func(tx store.Tx) error {
-		tx.Append(why)
-		return SetEpoch(tx, Everything(), at)
-	})
+	return tx.Delete(counts, by, version)
 }
