@@ -29,6 +29,9 @@ import (
 var binaryFolder string
 
 func TestMain(m *testing.M) {
+	if config := os.Getenv(fastVariable); config != "" {
+		os.Exit(serveFast(config)) // this process is a broker, see rotation_broker_test.go
+	}
 	code := m.Run()
 	if binaryFolder != "" {
 		if err := os.RemoveAll(binaryFolder); err != nil {
@@ -59,7 +62,8 @@ type process struct {
 	t      *testing.T
 	folder string
 	url    string
-	prefix []string // the command that runs the broker, if not itself
+	prefix []string         // the command that runs the broker, if not itself
+	serve  func() *exec.Cmd // another program than the real broker, unless nil
 	cmd    *exec.Cmd
 	errors *syncBuffer
 	key    *ecdsa.PrivateKey // of the worker
@@ -91,13 +95,8 @@ func newProcess(t *testing.T, folder string) *process {
 // start serves the folder and returns how long it took until it answered.
 func (p *process) start() time.Duration {
 	p.t.Helper()
-	path, err := binary()
-	if err != nil {
-		p.t.Fatal(err)
-	}
 	begun := time.Now()
-	command := append(slices.Clone(p.prefix), path, "serve", "--config", filepath.Join(p.folder, "broker.yaml"))
-	p.cmd = exec.Command(command[0], command[1:]...)
+	p.cmd = p.command()
 	p.cmd.Stderr = p.errors
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
@@ -114,6 +113,19 @@ func (p *process) start() time.Duration {
 	}
 	p.t.Fatalf("the broker does not answer:\n%s", p.errors.String())
 	return 0
+}
+
+func (p *process) command() *exec.Cmd {
+	p.t.Helper()
+	if p.serve != nil {
+		return p.serve()
+	}
+	path, err := binary()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	command := append(slices.Clone(p.prefix), path, "serve", "--config", filepath.Join(p.folder, "broker.yaml"))
+	return exec.Command(command[0], command[1:]...)
 }
 
 // kill is kill -9: nothing gets to clean up.

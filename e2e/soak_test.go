@@ -18,6 +18,9 @@ import (
 // 500 kills of the real binary under load.
 func TestSoakCrash(t *testing.T) { crash(t, 500) }
 
+// 200 rotations of the signing key under load.
+func TestSoakRotation(t *testing.T) { rotations(t, 200) }
+
 // An unknown and an ungranted tenant can't be told apart by time: 10,000
 // interleaved pairs in random order, compared by the Mann-Whitney rank test. The bound is on
 // the effect, P(unknown slower than ungranted), which is 0.5 for no difference:

@@ -229,3 +229,13 @@ func (s *syncBuffer) String() string {
 	defer s.mu.Unlock()
 	return s.b.String()
 }
+
+// keyID is the key that a token says signed it.
+func keyID(t *testing.T, raw string) string {
+	t.Helper()
+	j, err := credential.ParseJWS(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j.KeyID()
+}

@@ -1,0 +1,251 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A token that was received is one that everybody can verify until it ends,
+// whenever keys rotate and the broker restarts: three verifiers that keep the
+// key set as long as they may see each token twice.
+func TestRotation_EveryTokenVerifiesEverywhere(t *testing.T) { rotations(t, 8) }
+
+// rotations has the signing key rotate that many times under load.
+func rotations(t *testing.T, times int) {
+	b := newFastBroker(t, nil)
+	b.start()
+	b.declare(t.Context(), acme, globex)
+	looking, proxy := witnesses(t, b.url)
+	l := watchTokens(t, b, looking)
+
+	key, err := b.active(t.Context())
+	b.must(err)
+	restarts := 0
+	for i := range times {
+		// One in four by the schedule; a restart before one in three, one of
+		// which is kill -9.
+		if i%3 == 1 || rand.IntN(12) == 0 {
+			restarts++
+			b.restart(restarts%2 == 0)
+		}
+		key = b.rotate(t.Context(), key, i%4 != 3)
+	}
+	l.stop()
+	b.terminate()
+	l.report(t, times, restarts, proxy.served(t))
+}
+
+// restart stops the broker in the middle of its work and starts it again.
+func (b *fastBroker) restart(kill bool) {
+	b.t.Helper()
+	time.Sleep(time.Duration(rand.IntN(1000)) * time.Millisecond) // any moment may be the one
+	if kill {
+		b.kill()
+	} else {
+		b.terminate()
+	}
+	b.start()
+}
+
+// watch asks for tokens and shows each to all witnesses.
+type watch struct {
+	t       *testing.T
+	b       *fastBroker
+	looking []witness
+	stop    func()
+
+	tokens  atomic.Int64
+	checked []atomic.Int64 // by witness
+	waited  []atomic.Int64 // looks for which the key set was out of reach at first
+	late    []atomic.Int64 // looks for which it stayed so
+
+	mu       sync.Mutex
+	keys     map[string]int // tokens by kid
+	failures []string
+}
+
+// perSecond is about how many tokens are asked for in a second.
+const perSecond = 40
+
+func watchTokens(t *testing.T, b *fastBroker, looking []witness) *watch {
+	n := len(looking)
+	l := &watch{
+		t: t, b: b, looking: looking, keys: make(map[string]int),
+		checked: make([]atomic.Int64, n), waited: make([]atomic.Int64, n), late: make([]atomic.Int64, n),
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var asking, looks sync.WaitGroup
+	const askers = 2
+	for i := range askers {
+		asking.Go(func() {
+			c := &http.Client{Transport: &http.Transport{}, Timeout: 10 * time.Second}
+			defer c.CloseIdleConnections()
+			tick := time.NewTicker(time.Second * askers / perSecond)
+			defer tick.Stop()
+			for ctx.Err() == nil {
+				raw, err := b.token(ctx, c, []string{acme, globex}[i])
+				if err != nil {
+					if ctx.Err() == nil {
+						l.fail("%v", err)
+					}
+					return
+				}
+				l.seen(&looks, raw)
+				select {
+				case <-tick.C:
+				case <-ctx.Done():
+				}
+			}
+		})
+	}
+	l.stop = sync.OnceFunc(func() { cancel(); asking.Wait(); looks.Wait() })
+	t.Cleanup(l.stop)
+	return l
+}
+
+// seen shows a token to every witness at once, and again shortly before it ends.
+func (l *watch) seen(looks *sync.WaitGroup, raw string) {
+	l.tokens.Add(1)
+	c := claims(l.t, raw)
+	l.mu.Lock()
+	l.keys[keyID(l.t, raw)]++
+	l.mu.Unlock()
+	for i := range l.looking {
+		looks.Go(func() {
+			for n, from := range []time.Time{time.Now(), c.Expires.Add(-2 * time.Second)} {
+				select {
+				case <-time.After(time.Until(from)):
+				case <-l.t.Context().Done():
+					return
+				}
+				l.look(i, raw, c.Tenant.String(), c.ID, c.Expires, n == 0)
+			}
+		})
+	}
+}
+
+// look has one witness verify a token, as often as it takes until the key set
+// can be had, at most until the token ends. A first look must succeed by then;
+// a second one may find the broker down for the rest of the token's life.
+func (l *watch) look(i int, raw, tenant, jti string, until time.Time, first bool) {
+	w := l.looking[i]
+	for n := 0; ; n++ {
+		got, err := w.verify(l.t.Context(), raw)
+		switch {
+		case err == nil && got == tenant:
+			l.checked[i].Add(1)
+			return
+		case err == nil:
+			l.fail("%s: token %s is for %q, want %q", w.name, jti, got, tenant)
+			return
+		case !errors.Is(err, errOutOfReach), first && time.Now().After(until):
+			l.fail("%s: token %s of key %s, first look %v, %s before its end: %v",
+				w.name, jti, keyID(l.t, raw), first, time.Until(until).Round(time.Millisecond), err)
+			return
+		case time.Now().After(until):
+			l.late[i].Add(1)
+			return
+		}
+		if n == 0 {
+			l.waited[i].Add(1)
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-l.t.Context().Done():
+			return
+		}
+	}
+}
+
+func (l *watch) fail(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failures = append(l.failures, fmt.Sprintf(format, args...))
+}
+
+// report says what was seen, and fails the test for every token that somebody
+// could not verify and for what would make the run show nothing.
+func (l *watch) report(t *testing.T, rotations, restarts int, served map[string]int) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t.Logf("%d rotations, %d restarts, %d tokens by %d keys", rotations, restarts, l.tokens.Load(), len(l.keys))
+	for i, w := range l.looking {
+		t.Logf("%-12s verified %d times, waited for the key set %d times, until the token's end %d times",
+			w.name, l.checked[i].Load(), l.waited[i].Load(), l.late[i].Load())
+	}
+	t.Logf("nginx served %v; failures: %d", served, len(l.failures))
+	for _, f := range l.failures[:min(len(l.failures), 20)] {
+		t.Error(f)
+	}
+	// Two looks of each token, but for those that found the broker down.
+	least := 2*l.tokens.Load() - l.tokens.Load()/10
+	for i, w := range l.looking {
+		if done := l.checked[i].Load(); done < least {
+			t.Errorf("%s verified only %d times, want at least %d", w.name, done, least)
+		}
+	}
+	if len(l.keys) < rotations/2 {
+		t.Errorf("tokens by %d keys only, in %d rotations: %v", len(l.keys), rotations, slices.Sorted(maps.Keys(l.keys)))
+	}
+	if served["HIT"] == 0 || served["EXPIRED"]+served["REVALIDATED"] == 0 {
+		t.Errorf("nginx has not cached: %v", served)
+	}
+}
+
+// The witnesses can tell: a key that signs before its notice is over is one that
+// they refuse. An emergency is the only way to have that; two of them in a row
+// leave no time at all.
+func TestRotation_AKeyThatSignsTooEarlyShows(t *testing.T) {
+	b := newFastBroker(t, nil)
+	b.start()
+	b.declare(t.Context(), acme)
+	looking, _ := witnesses(t, b.url)
+	c := &http.Client{Transport: &http.Transport{}}
+	defer c.CloseIdleConnections()
+	token := func() string {
+		t.Helper()
+		raw, err := b.token(t.Context(), c, acme)
+		b.must(err)
+		return raw
+	}
+	raw := token()
+	for _, w := range looking {
+		_, err := w.verify(t.Context(), raw)
+		b.must(err)
+	}
+	refused := make(map[string]bool)
+	// Whether a copy of the set is old enough to lack the key is a matter of
+	// the moment for those that keep it for a second: so more than once.
+	for range 8 {
+		for range 2 {
+			_, err := b.admin.Keys().Rotate(t.Context(), true, "test")
+			b.must(err)
+		}
+		raw = token()
+		for _, w := range looking {
+			if _, err := w.verify(t.Context(), raw); err != nil && !errors.Is(err, errOutOfReach) {
+				refused[w.name] = true
+			}
+		}
+		if refused["jose"] && refused["behind nginx"] {
+			break
+		}
+	}
+	b.terminate()
+	// This project's verifier asks again for a key that it lacks, and finds it.
+	for _, name := range []string{"jose", "behind nginx"} {
+		if !refused[name] {
+			t.Errorf("%s took every token of a key that it could not know", name)
+		}
+	}
+}
