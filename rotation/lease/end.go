@@ -1,0 +1,233 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/registry"
+)
+
+// toEnd makes next, a copy of cur, a lease that is being ended, and records
+// why. One without anything in Vault is gone with that.
+func (m *Manager) toEnd(tx store.Tx, next, cur *row, reason string, settle time.Time) error {
+	m.appendEnd(tx, next, reason, nil)
+	return m.begin(tx, next, cur, reason, settle)
+}
+
+// begin is toEnd without the record.
+func (m *Manager) begin(tx store.Tx, next, cur *row, reason string, settle time.Time) error {
+	if next.Of.Kind() == credential.LeaseKV {
+		return cur.remove(tx)
+	}
+	now := m.instant()
+	next.State, next.Next = Ending, nil
+	next.Ends = &ending{Reason: reason, Since: now, NextAt: now, SettleAt: settle, Early: next.Lease != "" && now.Before(next.ExpiresAt)}
+	return next.put(tx, cur)
+}
+
+func (m *Manager) appendEnd(tx store.Tx, l *row, reason string, by *registry.By) {
+	r := m.record(l, "lease.ended", reason)
+	if by != nil {
+		r.Actor, r.ClientID = by.Subject.String(), by.ClientID.String()
+		r.IP, r.RequestID = by.IP, by.RequestID
+	}
+	tx.Append(r)
+}
+
+// Release ends a lease of the holder's. When it returns, the end is durable and
+// the rest goes on until Vault is seen without the lease. One that is being
+// ended already is left to that.
+//
+// Errors: ErrNotFound, ErrToken; those of the store.
+func (m *Manager) Release(ctx context.Context, h Holder, id string) error {
+	err := m.update(ctx, func(tx store.Tx) error {
+		l, err := h.own(tx, id)
+		if err != nil {
+			return err
+		}
+		// The scope isn't asked for: whoever holds a lease may give it back.
+		asks := l.copy()
+		asks.Token, asks.Txn, asks.Issued = h.Claims.ID, h.Claims.Txn, h.Claims.IssuedAt
+		if s, err := m.on(tx, asks); err != nil {
+			return err
+		} else if tokenGone[s.reason] {
+			return fmt.Errorf("%w: %s", ErrToken, s.reason)
+		}
+		if l.State == Ending {
+			return nil
+		}
+		tx.Append(h.asked(m.record(l, "lease.ended", reasonReleased)))
+		settle := time.Time{}
+		if l.State == Creating {
+			settle = m.instant().Add(m.settle)
+		}
+		return m.begin(tx, l.copy(), l, reasonReleased, settle)
+	})
+	if err == nil {
+		m.Wake()
+	}
+	return err
+}
+
+// tokenGone are the reasons for which a token may not even give a lease back:
+// those of who presents it, not of what it rests on.
+var tokenGone = map[string]bool{
+	"account_gone": true, "account_disabled": true, "account_expired": true,
+	"tenant_gone": true, "tenant_suspended": true, "token_revoked": true,
+}
+
+// Revoke ends a lease on behalf of an operator with the role security, within
+// the operator's tenant. by.Reason is required.
+//
+// Errors: ErrNotFound, registry.ErrForbidden, registry.ErrInvalid; those of the
+// store.
+func (m *Manager) Revoke(ctx context.Context, by registry.By, id string) error {
+	if !registry.Includes(by.Roles, registry.RoleSecurity) {
+		return fmt.Errorf("%w: to end a lease needs the role %s", registry.ErrForbidden, registry.RoleSecurity)
+	}
+	if err := registry.CheckReason(by.Reason); err != nil {
+		return err
+	}
+	err := m.update(ctx, func(tx store.Tx) error {
+		if err := m.registry.Admit(tx, by, registry.RoleSecurity); err != nil {
+			return err
+		}
+		l, err := load(tx, id)
+		if err != nil {
+			return err
+		}
+		if !by.Sees(l.Tenant) {
+			return ErrNotFound
+		}
+		if l.State == Ending {
+			return nil
+		}
+		m.appendEnd(tx, l, by.Reason, &by)
+		settle := time.Time{}
+		if l.State == Creating {
+			settle = m.instant().Add(m.settle)
+		}
+		return m.begin(tx, l.copy(), l, "by an operator", settle)
+	})
+	if err == nil {
+		m.Wake()
+	}
+	return err
+}
+
+// endDue begins the end of a lease whose time is over, or whose making was
+// interrupted, and reports whether there was something to begin.
+func (m *Manager) endDue(ctx context.Context, id string) error {
+	return m.update(ctx, func(tx store.Tx) error {
+		l, err := load(tx, id)
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if l.State == Ending || m.now().Before(l.due()) {
+			return nil
+		}
+		if l.State == Creating {
+			// The process that made it is gone, or was too slow: Vault may go on
+			// with a call of it for some more time.
+			return m.toEnd(tx, l.copy(), l, reasonAbandoned, l.CreatedAt.Add(callTimeout+m.settle))
+		}
+		return m.toEnd(tx, l.copy(), l, reasonExpired, time.Time{})
+	})
+}
+
+// check ends the leases whose account, tenant, token or grant stands no more,
+// and shortens those whose grant or account now ends earlier.
+func (m *Manager) check(ctx context.Context) error {
+	var touched []string
+	after := ""
+	for more := true; more; {
+		err := m.store.View(ctx, func(r store.Reader) error {
+			batch, err := scan(r, leases, "", after, checkBatch)
+			if err != nil {
+				return err
+			}
+			more = len(batch) == checkBatch
+			for _, at := range batch {
+				after = at.Key
+				l, err := decode(at)
+				if err != nil {
+					return err
+				}
+				if l.State != Active {
+					continue
+				}
+				s, err := m.on(r, l)
+				if err != nil {
+					return err
+				}
+				if s.reason != "" || s.endsBefore(l) {
+					touched = append(touched, l.ID)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, id := range touched {
+		if err := m.recheck(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkBatch is how many leases are checked in one view.
+const checkBatch = 500
+
+func (s *standing) endsBefore(l *row) bool {
+	end := s.bound()
+	return !end.IsZero() && end.Before(l.ExpiresAt)
+}
+
+// recheck decides again in a commit.
+func (m *Manager) recheck(ctx context.Context, id string) error {
+	return m.update(ctx, func(tx store.Tx) error {
+		l, err := load(tx, id)
+		if errors.Is(err, ErrNotFound) || (err == nil && l.State != Active) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		s, err := m.on(tx, l)
+		switch {
+		case err != nil:
+			return err
+		case s.reason != "":
+			return m.toEnd(tx, l.copy(), l, s.reason, time.Time{})
+		case s.endsBefore(l):
+			next := l.copy()
+			next.ExpiresAt = s.bound()
+			return next.put(tx, l)
+		}
+		return nil
+	})
+}
+
+// scan reads up to most rows to their end before anything else is asked.
+func scan(r store.Reader, t store.Table, prefix, after string, most int) ([]store.Row, error) {
+	var batch []store.Row
+	for at, err := range r.Scan(t, prefix, after) {
+		if err != nil {
+			return nil, err
+		}
+		if batch = append(batch, at); len(batch) == most {
+			break
+		}
+	}
+	return batch, nil
+}

@@ -1,0 +1,210 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/rotation/vault"
+	"github.com/tenantbroker/tenantbroker/store"
+)
+
+// attempt has Vault end a lease and looks whether it has; then the row goes,
+// with its record. What fails is noted and tried again later.
+func (m *Manager) attempt(ctx context.Context, id string) error {
+	var l *row
+	err := m.store.View(ctx, func(r store.Reader) (err error) {
+		l, err = load(r, id)
+		return err
+	})
+	if errors.Is(err, ErrNotFound) || (err == nil && (l.State != Ending || m.now().Before(l.Ends.NextAt))) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	bound, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	failed := m.makeGone(bound, l)
+	if failed != nil {
+		m.failures.Add(1)
+	}
+	if failed != nil && ctx.Err() != nil {
+		return nil // stopping
+	}
+	return m.update(ctx, func(tx store.Tx) error {
+		cur, err := load(tx, id)
+		if err != nil || cur.version != l.version {
+			return nil //nolint:nilerr // somebody else has been here
+		}
+		now := m.instant()
+		next := cur.copy()
+		switch {
+		case failed != nil:
+			next.Ends.Attempts++
+			next.Ends.Error = bounded(failed)
+			next.Ends.NextAt = now.Add(backoff(next.Ends.Attempts))
+			return next.put(tx, cur)
+		case now.Before(cur.Ends.SettleAt):
+			next.Ends.Error = ""
+			next.Ends.NextAt = earlier(cur.Ends.SettleAt, now.Add(settleLook))
+			return next.put(tx, cur)
+		}
+		tx.Append(m.record(cur, "lease.gone", cur.Ends.Reason))
+		return cur.remove(tx)
+	})
+}
+
+// makeGone revokes all that the lease has in Vault, and returns nil when it was
+// seen that nothing is left.
+func (m *Manager) makeGone(ctx context.Context, l *row) error {
+	lost := false
+	if l.Ends.Early && l.User != "" {
+		known, err := m.vault.Known(ctx, l.Lease)
+		if err != nil {
+			return fmt.Errorf("look: %w", err)
+		}
+		lost = !known // Vault would have ended it at its end only
+	}
+	if l.Lease != "" && !lost {
+		if err := m.vault.Revoke(ctx, l.Lease); err != nil {
+			return fmt.Errorf("revoke: %w", err)
+		}
+	}
+	if lost {
+		if err := m.dropLost(ctx, l); err != nil {
+			return fmt.Errorf("drop the user of a lease that Vault has lost: %w", err)
+		}
+	}
+	if err := m.clear(ctx, l.Mount, l.Role); err != nil {
+		return err
+	}
+	if err := m.vault.DeleteRole(ctx, l.Mount, l.Role); err != nil {
+		return fmt.Errorf("delete the role: %w", err)
+	}
+	return nil
+}
+
+// clear revokes every lease of a role, and looks whether none is left.
+func (m *Manager) clear(ctx context.Context, mount, role string) error {
+	for range 2 {
+		left, err := m.vault.Leases(ctx, mount, role)
+		if err != nil {
+			return fmt.Errorf("list: %w", err)
+		}
+		if len(left) == 0 {
+			return nil
+		}
+		for _, id := range left {
+			if err := m.vault.Revoke(ctx, id); err != nil {
+				return fmt.Errorf("revoke: %w", err)
+			}
+		}
+	}
+	left, err := m.vault.Leases(ctx, mount, role)
+	if err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("%d leases are left after they were revoked", len(left))
+	}
+	return nil
+}
+
+// plainUser is a name that needs no quoting in a statement.
+var plainUser = regexp.MustCompile(`^[A-Za-z0-9_.@-]{1,63}$`)
+
+// dropLost removes a user that Vault has forgotten, by a role whose way to make
+// a user is to drop that one. The lease that Vault makes of it is of nobody.
+func (m *Manager) dropLost(ctx context.Context, l *row) error {
+	target, known := m.targets.find(l.Of)
+	switch {
+	case !known:
+		return errors.New("the target is not in the configuration any more, so there is no connection to do it with")
+	case !plainUser.MatchString(l.User):
+		return errors.New("the user has a name that can't be put into a statement")
+	}
+	err := m.vault.PutRole(ctx, l.Mount, l.Role, vault.Role{
+		Database: target.Connection, DefaultTTL: time.Minute, MaxTTL: time.Minute,
+		CreationStatements:   []string{"SELECT tenantbroker.drop_user('" + l.User + "')"},
+		RevocationStatements: []string{dropUser},
+	})
+	if err != nil {
+		return err
+	}
+	made, err := m.vault.Credentials(ctx, l.Mount, l.Role)
+	if err != nil {
+		return err
+	}
+	m.log.Warn("Vault had lost a lease before its time; its user was dropped", "lease", l.ID, "tenant", l.Tenant)
+	return m.vault.Revoke(ctx, made.LeaseID)
+}
+
+// backoff doubles from minBackoff to maxBackoff, less up to a quarter of it.
+func backoff(attempts int) time.Duration {
+	d := maxBackoff
+	if shift := attempts - 1; shift < 6 {
+		d = min(minBackoff<<shift, maxBackoff)
+	}
+	return d - time.Duration(rand.Int64N(int64(d)/4)) //nolint:gosec // spreads load, guards nothing
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// adopt takes up a role of this broker's in Vault that no row knows: it is from
+// a store that was lost, or restored. A row precedes its role and outlives it.
+func (m *Manager) adopt(ctx context.Context) error {
+	prefix := rolePrefix(m.issuer)
+	for _, mount := range m.targets.mounts() {
+		roles, err := m.vault.Roles(ctx, mount)
+		if err != nil {
+			return fmt.Errorf("list the roles of %s: %w", mount, err)
+		}
+		for _, role := range roles {
+			if len(role) != len(prefix)+idLength || role[:len(prefix)] != prefix {
+				continue
+			}
+			id := role[len(prefix):]
+			err := m.store.View(ctx, func(r store.Reader) error {
+				_, err := load(r, id)
+				return err
+			})
+			if !errors.Is(err, ErrNotFound) {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			if err := m.removeOrphan(ctx, mount, role, id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// removeOrphan ends what a role without a row has in Vault.
+func (m *Manager) removeOrphan(ctx context.Context, mount, role, id string) error {
+	if !validID(id) {
+		return nil // not one of ours
+	}
+	m.log.Warn("Vault has a lease that is in no row: it is ended", "lease", id, "mount", mount, "reason", reasonOrphan)
+	if err := m.clear(ctx, mount, role); err != nil {
+		return err
+	}
+	if err := m.vault.DeleteRole(ctx, mount, role); err != nil {
+		return err
+	}
+	return m.update(ctx, func(tx store.Tx) error {
+		tx.Append(m.orphanRecord(id))
+		return nil
+	})
+}

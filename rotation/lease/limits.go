@@ -1,0 +1,45 @@
+package lease
+
+import "time"
+
+// Limits of leases. Those that are being made count, those that are being ended
+// count for MaxUnfinished only.
+const (
+	MaxPerHolder  = 20   // of one account in one tenant
+	MaxPerTenant  = 500  // of one tenant
+	MaxPerAccount = 2000 // of one account, in all tenants
+	MaxUnfinished = 1000 // of one tenant, that are not yet proven gone
+
+	MaxTargets = 200       // what can be leased
+	MaxData    = 256 << 10 // of a KV value as JSON, bytes
+
+	MinTTL         = 2 * time.Second
+	MaxTTL         = time.Hour // between two renewals: as long as a grant can say
+	DefaultTTL     = 15 * time.Minute
+	MaxLife        = 31 * 24 * time.Hour // with all renewals; the database's objects allow 32 days
+	DefaultMaxLife = 24 * time.Hour
+)
+
+// How the work is paced.
+const (
+	// callTimeout bounds all that one request has Vault do.
+	callTimeout = 20 * time.Second
+	// creatingTimeout is when a row that is being made is taken for abandoned:
+	// well after callTimeout.
+	creatingTimeout = 30 * time.Second
+	// defaultSettle is how long Vault may work on a call whose caller is gone:
+	// its default_max_request_duration is 90 s.
+	defaultSettle = 100 * time.Second
+
+	tick           = time.Second      // how often Run looks for what is due
+	checkAll       = time.Minute      // how often all leases are checked, whatever changed
+	reconcileEvery = 5 * time.Minute  // how often Vault's roles are compared with the rows
+	passRows       = 200              // due rows of one pass
+	parallelEnds   = 8                // calls to Vault at a time, to end leases
+	attemptTimeout = 30 * time.Second // of one attempt to end a lease
+	minBackoff     = time.Second
+	maxBackoff     = time.Minute
+	settleLook     = 15 * time.Second // how often an uncertain one is looked at while it settles
+
+	maxErrorLength = 300 // of the last error that is kept, bytes
+)

@@ -1,0 +1,131 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/audit"
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/registry"
+)
+
+// Config says what leases are made of. All but Served, Logger and Settle is
+// required.
+type Config struct {
+	Store    store.Store
+	Registry *registry.Registry
+	Issuer   credential.IssuerURL
+	Vault    Vault
+	Targets  Targets
+	Now      func() time.Time
+
+	// Served is told of each KV value that a workload was given, before it is
+	// answered: who watches a rotation learns of its consumers. It must not block.
+	Served func(Served)
+	Logger *slog.Logger // nil: none
+	// Settle is how long Vault may go on with a call whose caller is gone, its
+	// max_request_duration and some more; zero: 100 s.
+	Settle time.Duration
+}
+
+// Served is one KV value that a workload was given.
+type Served struct {
+	Tenant      credential.Tenant
+	Account     credential.AccountID
+	Mount, Path string
+	Version     int
+}
+
+// Manager makes leases and ends them. It is safe for concurrent use; Run must
+// run for leases to end.
+type Manager struct {
+	store    store.Store
+	registry *registry.Registry
+	issuer   credential.IssuerURL
+	vault    Vault
+	targets  Targets
+	now      func() time.Time
+	served   func(Served)
+	log      *slog.Logger
+	settle   time.Duration
+
+	wake     chan struct{} // something to end; holds one
+	failures atomic.Uint64 // attempts to end a lease that failed
+	stage    func(string)  // told where an operation is, for tests that end there; nil: nobody
+}
+
+// New returns a Manager, or an error that says what is missing.
+func New(c Config) (*Manager, error) {
+	switch {
+	case c.Store == nil, c.Registry == nil, c.Vault == nil, c.Now == nil, c.Issuer.IsZero():
+		return nil, errors.New("lease: store, registry, issuer, vault and clock are required")
+	case len(c.Targets.byName) == 0:
+		return nil, errors.New("lease: there is nothing to lease")
+	case c.Settle < 0:
+		return nil, errors.New("lease: a time to settle is not negative")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Settle == 0 {
+		c.Settle = defaultSettle
+	}
+	if c.Served == nil {
+		c.Served = func(Served) {}
+	}
+	return &Manager{
+		store: c.Store, registry: c.Registry, issuer: c.Issuer, vault: c.Vault, targets: c.Targets, now: c.Now,
+		served: c.Served, log: c.Logger, settle: c.Settle, wake: make(chan struct{}, 1),
+	}, nil
+}
+
+// Wake makes Run look at once: something that leases rest on may have changed.
+func (m *Manager) Wake() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// instant is the time as rows keep it.
+func (m *Manager) instant() time.Time { return m.now().UTC().Truncate(time.Millisecond) }
+
+// at tells a test where an operation is.
+func (m *Manager) at(stage string) {
+	if m.stage != nil {
+		m.stage(stage)
+	}
+}
+
+// record is the audit record of something about a lease, in its tenant's chain.
+func (m *Manager) record(l *row, event, reason string) audit.Record {
+	return audit.Record{
+		Time: m.instant(), Type: event, Decision: audit.Allow, Reason: reason, Tenant: l.Tenant,
+		Subject: l.Account.String(), Resource: audit.Resource{Type: "lease", ID: l.ID},
+		Audience: m.issuer.Leases().String(), Scope: l.Of.String(), Grant: l.Grant,
+	}
+}
+
+// orphanRecord is the record of a lease that no row knows, in the broker's chain.
+func (m *Manager) orphanRecord(id string) audit.Record {
+	return audit.Record{
+		Time: m.instant(), Type: "lease.gone", Decision: audit.Allow, Reason: reasonOrphan,
+		Resource: audit.Resource{Type: "lease", ID: id}, Audience: m.issuer.Leases().String(),
+	}
+}
+
+// asked adds to a record who asked.
+func (h Holder) asked(r audit.Record) audit.Record {
+	r.ClientID, r.JTI, r.Txn = h.Claims.ClientID.String(), h.Claims.ID, h.Claims.Txn
+	r.IP, r.RequestID = h.IP, h.RequestID
+	return r
+}
+
+// update runs fn in one commit.
+func (m *Manager) update(ctx context.Context, fn func(store.Tx) error) error {
+	return m.store.Update(ctx, fn)
+}
