@@ -14,7 +14,7 @@ import (
 // toEnd makes next, a copy of cur, a lease that is being ended, and records
 // why. One without anything in Vault is gone with that.
 func (m *Manager) toEnd(tx store.Tx, next, cur *row, reason string, settle time.Time) error {
-	m.appendEnd(tx, next, reason, nil)
+	tx.Append(m.record(next, "lease.ended", reason))
 	return m.begin(tx, next, cur, reason, settle)
 }
 
@@ -27,15 +27,6 @@ func (m *Manager) begin(tx store.Tx, next, cur *row, reason string, settle time.
 	next.State, next.Next = Ending, nil
 	next.Ends = &ending{Reason: reason, Since: now, NextAt: now, SettleAt: settle, Early: next.Lease != "" && now.Before(next.ExpiresAt)}
 	return next.put(tx, cur)
-}
-
-func (m *Manager) appendEnd(tx store.Tx, l *row, reason string, by *registry.By) {
-	r := m.record(l, "lease.ended", reason)
-	if by != nil {
-		r.Actor, r.ClientID = by.Subject.String(), by.ClientID.String()
-		r.IP, r.RequestID = by.IP, by.RequestID
-	}
-	tx.Append(r)
 }
 
 // Release ends a lease of the holder's. When it returns, the end is durable and
@@ -61,11 +52,7 @@ func (m *Manager) Release(ctx context.Context, h Holder, id string) error {
 			return nil
 		}
 		tx.Append(h.asked(m.record(l, "lease.ended", reasonReleased)))
-		settle := time.Time{}
-		if l.State == Creating {
-			settle = m.instant().Add(m.settle)
-		}
-		return m.begin(tx, l.copy(), l, reasonReleased, settle)
+		return m.begin(tx, l.copy(), l, reasonReleased, m.settling(l))
 	})
 	if err == nil {
 		m.Wake()
@@ -86,37 +73,41 @@ var tokenGone = map[string]bool{
 // Errors: ErrNotFound, registry.ErrForbidden, registry.ErrInvalid; those of the
 // store.
 func (m *Manager) Revoke(ctx context.Context, by registry.By, id string) error {
-	if !registry.Includes(by.Roles, registry.RoleSecurity) {
-		return fmt.Errorf("%w: to end a lease needs the role %s", registry.ErrForbidden, registry.RoleSecurity)
-	}
-	if err := registry.CheckReason(by.Reason); err != nil {
-		return err
-	}
-	err := m.update(ctx, func(tx store.Tx) error {
-		if err := m.registry.Admit(tx, by, registry.RoleSecurity); err != nil {
-			return err
-		}
+	err := m.registry.EndLease(ctx, by, func(tx store.Tx) error {
 		l, err := load(tx, id)
 		if err != nil {
 			return err
 		}
-		if !by.Sees(l.Tenant) {
+		if !sees(by, l.Tenant) {
 			return ErrNotFound
 		}
 		if l.State == Ending {
 			return nil
 		}
-		m.appendEnd(tx, l, by.Reason, &by)
-		settle := time.Time{}
-		if l.State == Creating {
-			settle = m.instant().Add(m.settle)
-		}
-		return m.begin(tx, l.copy(), l, "by an operator", settle)
+		r := m.record(l, "lease.ended", by.Reason)
+		r.Actor, r.ClientID = by.Subject.String(), by.ClientID.String()
+		r.IP, r.RequestID = by.IP, by.RequestID
+		tx.Append(r)
+		return m.begin(tx, l.copy(), l, "by an operator", m.settling(l))
 	})
 	if err == nil {
 		m.Wake()
 	}
 	return err
+}
+
+// sees reports whether an operator may see what belongs to a tenant.
+func sees(by registry.By, t credential.Tenant) bool {
+	return by.Tenant.IsSystem() || (!by.Tenant.IsZero() && by.Tenant == t)
+}
+
+// settling is until when Vault may go on making a lease that is ended in state
+// Creating.
+func (m *Manager) settling(l *row) time.Time {
+	if l.State != Creating {
+		return time.Time{}
+	}
+	return m.instant().Add(callTimeout + m.settle)
 }
 
 // endDue begins the end of a lease whose time is over, or whose making was

@@ -44,9 +44,6 @@ func (m *Manager) on(r store.Reader, l *row) (s standing, err error) {
 	if s.tenant, _, err = m.registry.TenantAt(r, l.Tenant); err != nil {
 		return s.gone("tenant_gone", err)
 	}
-	if s.grant, _, err = m.registry.GrantAt(r, l.Grant); err != nil {
-		return s.gone("grant_gone", err)
-	}
 	now := m.now()
 	dead, err := revocation.Revoked(r, l.claims())
 	if err != nil {
@@ -61,6 +58,19 @@ func (m *Manager) on(r store.Reader, l *row) (s standing, err error) {
 		s.reason = "tenant_suspended"
 	case dead, s.account.Ended(l.Issued), s.tenant.Ended(l.Issued):
 		s.reason = "token_revoked"
+	}
+	if s.reason != "" {
+		return s, nil
+	}
+	return m.granted(r, l, s, now)
+}
+
+// granted goes on with the grant.
+func (m *Manager) granted(r store.Reader, l *row, s standing, now time.Time) (_ standing, err error) {
+	if s.grant, _, err = m.registry.GrantAt(r, l.Grant); err != nil {
+		return s.gone("grant_gone", err)
+	}
+	switch {
 	case s.grant.Account != l.Account, s.grant.Audience != m.issuer.Leases(), s.grant.Operator:
 		s.reason = "grant_not_for_leases"
 	case !s.grant.InForce(now):

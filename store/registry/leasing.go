@@ -114,3 +114,10 @@ func ForgetGrants(ctx context.Context, st store.Store, now time.Time) (more bool
 		return nil
 	})
 }
+
+// EndLease runs fn in one commit, if by may end leases and says why.
+//
+// Errors: ErrForbidden, ErrInvalid, and what fn returns.
+func (g *Registry) EndLease(ctx context.Context, by By, fn func(store.Tx) error) error {
+	return g.change(ctx, by, actEndLease, func(c *change) error { return fn(c.Tx) })
+}

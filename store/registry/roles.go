@@ -55,6 +55,7 @@ const (
 	// as a new key for an account that is one.
 	actPrivileged action = "change what an operator signs in with"
 	actEmpowerAny action = "change an account that has an any_tenant grant"
+	actEndLease   action = "end a lease"
 )
 
 // roleFor is the one table of which role an action needs.
@@ -73,6 +74,7 @@ var roleFor = map[action]Role{
 	actOperator:         RoleAdmin,
 	actPrivileged:       RoleAdmin,
 	actEmpowerAny:       RoleSecurity,
+	actEndLease:         RoleSecurity,
 }
 
 // By is the operator who asks: whom the admin API has verified, and why.
