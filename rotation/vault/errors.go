@@ -24,6 +24,7 @@ type Error struct {
 
 	kinds []error // the sentinels above
 	cause error   // of the transport; shown
+	dead  bool    // Vault doesn't know the token
 }
 
 // Error implements error.
@@ -72,6 +73,8 @@ func (e *Error) classify(effect bool) {
 		e.kinds = []error{ErrConflict}
 	case e.Status == http.StatusBadRequest && e.saysLeaseIsGone():
 		e.kinds = []error{ErrNotFound, ErrRefused}
+	case e.Status == http.StatusBadRequest && strings.HasPrefix(e.Path, "sys/leases/revoke") && e.says("failed to revoke"):
+		e.uncertain() // the database, say, didn't play along: nothing was wrong with the request
 	case e.Status == http.StatusForbidden:
 		e.kinds = []error{ErrForbidden}
 	case e.Status == http.StatusNotFound:
@@ -101,9 +104,7 @@ func (e *Error) saysLeaseIsGone() bool {
 
 // tokenIsDead reports whether Vault knows the token no more, as against one
 // whose policies don't allow the call.
-func (e *Error) tokenIsDead() bool {
-	return e.Status == http.StatusForbidden && (e.says("invalid token") || e.says("bad token"))
-}
+func (e *Error) tokenIsDead() bool { return e.dead }
 
 func (e *Error) says(words string) bool {
 	return slices.ContainsFunc(e.Messages, func(m string) bool { return strings.Contains(m, words) })
@@ -112,8 +113,14 @@ func (e *Error) says(words string) bool {
 // answerError builds the error for an answer that is none of success.
 func answerError(c *call, status int, header http.Header, body []byte) *Error {
 	e := &Error{Status: status, Method: c.method, Path: shownPath(c.path), RetryAfter: retryAfter(header)}
-	e.Messages = messages(body, c.sent())
+	said, ok := decodeErrors(body)
+	e.Messages = said
 	e.classify(c.effect)
+	e.dead = e.Status == http.StatusForbidden && (e.says("invalid token") || e.says("bad token"))
+	e.Messages = shown(said, c.sent())
+	if !ok && len(body) > 0 {
+		e.Messages = []string{fmt.Sprintf("not an answer of Vault: %d bytes", len(body))}
+	}
 	return e
 }
 

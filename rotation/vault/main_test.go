@@ -23,6 +23,9 @@ var dev struct {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
+	if postgres.server != nil {
+		postgres.server.Stop()
+	}
 	if dev.server != nil {
 		dev.server.Stop()
 	}

@@ -11,8 +11,10 @@ const (
 	maxMessages      = 4
 	maxMessageLength = 300
 	// echoWindow is how many bytes in a row a message must share with a value
-	// that was sent to count as showing it.
+	// that was sent to count as showing it. A shorter value must be there as a
+	// whole; one under minEcho is in any text.
 	echoWindow = 8
+	minEcho    = 4
 )
 
 // withheld stands for a message that repeats what was sent.
@@ -25,13 +27,9 @@ var plainFields = map[string]bool{
 	"hash_algorithm": true, "marshaling_algorithm": true, "signature_algorithm": true, "credential_type": true,
 }
 
-// messages returns what Vault said, one line each, bounded, and without what
-// was sent. A body that is not Vault's is not shown at all.
-func messages(body []byte, sent []string) []string {
-	said, ok := decodeErrors(body)
-	if !ok && len(body) > 0 {
-		return []string{fmt.Sprintf("not an answer of Vault: %d bytes", len(body))}
-	}
+// shown returns what Vault said, one line each, bounded, and without what was
+// sent. A body that is not Vault's is not shown at all.
+func shown(said, sent []string) []string {
 	if len(said) > maxMessages {
 		said = append(said[:maxMessages:maxMessages], fmt.Sprintf("and %d more", len(said)-maxMessages))
 	}
@@ -60,7 +58,7 @@ func echoes(message string, sent []string) bool {
 	}
 	for _, value := range sent {
 		for _, form := range forms(value) {
-			if form != "" && len(form) < echoWindow && strings.Contains(message, form) {
+			if len(form) >= minEcho && len(form) < echoWindow && strings.Contains(message, form) {
 				return true
 			}
 			for i := 0; i+echoWindow <= len(form); i++ {
