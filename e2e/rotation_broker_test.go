@@ -29,8 +29,8 @@ const (
 	fastSpread = 2 * time.Second
 	fastNotice = fastMaxAge + fastSpread
 	fastRotate = 7 * time.Second
-	fastLife   = 12 * time.Second // of every token for a service
-	fastLeeway = 5 * time.Second
+	fastLife   = 6 * time.Second // of every token for a service
+	fastLeeway = 3 * time.Second
 )
 
 // fastVariable names the configuration for which this test program, started

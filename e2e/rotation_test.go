@@ -31,17 +31,18 @@ func rotations(t *testing.T, times int) {
 	b.must(err)
 	restarts := 0
 	for i := range times {
-		// One in four by the schedule; a restart before one in three, one of
-		// which is kill -9.
-		if i%3 == 1 || rand.IntN(12) == 0 {
+		// One in four by the schedule; a restart before one in five, one of two
+		// by kill -9: a key leaves the ring only where a broker has watched it for so long.
+		if i%5 == 1 || rand.IntN(20) == 0 {
 			restarts++
 			b.restart(restarts%2 == 0)
 		}
 		key = b.rotate(t.Context(), key, i%4 != 3)
 	}
 	l.stop()
+	gone := l.gone(t)
 	b.terminate()
-	l.report(t, times, restarts, proxy.served(t))
+	l.report(t, times, restarts, gone, proxy.served(t))
 }
 
 // restart stops the broker in the middle of its work and starts it again.
@@ -166,6 +167,19 @@ func (l *watch) look(i int, raw, tenant, jti string, until time.Time, first bool
 	}
 }
 
+// gone is how many keys of tokens that were seen have left the ring.
+func (l *watch) gone(t *testing.T) int {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	left := maps.Clone(l.keys)
+	for k, err := range l.b.admin.Keys().List(t.Context()) {
+		l.b.must(err)
+		delete(left, k.ID)
+	}
+	return len(left)
+}
+
 func (l *watch) fail(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -174,11 +188,11 @@ func (l *watch) fail(format string, args ...any) {
 
 // report says what was seen, and fails the test for every token that somebody
 // could not verify and for what would make the run show nothing.
-func (l *watch) report(t *testing.T, rotations, restarts int, served map[string]int) {
+func (l *watch) report(t *testing.T, rotations, restarts, gone int, served map[string]int) {
 	t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t.Logf("%d rotations, %d restarts, %d tokens by %d keys", rotations, restarts, l.tokens.Load(), len(l.keys))
+	t.Logf("%d rotations, %d restarts, %d tokens by %d keys, of which %d are gone", rotations, restarts, l.tokens.Load(), len(l.keys), gone)
 	for i, w := range l.looking {
 		t.Logf("%-12s verified %d times, waited for the key set %d times, until the token's end %d times",
 			w.name, l.checked[i].Load(), l.waited[i].Load(), l.late[i].Load())
@@ -196,6 +210,9 @@ func (l *watch) report(t *testing.T, rotations, restarts int, served map[string]
 	}
 	if len(l.keys) < rotations/2 {
 		t.Errorf("tokens by %d keys only, in %d rotations: %v", len(l.keys), rotations, slices.Sorted(maps.Keys(l.keys)))
+	}
+	if gone == 0 {
+		t.Error("no key has left the ring: nothing shows that none leaves too early")
 	}
 	if served["HIT"] == 0 || served["EXPIRED"]+served["REVALIDATED"] == 0 {
 		t.Errorf("nginx has not cached: %v", served)

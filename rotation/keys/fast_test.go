@@ -15,7 +15,7 @@ func TestOnlyInsecureFastAllowsTimesOfSeconds(t *testing.T) {
 		Deadline: 2 * time.Second, MaxTokenLife: time.Second, Leeway: time.Second, InsecureFast: true,
 	}
 	rules := mustRules(t, quick)
-	if rules.noticed() != 1100*time.Millisecond || rules.rotation != 3*time.Second || rules.leeway != time.Second {
+	if rules.noticed() != 1100*time.Millisecond || rules.rotation != 3*time.Second || rules.leeway != time.Second || rules.step != time.Second {
 		t.Errorf("%+v", rules)
 	}
 	for name, change := range map[string]func(*Policy){

@@ -263,7 +263,7 @@ func (m *Manager) Active() (*Signer, error) {
 		return nil, ErrNotReady
 	}
 	// Tokens of a time that the ring doesn't remember yet: it should, soon.
-	if m.now().After(s.latest.Add(latestStep)) || s.active.doubtful() {
+	if m.now().After(s.latest.Add(m.rules.step)) || s.active.doubtful() {
 		select {
 		case m.poke <- struct{}{}:
 		default:

@@ -152,7 +152,7 @@ func (r *Ring) remember(now time.Time, rules Rules) {
 	if i := r.active(); i >= 0 {
 		m := &r.Members[i]
 		m.LongestLife = max(m.LongestLife, r.Life)
-		if now.After(m.Latest.Add(latestStep)) {
+		if now.After(m.Latest.Add(rules.step)) {
 			m.Latest = now
 		}
 	}
@@ -162,7 +162,7 @@ func (r *Ring) remember(now time.Time, rules Rules) {
 // end of the longest token that it can have signed, by the highest time at
 // which that can have been, plus leeway.
 func (m Member) keepUntil(now time.Time, rules Rules) time.Time {
-	return later(now, m.Latest.Add(latestStep)).Add(max(m.LongestLife, rules.life) + rules.leeway)
+	return later(now, m.Latest.Add(rules.step)).Add(max(m.LongestLife, rules.life) + rules.leeway)
 }
 
 // removeExpired drops what may leave. A retiring key has to have been watched

@@ -48,6 +48,7 @@ type Rules struct {
 	home                     string
 	rotation, maxAge, spread time.Duration
 	deadline, life, leeway   time.Duration
+	step                     time.Duration // how coarsely the latest time is remembered
 }
 
 // The defaults of a Policy.
@@ -61,7 +62,10 @@ const (
 
 // Rules checks the policy and fills in the defaults. Every error wraps ErrPolicy.
 func (p Policy) Rules() (Rules, error) {
-	r := Rules{alg: p.Algorithm, home: p.Home}
+	r := Rules{alg: p.Algorithm, home: p.Home, step: latestStep}
+	if p.InsecureFast {
+		r.step = fastStep
+	}
 	switch r.alg {
 	case "":
 		r.alg = credential.ES256

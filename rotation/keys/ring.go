@@ -31,6 +31,7 @@ const (
 	// latestStep is how coarsely the latest time is remembered: between its
 	// steps the ring needn't be written.
 	latestStep = 10 * time.Minute
+	fastStep   = time.Second // with InsecureFast
 )
 
 // Member is one key of a ring, without its private part.

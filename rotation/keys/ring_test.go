@@ -496,7 +496,7 @@ func TestPoliciesThatCantBeKeptAreRefused(t *testing.T) {
 	rules := mustRules(t, Policy{})
 	want := Rules{
 		credential.ES256, "", DefaultRotation, DefaultMaxAge, DefaultSpread,
-		DefaultDeadline, credential.MaxAccessLifetime, DefaultLeeway,
+		DefaultDeadline, credential.MaxAccessLifetime, DefaultLeeway, latestStep,
 	}
 	if rules != want {
 		t.Errorf("defaults %+v", rules)
