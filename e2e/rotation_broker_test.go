@@ -30,7 +30,7 @@ const (
 	fastNotice = fastMaxAge + fastSpread
 	fastRotate = 7 * time.Second
 	fastLife   = 6 * time.Second // of every token for a service
-	fastLeeway = 3 * time.Second
+	fastLeeway = 2 * time.Second
 )
 
 // fastVariable names the configuration for which this test program, started

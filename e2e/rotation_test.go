@@ -122,7 +122,7 @@ func (l *watch) seen(looks *sync.WaitGroup, raw string) {
 	l.mu.Unlock()
 	for i := range l.looking {
 		looks.Go(func() {
-			for n, from := range []time.Time{time.Now(), c.Expires.Add(-2 * time.Second)} {
+			for n, from := range []time.Time{time.Now(), c.Expires.Add(-1500 * time.Millisecond)} {
 				select {
 				case <-time.After(time.Until(from)):
 				case <-l.t.Context().Done():
