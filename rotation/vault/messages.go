@@ -3,6 +3,9 @@ package vault
 import (
 	"encoding/base64"
 	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -50,16 +53,23 @@ func shown(said, sent []string) []string {
 }
 
 // echoes reports whether a message shows one of the values, or a part of it,
-// as it was sent or in the other of its two base64 forms.
+// as it was sent or in base64.
 func echoes(message string, sent []string) bool {
+	texts := append([]string{message}, decodedRuns(message)...)
 	windows := make(map[string]bool)
-	for i := 0; i+echoWindow <= len(message); i++ {
-		windows[message[i:i+echoWindow]] = true
+	for _, text := range texts {
+		for i := 0; i+echoWindow <= len(text); i++ {
+			windows[text[i:i+echoWindow]] = true
+		}
 	}
 	for _, value := range sent {
 		for _, form := range forms(value) {
-			if len(form) >= minEcho && len(form) < echoWindow && strings.Contains(message, form) {
-				return true
+			if len(form) < echoWindow {
+				short := func(text string) bool { return len(form) >= minEcho && strings.Contains(text, form) }
+				if slices.ContainsFunc(texts, short) {
+					return true
+				}
+				continue
 			}
 			for i := 0; i+echoWindow <= len(form); i++ {
 				if windows[form[i:i+echoWindow]] {
@@ -71,13 +81,27 @@ func echoes(message string, sent []string) bool {
 	return false
 }
 
-// forms are the shapes in which a value could come back.
+var base64Run = regexp.MustCompile(`[A-Za-z0-9+/_-]{6,}`)
+
+// decodedRuns is what may be in base64 in a text.
+func decodedRuns(text string) (decoded []string) {
+	for _, run := range base64Run.FindAllString(text, -1) {
+		run = strings.NewReplacer("-", "+", "_", "/").Replace(run)
+		if plain, err := base64.RawStdEncoding.DecodeString(run[:len(run)-len(run)%4]); err == nil {
+			decoded = append(decoded, string(plain))
+		}
+	}
+	return decoded
+}
+
+// forms are the shapes of a value: itself, what it is the base64 of, and as it
+// stands in quotes.
 func forms(value string) []string {
-	all := []string{value, base64.StdEncoding.EncodeToString([]byte(value))}
+	all := []string{value}
 	if plain, err := base64.StdEncoding.DecodeString(value); err == nil {
 		all = append(all, string(plain))
 	}
-	if quoted := fmt.Sprintf("%q", value); quoted[1:len(quoted)-1] != value {
+	if quoted := strconv.Quote(value); quoted[1:len(quoted)-1] != value {
 		all = append(all, quoted[1:len(quoted)-1])
 	}
 	return all
