@@ -17,11 +17,21 @@ const checkTimeout = 5 * time.Second
 
 // Check is one thing that must hold before the broker takes requests: the
 // store writes, a key signs, the wait after a restore is over. The error's
-// text is shown on the operations listener.
+// text is shown on the operations listener. One that is Degraded leaves the
+// broker ready.
 type Check struct {
 	Name string
 	Run  func(context.Context) error
 }
+
+// Degraded marks the error of a check as one that requests can be answered
+// with: it is shown, and no reason to send them elsewhere.
+func Degraded(err error) error { return &degraded{err} }
+
+type degraded struct{ error }
+
+// Unwrap returns the error that was marked.
+func (d *degraded) Unwrap() error { return d.error }
 
 // OpsConfig says what the operations listener shows.
 type OpsConfig struct {
@@ -50,7 +60,7 @@ func Ops(cfg OpsConfig) (http.Handler, error) {
 		defer cancel()
 		ready := runChecks(ctx, cfg.Checks)
 		status := http.StatusOK
-		if ready.Status != "ready" {
+		if ready.Status == "not ready" {
 			w.Header().Set("Retry-After", "1")
 			status = http.StatusServiceUnavailable
 		}
@@ -61,7 +71,7 @@ func Ops(cfg OpsConfig) (http.Handler, error) {
 }
 
 type readiness struct {
-	Status string        `json:"status"` // "ready" or "not ready"
+	Status string        `json:"status"` // "ready", "degraded" (ready too) or "not ready"
 	Checks []checkResult `json:"checks"`
 }
 
@@ -77,7 +87,13 @@ func runChecks(ctx context.Context, checks []Check) readiness {
 		result := checkResult{Name: c.Name, OK: true}
 		if err := c.Run(ctx); err != nil {
 			result.OK, result.Error = false, err.Error()
-			out.Status = "not ready"
+			var bearable *degraded
+			switch {
+			case !errors.As(err, &bearable):
+				out.Status = "not ready"
+			case out.Status == "ready":
+				out.Status = "degraded"
+			}
 		}
 		out.Checks = append(out.Checks, result)
 	}

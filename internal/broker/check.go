@@ -10,7 +10,8 @@ import (
 )
 
 // Check looks at the files that a configuration names, without opening the
-// store: the data folder, the key-encryption key, the certificate.
+// store: the data folder, the key-encryption key, the certificate, what the
+// login to Vault needs. It calls nobody.
 func Check(c Config) error {
 	if err := checkFolder(c.doc.DataDir); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
@@ -21,6 +22,11 @@ func Check(c Config) error {
 	if c.doc.TLS.CertFile != "" {
 		if _, err := loadCertificate(c.doc.TLS.CertFile, c.doc.TLS.KeyFile, slog.New(slog.DiscardHandler)); err != nil {
 			return fmt.Errorf("tls: %w", err)
+		}
+	}
+	if c.doc.Vault.Address != "" {
+		if err := c.vault().CheckFiles(); err != nil {
+			return fmt.Errorf("vault: %w", err)
 		}
 	}
 	return nil

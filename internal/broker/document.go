@@ -15,6 +15,7 @@ type Document struct {
 	KEKFile     string      `yaml:"kek_file" help:"file with the key-encryption key, mode 0600; required"`
 	Writer      string      `yaml:"writer" help:"name of this broker in the audit chains"`
 	Signing     Signing     `yaml:"signing"`
+	Vault       Vault       `yaml:"vault"`
 	Limits      Limits      `yaml:"limits"`
 	Audit       Audit       `yaml:"audit"`
 	Timeouts    Timeouts    `yaml:"timeouts"`
@@ -94,6 +95,7 @@ func Default() Document {
 			RotateEvery: 30 * 24 * time.Hour,
 			JWKSMaxAge:  5 * time.Minute,
 		},
+		Vault: Vault{Timeout: 5 * time.Second},
 		Limits: Limits{
 			Connections:           4096,
 			ConnectionsPerAddress: 1024,

@@ -91,7 +91,8 @@ func plain(err error) error {
 
 // resolve makes the file names of the document count from folder.
 func (d *Document) resolve(folder string) {
-	for _, name := range []*string{&d.TLS.CertFile, &d.TLS.KeyFile, &d.DataDir, &d.KEKFile} {
+	names := append([]*string{&d.TLS.CertFile, &d.TLS.KeyFile, &d.DataDir, &d.KEKFile}, d.Vault.files()...)
+	for _, name := range names {
 		if *name != "" && !filepath.IsAbs(*name) {
 			*name = filepath.Join(folder, *name)
 		}

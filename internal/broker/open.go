@@ -15,6 +15,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/issuer"
 	"github.com/tenantbroker/tenantbroker/issuer/policy"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
+	"github.com/tenantbroker/tenantbroker/rotation/vault"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/auditlog"
 	"github.com/tenantbroker/tenantbroker/store/bolt"
@@ -45,6 +46,7 @@ type Broker struct {
 	store    store.Store
 	broken   chan error // the store can't be written until restart
 	restored *restored
+	vault    *vault.Client // nil: none
 	signing  signingParts
 	registry *registry.Registry
 	issuer   *issuer.Issuer
@@ -92,6 +94,9 @@ func Open(ctx context.Context, c Config, deps Deps) (b *Broker, err error) {
 		b.store = deps.WrapStore(file)
 	}
 	if err := claim(ctx, b.store, c.issuer, deps.Now()); err != nil {
+		return b, err
+	}
+	if b.vault, err = openVault(ctx, c, deps, metrics.registry); err != nil {
 		return b, err
 	}
 	if b.signing, err = openKeys(ctx, c, b.store, deps); err != nil {
@@ -199,7 +204,7 @@ func (b *Broker) listen(ctx context.Context, public http.Handler, m *metrics) (e
 
 // checks are what /readyz asks.
 func (b *Broker) checks() []api.Check {
-	return []api.Check{
+	checks := []api.Check{
 		{Name: "serving", Run: func(context.Context) error {
 			if b.stopping.Load() {
 				return errors.New("stopping")
@@ -210,6 +215,10 @@ func (b *Broker) checks() []api.Check {
 		{Name: "signing_key", Run: func(context.Context) error { return b.signing.manager.Ready() }},
 		{Name: "restored_backup", Run: func(context.Context) error { return b.restored.wait(b.deps.Now()) }},
 	}
+	if b.vault != nil {
+		checks = append(checks, api.Check{Name: "vault", Run: b.vaultCheck})
+	}
+	return checks
 }
 
 // Close closes what Open opened, for a broker that Run was not called on.

@@ -21,8 +21,8 @@ const (
 // and closes the broker. It returns when every goroutine of it has ended.
 //
 // It stops in the order in which the parts need each other: first the public
-// listener, then the workers, then the probes, which say meanwhile that it is
-// stopping, then the keeper of the audit log, whose last signed heads cover the
+// listener, then the workers, then the login to Vault that they used, then the
+// probes, which say meanwhile that it is stopping, then the keeper of the audit log, whose last signed heads cover the
 // last record, then the store.
 func (b *Broker) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, b.store.Close()) }()
@@ -31,6 +31,7 @@ func (b *Broker) Run(ctx context.Context) (err error) {
 	}
 	b.log("serving")
 
+	vault := startStage(context.WithoutCancel(ctx), b.keepVault)
 	workers := startStage(context.WithoutCancel(ctx),
 		b.signing.manager.Run, b.issuer.Run, b.sweep, b.awaitBroken)
 	keeper := startStage(context.WithoutCancel(ctx), b.keeper.Run)
@@ -47,7 +48,7 @@ func (b *Broker) Run(ctx context.Context) (err error) {
 	b.stopping.Store(true)
 	b.deps.Logger.Info("stopping")
 	bestEffort(b.deps.Logger, "telling the service manager", notify(context.WithoutCancel(ctx), "STOPPING=1"))
-	err = errors.Join(front.stop(), workers.stop(), ops.stop())
+	err = errors.Join(front.stop(), workers.stop(), vault.stop(), ops.stop())
 	err = errors.Join(err, b.record(ctx, "broker.stopped"))
 	return errors.Join(err, keeper.stop())
 }

@@ -40,7 +40,18 @@ type unwrapped struct {
 func (AppRole) method() string { return "approle" }
 
 func (a AppRole) check() error {
-	return errors.Join(required("a role id", a.RoleID), required("a file with the secret id", a.SecretIDFile), checkMount(a.Mount))
+	if err := required("a role id", a.RoleID, "a file with the secret id", a.SecretIDFile); err != nil {
+		return err
+	}
+	return checkMount(a.Mount)
+}
+
+func (a AppRole) checkFiles() error {
+	err := checkSecretFile(a.SecretIDFile)
+	if a.Wrapped && errors.Is(err, os.ErrNotExist) {
+		return nil // a broker that runs has unwrapped it
+	}
+	return err
 }
 
 // prepare gives it a place for what it unwraps.

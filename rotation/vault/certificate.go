@@ -3,7 +3,7 @@ package vault
 import (
 	"context"
 	"crypto/tls"
-	"errors"
+	"fmt"
 )
 
 // Certificate logs in with a client certificate.
@@ -19,13 +19,21 @@ type Certificate struct {
 func (Certificate) method() string { return "certificate" }
 
 func (l Certificate) check() error {
-	return errors.Join(required("a file with the certificate", l.CertFile), required("a file with its key", l.KeyFile), checkMount(l.Mount))
+	if err := required("a file with the certificate", l.CertFile, "a file with its key", l.KeyFile); err != nil {
+		return err
+	}
+	return checkMount(l.Mount)
+}
+
+func (l Certificate) checkFiles() error {
+	_, err := l.certificate()
+	return err
 }
 
 func (l Certificate) certificate() (*tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(l.CertFile, l.KeyFile)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", l.CertFile, err)
 	}
 	return &pair, nil
 }

@@ -54,24 +54,56 @@ type Login interface {
 	signIn(ctx context.Context, k *core) (got auth, own bool, err error)
 }
 
-func (c *Config) complete() error {
+// ConfigError says which field of a Config can't be, and why. It is ErrConfig.
+type ConfigError struct {
+	Field string // address, ca_file, namespace, timeout, login or mount
+	Msg   string
+}
+
+// Error implements error.
+func (e *ConfigError) Error() string { return ErrConfig.Error() + ": " + e.Field + ": " + e.Msg }
+
+// Is reports whether target is ErrConfig.
+func (e *ConfigError) Is(target error) bool { return target == ErrConfig }
+
+// Validate reports what can't be in a configuration, as a *ConfigError. It
+// looks at no file.
+func (c Config) Validate() error {
 	if err := checkAddress(c.Address); err != nil {
 		return err
 	}
 	if c.Login == nil {
-		return fmt.Errorf("%w: no way to log in", ErrConfig)
+		return &ConfigError{"login", "required"}
 	}
 	if err := c.Login.check(); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrConfig, c.Login.method(), err)
+		return err
 	}
-	if err := checkNamespace(c.Namespace); err != nil {
+	if len(c.Namespace) > maxNamespace || strings.ContainsFunc(c.Namespace, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return &ConfigError{"namespace", fmt.Sprintf("at most %d printable characters", maxNamespace)}
+	}
+	if c.Timeout != 0 && (c.Timeout < MinTimeout || c.Timeout > MaxTimeout) {
+		return &ConfigError{"timeout", fmt.Sprintf("%s to %s", MinTimeout, MaxTimeout)}
+	}
+	return nil
+}
+
+// CheckFiles reports what is wrong with the files that a configuration names.
+func (c Config) CheckFiles() error {
+	if _, err := newTransport(c); err != nil {
+		return err
+	}
+	if login, ok := c.Login.(interface{ checkFiles() error }); ok {
+		return login.checkFiles()
+	}
+	return nil
+}
+
+func (c *Config) complete() error {
+	if err := c.Validate(); err != nil {
 		return err
 	}
 	if c.Timeout == 0 {
 		c.Timeout = DefaultTimeout
-	}
-	if c.Timeout < MinTimeout || c.Timeout > MaxTimeout {
-		return fmt.Errorf("%w: timeout: %s to %s", ErrConfig, MinTimeout, MaxTimeout)
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -85,32 +117,25 @@ func (c *Config) complete() error {
 func checkAddress(address string) error {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.Hostname() == "" {
-		return fmt.Errorf("%w: address: not a URL such as https://vault.example:8200", ErrConfig)
+		return &ConfigError{"address", "not a URL such as https://vault.example:8200"}
 	}
 	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return fmt.Errorf("%w: address: no user, query or fragment", ErrConfig)
+		return &ConfigError{"address", "no user, query or fragment"}
 	}
 	switch u.Scheme {
 	case "https":
 	case "http":
 		if ip := net.ParseIP(u.Hostname()); u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return fmt.Errorf("%w: address: http is for loopback only, since a token travels on it", ErrConfig)
+			return &ConfigError{"address", "http is for loopback only, since a token travels on it"}
 		}
 	default:
-		return fmt.Errorf("%w: address: https, or http on loopback", ErrConfig)
+		return &ConfigError{"address", "https, or http on loopback"}
 	}
 	return nil
 }
 
 // maxNamespace bounds the path of a namespace.
 const maxNamespace = 256
-
-func checkNamespace(ns string) error {
-	if len(ns) > maxNamespace || strings.ContainsFunc(ns, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return fmt.Errorf("%w: namespace: at most %d printable characters", ErrConfig, maxNamespace)
-	}
-	return nil
-}
 
 // minTLS is the oldest version of TLS that is spoken.
 const minTLS = tls.VersionTLS12

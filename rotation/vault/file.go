@@ -11,20 +11,21 @@ import (
 // maxFile bounds a file with a token, a secret id or a JWT.
 const maxFile = 64 << 10
 
-func required(what, value string) error {
-	if value == "" {
-		return errors.New(what + " is required")
+// required reports the first of the values, each after its name, that is missing.
+func required(pairs ...string) error {
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] == "" {
+			return &ConfigError{"login", "needs " + pairs[i]}
+		}
 	}
 	return nil
 }
 
-// checkMount refuses what can't be the path of an auth method.
+// checkMount refuses what can't be the path of an auth method; empty is the
+// usual one.
 func checkMount(mount string) error {
-	if mount == "" {
-		return nil // the usual one
-	}
-	if err := checkPath(mount); err != nil {
-		return fmt.Errorf("mount: %w", err)
+	if mount != "" && checkPath(mount) != nil {
+		return &ConfigError{"mount", "not the path of an auth method"}
 	}
 	return nil
 }
@@ -54,6 +55,11 @@ func readSecretFile(path string) (string, error) {
 		return "", fmt.Errorf("%s: %w", path, err)
 	}
 	return word, nil
+}
+
+func checkSecretFile(path string) error {
+	_, err := readSecretFile(path)
+	return err
 }
 
 func parseWord(data []byte) (string, error) {

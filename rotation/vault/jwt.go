@@ -2,7 +2,6 @@ package vault
 
 import (
 	"context"
-	"errors"
 	"fmt"
 )
 
@@ -19,8 +18,13 @@ type Kubernetes struct {
 func (Kubernetes) method() string { return "kubernetes" }
 
 func (l Kubernetes) check() error {
-	return errors.Join(required("a role", l.Role), checkMount(l.Mount))
+	if err := required("a role", l.Role); err != nil {
+		return err
+	}
+	return checkMount(l.Mount)
 }
+
+func (l Kubernetes) checkFiles() error { return checkSecretFile(or(l.JWTFile, kubernetesTokenFile)) }
 
 func (l Kubernetes) signIn(ctx context.Context, k *core) (auth, bool, error) {
 	return k.withJWT(ctx, or(l.Mount, "kubernetes"), l.Role, or(l.JWTFile, kubernetesTokenFile))
@@ -36,8 +40,13 @@ type JWT struct {
 func (JWT) method() string { return "jwt" }
 
 func (l JWT) check() error {
-	return errors.Join(required("a role", l.Role), required("a file with the JWT", l.JWTFile), checkMount(l.Mount))
+	if err := required("a role", l.Role, "a file with the JWT", l.JWTFile); err != nil {
+		return err
+	}
+	return checkMount(l.Mount)
 }
+
+func (l JWT) checkFiles() error { return checkSecretFile(l.JWTFile) }
 
 func (l JWT) signIn(ctx context.Context, k *core) (auth, bool, error) {
 	return k.withJWT(ctx, or(l.Mount, "jwt"), l.Role, l.JWTFile)

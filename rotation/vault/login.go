@@ -2,7 +2,6 @@ package vault
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 
@@ -16,7 +15,7 @@ func (Token) method() string { return "token" }
 
 func (t Token) check() error {
 	if t.Secret.IsZero() {
-		return errors.New("no token")
+		return required("a token", "")
 	}
 	return nil
 }
@@ -32,7 +31,9 @@ type TokenFile struct{ Path string }
 
 func (TokenFile) method() string { return "token_file" }
 
-func (t TokenFile) check() error { return required("a file", t.Path) }
+func (t TokenFile) check() error { return required("a file with the token", t.Path) }
+
+func (t TokenFile) checkFiles() error { return checkSecretFile(t.Path) }
 
 func (t TokenFile) signIn(ctx context.Context, k *core) (auth, bool, error) {
 	token, err := readSecretFile(t.Path)

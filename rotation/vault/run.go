@@ -38,8 +38,8 @@ func (s *session) start() {
 // keeper is the loop of Run.
 type keeper struct {
 	core     *core
-	failures int // in a row, while Vault doesn't serve
-	refusals int // of logins, in a row
+	failures int  // in a row, while Vault doesn't serve
+	refusals int  // of logins, in a row
 	told     bool // that Vault doesn't serve
 }
 

@@ -29,11 +29,11 @@ func newTransport(c Config) (*http.Transport, error) {
 	if c.CAFile != "" {
 		pem, err := os.ReadFile(c.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("%w: ca_file: %w", ErrConfig, err)
+			return nil, &ConfigError{"ca_file", err.Error()}
 		}
 		secured.RootCAs = x509.NewCertPool()
 		if !secured.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%w: ca_file: %s: no certificate in it", ErrConfig, c.CAFile)
+			return nil, &ConfigError{"ca_file", c.CAFile + ": no certificate in it"}
 		}
 	}
 	if presents, ok := c.Login.(interface {
