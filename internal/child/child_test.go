@@ -110,7 +110,7 @@ func TestStopIsPatientAndThenKills(t *testing.T) {
 	deaf := start(t, cmd)
 	expectEcho(t, to.write, bufio.NewReader(from.read)) // now it is deaf
 	deaf.Stop(syscall.SIGTERM, time.Millisecond)
-	if exit, ok := errors.AsType[*exec.ExitError](deaf.Err()); !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+	if sig := endedBy(deaf); sig != syscall.SIGKILL {
 		t.Errorf("it ended with %v", deaf.Err())
 	}
 	frozen := start(t, exec.Command("sleep", "600"))
@@ -118,8 +118,7 @@ func TestStopIsPatientAndThenKills(t *testing.T) {
 		t.Fatal(err)
 	}
 	frozen.Stop(syscall.SIGTERM, time.Minute)
-	exit, ok := errors.AsType[*exec.ExitError](frozen.Err())
-	if !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
+	if sig := endedBy(frozen); sig != syscall.SIGTERM {
 		t.Errorf("a frozen one is thawed to hear the signal; it ended with %v", frozen.Err())
 	}
 	if err := frozen.Signal(syscall.SIGTERM); !errors.Is(err, ErrEnded) {
@@ -131,6 +130,19 @@ func TestAProgramThatIsNotThere(t *testing.T) {
 	if _, err := Start(exec.Command("/nowhere/at/all"), syscall.SIGKILL); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("it said %v", err)
 	}
+}
+
+// endedBy is the signal that ended the process; -1 for none.
+func endedBy(p *Process) syscall.Signal {
+	exit, ok := errors.AsType[*exec.ExitError](p.Err())
+	if !ok {
+		return -1
+	}
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	if !ok || !status.Signaled() {
+		return -1
+	}
+	return status.Signal()
 }
 
 func start(t *testing.T, cmd *exec.Cmd) *Process {

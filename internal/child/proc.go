@@ -42,7 +42,7 @@ func parseCPU(stat string) (time.Duration, error) {
 		}
 		ticks += n
 	}
-	return time.Duration(ticks) * (time.Second / ticksPerSecond), nil //nolint:gosec // two numbers of 48 bits
+	return time.Duration(ticks) * (time.Second / ticksPerSecond), nil
 }
 
 // stopped reports whether every thread of the process stands still, or the

@@ -65,7 +65,7 @@ func unprivileged() (*account, error) {
 		if err := errors.Join(err1, err2); err != nil {
 			return nil, err
 		}
-		return &account{uid: int(uid), gid: int(gid)}, nil //nolint:gosec // 31 bits
+		return &account{uid: int(uid), gid: int(gid)}, nil
 	}
 	return nil, fmt.Errorf("devpostgres: PostgreSQL does not run as root: %w", errors.Join(errs...))
 }

@@ -23,7 +23,7 @@ const linePrefix = "@%e|%p|%u|%d|"
 // what was committed outlives the server, not the machine. A failed
 // statement and a refused login are in the log before the client hears of it,
 // since each backend writes there itself, without a collector.
-var settings = map[string]string{
+var settings = map[string]string{ //nolint:gosec // no credentials
 	"listen_addresses":        "127.0.0.1",
 	"unix_socket_directories": "",
 	"password_encryption":     "scram-sha-256",

@@ -1,0 +1,183 @@
+package vault_test
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/rotation/keys"
+	"github.com/tenantbroker/tenantbroker/rotation/vault"
+)
+
+// part is what the broker does in Vault with the policies of one part: by the
+// broker's own code where that stands by itself.
+type part struct {
+	name string
+	play func(w *world, c *vault.Client, name, folder string) error
+}
+
+var parts = []part{
+	{"session", playSession},
+	{"signing", playSigning},
+	{"kek", playKEK},
+	{"kv", playKV},
+	{"static", playStatic},
+	{"lease-database", playLeaseDatabase},
+	{"lease-kv", playLeaseKV},
+}
+
+func forbidden(err error) bool { return errors.Is(err, vault.ErrForbidden) }
+
+// playSession: the token is looked at, renewed, and ended.
+func playSession(w *world, c *vault.Client, _, _ string) error {
+	if _, err := c.Read(w.Context(), "auth/token/lookup-self"); err != nil {
+		return err
+	}
+	for _, path := range []string{"auth/token/renew-self", "auth/token/revoke-self"} {
+		if _, err := c.Write(w.Context(), path, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// playSigning makes two versions, signs with both, finds one again, and has the
+// older one end.
+func playSigning(w *world, c *vault.Client, name, _ string) error {
+	ctx := w.Context()
+	home, err := keys.NewTransit(ctx, keys.TransitConfig{Engine: func(mount string) keys.TransitEngine { return c.Transit(mount) }, Prefix: name})
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	spent := keys.Spent{IDs: map[string]bool{}}
+	for range 2 {
+		made, err := home.Generate(ctx, credential.ES256, spent)
+		if err != nil {
+			return err
+		}
+		spent.IDs[made.Public.ID()] = true
+		key, err := home.Open(ctx, made)
+		if err != nil {
+			return err
+		}
+		if _, err := key.Sign(ctx, []byte("a token")); err != nil {
+			return err
+		}
+		if _, err := home.Find(ctx, made.Public); err != nil {
+			return err
+		}
+		spent.Mark = made.Number
+		newest := map[string]bool{made.Public.ID(): true}
+		if err := home.Limit(ctx, made.Series, made.Number, newest, newest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func playKEK(w *world, c *vault.Client, name, _ string) error {
+	kek, err := keys.NewTransitKEK(c.Transit("transit"), "transit", name+"-kek")
+	if err != nil {
+		return err
+	}
+	sealed, err := kek.Seal(w.Context(), []byte("a key"), []byte("its purpose"))
+	if err != nil {
+		return err
+	}
+	_, err = kek.Open(w.Context(), sealed, []byte("its purpose"))
+	return err
+}
+
+// playKV stages a value, publishes it over the last one, and retires that.
+func playKV(w *world, c *vault.Client, _, folder string) error {
+	ctx, kv := w.Context(), c.KV("secret")
+	for _, path := range []string{folder + "/acme/mail", "shared/" + folder + "-smtp"} {
+		before, err := kv.Get(ctx, path)
+		if err != nil && !errors.Is(err, vault.ErrNotFound) {
+			return err
+		}
+		if _, err := kv.Put(ctx, path+".next", map[string]any{"value": "new"}, 0); err != nil {
+			return err
+		}
+		if _, err := kv.GetVersion(ctx, path+".next", 1); err != nil {
+			return err
+		}
+		version, err := kv.Put(ctx, path, map[string]any{"value": "new"}, before.Version)
+		if err != nil {
+			return err
+		}
+		if version, err = kv.Put(ctx, path, map[string]any{"value": "newer"}, version); err != nil {
+			return err
+		}
+		if _, err := kv.Metadata(ctx, path); err != nil {
+			return err
+		}
+		if err := kv.Destroy(ctx, path, version-1); err != nil {
+			return err
+		}
+		if err := kv.DeleteAll(ctx, path+".next"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func playStatic(w *world, c *vault.Client, _, _ string) error {
+	ctx, db := w.Context(), c.Database("database")
+	if _, err := db.StaticRole(ctx, "legacy-a"); err != nil {
+		return err
+	}
+	if err := db.RotateStaticRole(ctx, "legacy-a"); err != nil {
+		return err
+	}
+	_, err := db.StaticCredentials(ctx, "legacy-a")
+	return err
+}
+
+// playLeaseDatabase makes a user, renews it, finds it by its role, ends it.
+func playLeaseDatabase(w *world, c *vault.Client, name, _ string) error {
+	ctx, db := w.Context(), c.Database("database")
+	role := "tb_" + name
+	for range 2 { // made, and changed
+		if err := db.PutRole(ctx, role, vault.Role{
+			Database: "orders", DefaultTTL: time.Minute, MaxTTL: time.Hour,
+			CreationStatements:   []string{"SELECT tenantbroker.create_user('{{name}}', '{{password}}', '{{expiration}}', 'acme', 'orders_app')"},
+			RenewStatements:      []string{"SELECT tenantbroker.renew_user('{{name}}', '{{expiration}}')"},
+			RevocationStatements: []string{"SELECT tenantbroker.drop_user('{{name}}')"},
+		}); err != nil {
+			return err
+		}
+	}
+	user, err := db.Credentials(ctx, role)
+	if err != nil {
+		return err
+	}
+	if _, err := c.Leases().Lookup(ctx, user.LeaseID); err != nil {
+		return err
+	}
+	if _, err := c.Leases().Renew(ctx, user.LeaseID, time.Minute); err != nil {
+		return err
+	}
+	ids, err := c.Leases().List(ctx, "database/creds/"+role)
+	if err != nil {
+		return err
+	}
+	if len(ids) != 1 || ids[0] != user.LeaseID {
+		return fmt.Errorf("the role's leases are %v", ids)
+	}
+	if err := c.Leases().Revoke(ctx, user.LeaseID); err != nil {
+		return err
+	}
+	if _, err := db.Roles(ctx); err != nil {
+		return err
+	}
+	return db.DeleteRole(ctx, role)
+}
+
+func playLeaseKV(w *world, c *vault.Client, _, folder string) error {
+	w.root("POST", "secret/data/"+folder+"/acme/leased", map[string]any{"data": map[string]any{"k": "v"}})
+	_, err := c.KV("secret").Get(w.Context(), folder+"/acme/leased")
+	return err
+}

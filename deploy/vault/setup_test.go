@@ -1,0 +1,203 @@
+package vault_test
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var everything = []string{"--static-role", "legacy-a", "signing", "kek", "kv", "static", "lease-database", "lease-kv"}
+
+func TestSetupCanBeRunAgain(t *testing.T) {
+	w := newWorld(t)
+	first := w.mustSetup(everything...)
+	for _, made := range []string{
+		"transit at transit/", "KV version 2 at secret/", "database at database/", "approle at approle/",
+		"key-encryption key transit/tenantbroker-kek", "policy tenantbroker-session", "policy tenantbroker-lease-kv", "role id",
+	} {
+		if !strings.Contains(first, made) {
+			t.Errorf("it does not say %q:\n%s", made, first)
+		}
+	}
+	before := w.state()
+	second := w.mustSetup(everything...)
+	for _, text := range []string{" at ", "policy tenantbroker-", "key-encryption"} {
+		for line := range strings.Lines(second) {
+			if strings.Contains(line, "setup: ") && !strings.Contains(line, "setup: AppRole") && strings.Contains(line, text) {
+				t.Errorf("the second time it says %q", line)
+			}
+		}
+	}
+	if d := differences(before, w.state()); len(d) > 0 {
+		t.Errorf("the second run changed %v", d)
+	}
+}
+
+func TestSetupOfOnePartLeavesTheOthers(t *testing.T) {
+	w := newWorld(t)
+	w.mustSetup("signing")
+	state := w.state()
+	if mounts, _ := state["sys/mounts"].(map[string]any); state["policy tenantbroker-kek"] != nil || mounts["transit/"] == nil || mounts["secret/"] != nil {
+		t.Errorf("parts were set up that nobody named: %v", mounts)
+	}
+	w.mustSetup("kek")
+	policies, _ := w.root(http.MethodGet, "auth/approle/role/tenantbroker", nil)["token_policies"].([]any)
+	want := []any{"tenantbroker-session", "tenantbroker-kek", "tenantbroker-signing"}
+	if !slices.Equal(policies, want) {
+		t.Errorf("the AppRole has %v", policies)
+	}
+}
+
+func TestSetupBringsAPolicyBack(t *testing.T) {
+	w := newWorld(t)
+	w.mustSetup("kek")
+	before := w.state()
+	w.root(http.MethodPut, "sys/policies/acl/tenantbroker-kek", map[string]any{"policy": `path "*" { capabilities = ["sudo"] }`})
+	if said := w.mustSetup("kek"); !strings.Contains(said, "setup: policy tenantbroker-kek") {
+		t.Errorf("it does not say so:\n%s", said)
+	}
+	if d := differences(before, w.state()); len(d) > 0 {
+		t.Errorf("not as before: %v", d)
+	}
+}
+
+func TestSetupNeedsNoMoreThanTheREADMESays(t *testing.T) {
+	w := newWorld(t)
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(readme), "```hcl\n")
+	rules, _, _ := strings.Cut(rest, "```")
+	w.root(http.MethodPut, "sys/policies/acl/administrator", map[string]any{"policy": rules})
+	token := w.token("administrator")
+	for range 2 {
+		if out, err := w.setup(string(token.Reveal()), everything...); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+}
+
+func TestSetupPrintsNoSecret(t *testing.T) {
+	w := newWorld(t)
+	said := w.mustSetup(everything...)
+	w.approle() // makes a secret id as told
+	said += w.mustSetup(everything...)
+	if strings.Contains(said, w.RootToken()) || strings.Contains(said, "hvs.") {
+		t.Error("it prints a token")
+	}
+	if keys, _ := w.root("LIST", "auth/approle/role/tenantbroker/secret-id", nil)["keys"].([]any); len(keys) != 1 {
+		t.Errorf("the set-up makes secret ids: %d", len(keys))
+	}
+}
+
+func TestSetupRefuses(t *testing.T) {
+	w := newWorld(t)
+	w.root(http.MethodPost, "sys/mounts/old", map[string]any{"type": "kv", "options": map[string]any{"version": "1"}})
+	w.root(http.MethodPost, "sys/mounts/transit", map[string]any{"type": "transit"})
+	w.root(http.MethodPost, "transit/keys/loose", map[string]any{"type": "aes256-gcm96", "exportable": true})
+	w.root(http.MethodPost, "transit/keys/other", map[string]any{"type": "ecdsa-p256"})
+	for said, args := range map[string][]string{
+		"old/ is KV version 1":                    {"--kv", "old", "kv"},
+		"old/ is of type kv, not transit":         {"--transit", "old", "kek"},
+		"transit/keys/loose is of type":           {"--kek", "loose", "kek"},
+		"transit/keys/other is of type":           {"--kek", "other", "kek"},
+		"not: tenants/*":                          {"--tenants", "tenants/*"},
+		"not: +":                                  {"--shared", "+"},
+		`not: x" {`:                               {"--static-role", `x" {`, "static"},
+		"not: /tenants":                           {"--tenants", "/tenants"},
+		"the part static needs --static-role":     {"static"},
+		"--algorithm: ES256, EdDSA or RS256":      {"--algorithm", "HS256"},
+		"unknown option or part: everything":      {"everything"},
+		"--name needs a value":                    {"--name"},
+		"unknown option or part: --nam; see --he": {"--nam", "x"},
+	} {
+		out, err := w.setup(w.RootToken(), args...)
+		if err == nil || !strings.Contains(out, said) {
+			t.Errorf("%v: %v, without %q:\n%s", args, err, said, out)
+		}
+	}
+	for name := range w.state() {
+		if strings.HasPrefix(name, "policy ") || strings.Contains(name, "role") {
+			t.Errorf("although it refused, there is %s", name)
+		}
+	}
+}
+
+// Vault without Enterprise has no namespaces, so the command is watched instead.
+func TestSetupNamesTheNamespaceInEveryCall(t *testing.T) {
+	for how, args := range map[string][]string{"by option": {"--namespace", "platform/prod", "kek"}, "by environment": {"kek"}} {
+		t.Run(how, func(t *testing.T) {
+			w := newWorld(t)
+			real, err := os.Readlink(filepath.Join(w.path, "vault"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			log := filepath.Join(w.path, "log")
+			watch := fmt.Sprintf("#!/bin/sh\necho \"$VAULT_NAMESPACE\" >>%s\nunset VAULT_NAMESPACE\nexec %s \"$@\"\n", log, real)
+			if err := os.Remove(filepath.Join(w.path, "vault")); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(w.path, "vault"), []byte(watch), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			want := "platform/prod"
+			if how == "by environment" {
+				want = ""
+			}
+			w.mustSetup(args...)
+			raw, err := os.ReadFile(log)
+			if err != nil {
+				t.Fatal(err)
+			}
+			calls := strings.Split(strings.TrimSuffix(string(raw), "\n"), "\n")
+			if len(calls) < 10 || slices.ContainsFunc(calls, func(ns string) bool { return ns != want }) {
+				t.Errorf("%d calls, in namespaces %q", len(calls), slices.Compact(calls))
+			}
+		})
+	}
+}
+
+func TestHelpNamesEveryPartAndPolicy(t *testing.T) {
+	w := newWorld(t)
+	help := w.mustSetup("--help")
+	files, err := filepath.Glob("policies/*.hcl")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		part := strings.TrimSuffix(filepath.Base(file), ".hcl")
+		if part != "session" && !strings.Contains(help, "\n  "+part+" ") {
+			t.Errorf("--help does not tell of %s", part)
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range blocks(t, string(text)) {
+			if !strings.Contains(string(readme), "`"+unfilled(b.path)+"`") {
+				t.Errorf("README.md does not say why %s has %s", part, unfilled(b.path))
+			}
+		}
+	}
+}
+
+// unfilled is a path of a policy as README.md writes it: @transit@/keys as
+// transit/keys, @key@ as KEY.
+func unfilled(path string) string {
+	for name, shown := range map[string]string{
+		"@transit@": "transit", "@kv@": "secret", "@database@": "database", "@key@": "KEY", "@kek@": "KEK",
+		"@folder@": "FOLDER", "@tenants@": "tenants", "@role@": "ROLE",
+	} {
+		path = strings.ReplaceAll(path, name, shown)
+	}
+	return path
+}
