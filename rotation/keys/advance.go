@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/audit"
@@ -43,22 +44,9 @@ func (m *Manager) plan(by registry.By) *plan {
 // advance does what is due. The caller holds mu and has refreshed.
 func (m *Manager) advance(ctx context.Context) error {
 	var wait Wait // once what is planned is done
-	err := m.try(ctx, func() (*plan, error) {
-		p := m.plan(registry.By{})
-		var problem error
-		for range 4 { // an empty ring needs two keys; a rotation, or a change of algorithm, one
-			step := p.ring.Next(p.at, m.rules, m.seen())
-			p.ring, wait = step.Ring, step.Wait
-			p.changes = append(p.changes, step.Changes...)
-			if !step.NeedStandby {
-				break
-			}
-			if problem = m.backoff.allows(p.at); problem != nil {
-				break
-			}
-			problem = m.publish(ctx, p, "the ring needs a standby key")
-			m.backoff.after(p.at, problem)
-			if problem != nil {
+	err := m.try(ctx, func() (p *plan, problem error) {
+		for range MaxKeys { // each turn but the last finds a key that can't sign
+			if p, wait, problem = m.due(ctx); m.proveActivated(ctx, p) {
 				break
 			}
 		}
@@ -71,6 +59,50 @@ func (m *Manager) advance(ctx context.Context) error {
 	s.wait = wait
 	m.current.Store(&s)
 	return err
+}
+
+// due plans what is due, and says what the next rotation waits for then.
+func (m *Manager) due(ctx context.Context) (p *plan, wait Wait, problem error) {
+	p = m.plan(registry.By{})
+	for range 4 { // an empty ring needs two keys; a rotation, or a change of algorithm, one
+		step := p.ring.Next(p.at, m.rules, m.seen())
+		p.ring, wait = step.Ring, step.Wait
+		p.changes = append(p.changes, step.Changes...)
+		if !step.NeedStandby {
+			break
+		}
+		if problem = m.backoff.allows(p.at); problem != nil {
+			break
+		}
+		problem = m.publish(ctx, p, "the ring needs a standby key")
+		m.backoff.after(p.at, problem)
+		if problem != nil {
+			break
+		}
+	}
+	return p, wait, problem
+}
+
+// proveActivated reports whether the keys that a plan makes active can sign.
+// Those whose private part is elsewhere were opened long ago: they prove it again.
+func (m *Manager) proveActivated(ctx context.Context, p *plan) bool {
+	for _, c := range p.changes {
+		signer := m.signers[c.KeyID]
+		if c.Type != KeyActivated || signer == nil {
+			continue
+		}
+		if _, remote := signer.key.(Remote); !remote {
+			continue
+		}
+		s := *m.state()
+		m.broken = maps.Clone(m.broken) // the snapshot has it
+		if !m.prove(ctx, p.from, c.KeyID, make(map[string]error)) {
+			s.broken = m.broken
+			m.current.Store(&s)
+			return false
+		}
+	}
+	return true
 }
 
 // try commits what decide plans, deciding anew when another replica was

@@ -18,7 +18,8 @@ var (
 	ErrMismatch = errors.New("keys: the private key doesn't match its public part")
 	// ErrHome: the key lives in another home.
 	ErrHome = errors.New("keys: the key lives in another home")
-	// ErrLost: the home has this key no more, or another one in its place.
+	// ErrLost: the home has this key no more, has another one in its place, or
+	// was told not to sign with it any more.
 	ErrLost = errors.New("keys: the home has lost the key")
 	// ErrTransitKey: a Transit key of Vault is not one to sign with.
 	ErrTransitKey = errors.New("keys: unusable Transit key")

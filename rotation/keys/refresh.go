@@ -25,13 +25,7 @@ func (m *Manager) refresh(ctx context.Context) error {
 		return err
 	}
 	m.showMeanwhile(st, reading, readAt)
-	m.broken = make(map[string]error)
-	away := make(map[string]error) // homes that were out of reach just now
-	for kid, part := range st.private {
-		if err := m.open(ctx, st, kid, part, away); err != nil {
-			m.broken[kid] = err
-		}
-	}
+	m.openAll(ctx, st)
 	maps.DeleteFunc(m.signers, func(kid string, _ *Signer) bool { _, signs := st.private[kid]; return !signs })
 	m.spares = slices.DeleteFunc(m.spares, func(s spare) bool { return st.ring.index(s.member.ID) >= 0 })
 	m.watch(st.ring)
@@ -45,6 +39,35 @@ func (m *Manager) refresh(ctx context.Context) error {
 	}
 	m.current.Store(next)
 	return nil
+}
+
+// openAll opens the keys that have the right to sign. A home that has lost one
+// since may have lost others, so they are looked at again.
+func (m *Manager) openAll(ctx context.Context, st stored) {
+	before, away := m.broken, make(map[string]error) // homes that were out of reach just now
+	m.broken = make(map[string]error)
+	lost := make(map[string]bool)
+	for kid, part := range st.private {
+		if err := m.open(ctx, st, kid, part, away); err != nil {
+			m.broken[kid] = err
+			lost[part.row.Home] = lost[part.row.Home] || errors.Is(err, ErrLost) && !errors.Is(before[kid], ErrLost)
+		}
+	}
+	for kid, part := range st.private {
+		if lost[part.row.Home] && m.broken[kid] == nil {
+			m.prove(ctx, st, kid, away)
+		}
+	}
+}
+
+// prove opens a key anew, and reports whether it can sign.
+func (m *Manager) prove(ctx context.Context, st stored, kid string, away map[string]error) bool {
+	delete(m.signers, kid)
+	if err := m.open(ctx, st, kid, st.private[kid], away); err != nil {
+		m.broken[kid] = err
+		return false
+	}
+	return true
 }
 
 // showMeanwhile shows the ring to verifiers before its keys are opened: a home

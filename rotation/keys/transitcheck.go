@@ -96,10 +96,8 @@ func (b transitBlob) check(info vault.TransitKey, public jwks.Key) error {
 	case b.Version > info.LatestVersion:
 		return fmt.Errorf("%w: %s/%s has no version %d: Vault's storage was rolled back", ErrLost, b.Mount, b.Key, b.Version)
 	case b.Version < max(info.MinDecryptionVersion, info.MinEncryptionVersion):
-		return &TransitKeyError{
-			b.Mount, b.Key, fmt.Sprintf("doesn't sign with version %d any more", b.Version),
-			fmt.Sprintf("set its min_encryption_version and min_decryption_version to %d at most, if that was not meant", b.Version),
-		}
+		return fmt.Errorf("%w: %s/%s doesn't sign with version %d any more: its min_encryption_version is %d, its min_decryption_version %d",
+			ErrLost, b.Mount, b.Key, b.Version, info.MinEncryptionVersion, info.MinDecryptionVersion)
 	case !there:
 		return fmt.Errorf("%w: %s/%s has no version %d", ErrLost, b.Mount, b.Key, b.Version)
 	}
