@@ -148,6 +148,10 @@ func (i IssuerURL) Reserves(a Audience) bool {
 // broker's own that grants of workloads may name.
 func (i IssuerURL) Leases() Audience { return i.Own("leases") }
 
+// Revocations is the audience of tokens to follow the feed of revocations with,
+// <issuer>/revocations. No grant names it: who owns an audience gets them.
+func (i IssuerURL) Revocations() Audience { return i.Own("revocations") }
+
 // ForOperators reports whether only grants made through the broker's list of
 // operators may name a: every audience of the broker's own but Leases.
 func (i IssuerURL) ForOperators(a Audience) bool { return i.Reserves(a) && a != i.Leases() }

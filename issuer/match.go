@@ -29,6 +29,7 @@ type state struct {
 	audience   bool              // known, or the broker's own
 	home       credential.Tenant // of the account that runs it; zero: unknown, or the broker's own
 	candidates []registry.GrantRef
+	owned      *store.Ref  // an audience that the account owns; read for Revocations only
 	rests      []store.Ref // rows of tenant and audience
 }
 
@@ -57,6 +58,9 @@ func (i *Issuer) match(ctx context.Context, a *ask) (*verdict, error) {
 		return nil, err
 	}
 	now := i.now()
+	if a.audience == i.issuer.Revocations() {
+		return i.follow(a, &s, now), nil
+	}
 	v := &verdict{code: InvalidTarget, reason: "no_grant"}
 	lacksScope, unsaid := false, false
 	for _, c := range s.candidates {
@@ -131,6 +135,9 @@ func (i *Issuer) readState(ctx context.Context, a *ask) (s state, err error) {
 		}
 		if i.issuer.Reserves(a.audience) {
 			s.audience = true
+		}
+		if a.audience == i.issuer.Revocations() {
+			return i.readOwned(r, a, &s)
 		}
 		s.candidates, err = i.registry.GrantsAt(r, a.account.ID, a.audience, a.tenant)
 		return err

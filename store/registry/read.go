@@ -63,6 +63,20 @@ func (g *Registry) AudienceAt(r store.Reader, name credential.Audience) (*Audien
 	return cached(g, r, audiences, name.String(), decodeAudience)
 }
 
+// OwnedAt returns the row of an audience that the account owns, or ErrNotFound.
+func (g *Registry) OwnedAt(r store.Reader, account credential.AccountID) (store.Ref, error) {
+	name := ""
+	for row, err := range r.Scan(audienceOwner, under(account.String()), "") {
+		if err != nil {
+			return store.Ref{}, err
+		}
+		name = lastPart(row.Key)
+		break
+	}
+	row, err := r.Get(audiences, name)
+	return store.Ref{Table: audiences, Key: name, Version: row.Version}, err
+}
+
 // IssuerAt returns a trusted issuer by its id, or ErrNotFound.
 func (g *Registry) IssuerAt(r store.Reader, id string) (*TrustedIssuer, store.Ref, error) {
 	return cached(g, r, issuers, id, decodeIssuer)
