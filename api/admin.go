@@ -26,6 +26,10 @@ type route struct {
 	whole  bool          // only for operators who are bounded to no tenant
 	query  []string      // the parameters it takes; others are refused
 	do     func(*call) (answer, error)
+
+	// A route for workloads has no role: it names the audience of its tokens.
+	workload string
+	serve    func(*workloadCall) (answer, error)
 }
 
 // call is one authenticated request on its way to a handler.
@@ -74,6 +78,11 @@ func (s *server) mount(router *mux.Router, routes []route) error {
 	var order []string
 	for _, rt := range routes {
 		switch {
+		case rt.workload != "" && s.workloads[rt.workload] == nil:
+			continue // this broker doesn't serve it
+		case rt.workload != "" && (rt.serve == nil || rt.role != "" || rt.do != nil):
+			return fmt.Errorf("api: %s %s is neither for workloads nor for operators", rt.method, rt.path)
+		case rt.workload != "":
 		case !slices.Contains(roles, rt.role):
 			return fmt.Errorf("api: %s %s declares no role", rt.method, rt.path)
 		case rt.do == nil:
@@ -120,7 +129,11 @@ func (o *operations) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		o.s.fail(w, refuse(wire.CodeMethodNotAllowed, "", ""))
 		return
 	}
-	a, err := o.call(w, r, rt)
+	call := o.call
+	if rt.workload != "" {
+		call = o.s.callWorkload
+	}
+	a, err := call(w, r, rt)
 	if err == nil && a.status != 0 {
 		err = a.write(w)
 	}

@@ -35,8 +35,7 @@ func (s *server) operator(w *response, r *http.Request) (registry.By, error) {
 	}
 	switch {
 	case err == nil:
-	case errors.Is(err, verifier.ErrUnavailable), errors.Is(err, store.ErrUnavailable), errors.Is(err, context.Canceled),
-		errors.Is(err, context.DeadlineExceeded):
+	case unavailable(err):
 		return registry.By{}, refuse(wire.CodeUnavailable, "", "")
 	default:
 		w.cause = err
@@ -57,31 +56,41 @@ var errStanding = errors.New("the operator's account, tenant or grant is gone")
 // tokens live for minutes, a dismissal counts at once. An operator's own
 // account presents the token itself; delegation has no place here.
 func (s *server) inGoodStanding(ctx context.Context, token *verifier.Token) error {
-	if token.Subject() != token.ClientID() || !token.Actor().IsZero() {
-		return errStanding
-	}
 	return s.store.View(ctx, func(r store.Reader) error {
-		if dead, err := revocation.Revoked(r, token.Claims()); err != nil || dead {
-			return errors.Join(err, revokedError(dead))
-		}
-		account, _, err := s.registry.AccountAt(r, token.Subject())
-		if err != nil {
-			return standing(err)
-		}
-		if account.Ended(token.IssuedAt()) || account.Disabled || (!account.ExpiresAt.IsZero() && !s.now().Before(account.ExpiresAt)) {
-			return errStanding
-		}
-		if !token.Tenant().IsSystem() {
-			tenant, _, err := s.registry.TenantAt(r, token.Tenant())
-			if err != nil {
-				return standing(err)
-			}
-			if tenant.Ended(token.IssuedAt()) || tenant.State != registry.TenantActive {
-				return errStanding
-			}
+		if _, err := s.alive(r, token); err != nil {
+			return err
 		}
 		return s.granted(r, token)
 	})
+}
+
+// alive returns the account that holds a token, if neither the token nor the
+// account or tenant behind it was ended since it was issued, or is stopped now.
+func (s *server) alive(r store.Reader, token *verifier.Token) (*registry.Account, error) {
+	if token.Subject() != token.ClientID() || !token.Actor().IsZero() {
+		return nil, errStanding
+	}
+	if dead, err := revocation.Revoked(r, token.Claims()); err != nil || dead {
+		return nil, errors.Join(err, revokedError(dead))
+	}
+	account, _, err := s.registry.AccountAt(r, token.Subject())
+	if err != nil {
+		return nil, standing(err)
+	}
+	if account.Ended(token.IssuedAt()) || account.Disabled || (!account.ExpiresAt.IsZero() && !s.now().Before(account.ExpiresAt)) {
+		return nil, errStanding
+	}
+	if token.Tenant().IsSystem() {
+		return account, nil
+	}
+	tenant, _, err := s.registry.TenantAt(r, token.Tenant())
+	if err != nil {
+		return nil, standing(err)
+	}
+	if tenant.Ended(token.IssuedAt()) || tenant.State != registry.TenantActive {
+		return nil, errStanding
+	}
+	return account, nil
 }
 
 // granted looks for a grant in force that still allows all of the token's

@@ -13,6 +13,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
+	"github.com/tenantbroker/tenantbroker/store/revocation"
 )
 
 // problemKinds is the one table from a problem's code to its status and title.
@@ -54,6 +55,7 @@ var errorCodes = []struct {
 	{registry.ErrInUse, wire.CodeInUse, true},
 	{registry.ErrNotFound, wire.CodeNotFound, false},
 	{registry.ErrChanged, wire.CodeChanged, false},
+	{revocation.ErrFull, wire.CodeConflict, true},
 	{keys.ErrTooEarly, wire.CodeTooEarly, true},
 	{keys.ErrUnknownKey, wire.CodeNotFound, false},
 	{keys.ErrRevoked, wire.CodeConflict, true},

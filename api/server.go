@@ -42,8 +42,8 @@ type Keys interface {
 	Revoke(ctx context.Context, by registry.By, kid, reason string) error
 }
 
-// Config says what the handler serves. All but Operators, TrustedProxies,
-// Logger and Metrics is required.
+// Config says what the handler serves. All but Revocations, Operators,
+// TrustedProxies, Logger and Metrics is required.
 type Config struct {
 	Issuer   credential.IssuerURL
 	Tokens   Issuer
@@ -53,6 +53,8 @@ type Config struct {
 	Export   Exporter
 	// Verifier accepts tokens for <issuer>/admin.
 	Verifier Verifier
+	// Revocations serves the feed of revocations; nil: there is none.
+	Revocations *Following
 	// SigningAlgorithms are those of the broker's own keys, for the metadata.
 	SigningAlgorithms []credential.Algorithm
 	Now               func() time.Time
@@ -79,6 +81,10 @@ type server struct {
 	metrics  *metrics
 	calls    *operatorLimiter
 	exports  exports
+	follow   *following
+
+	// workloads are the audiences that workloads present tokens for.
+	workloads map[string]*workload
 
 	admin credential.Audience // of operators' tokens
 	https bool
@@ -96,7 +102,7 @@ func New(cfg Config) (http.Handler, error) { return newServer(cfg, adminRoutes()
 
 func adminRoutes() []route {
 	return slices.Concat(tenantRoutes(), accountRoutes(), audienceRoutes(), grantRoutes(), issuerRoutes(),
-		operatorRoutes(), keyRoutes(), auditRoutes(), explainRoutes())
+		operatorRoutes(), keyRoutes(), revocationRoutes(), auditRoutes(), explainRoutes())
 }
 
 func newServer(cfg Config, routes []route) (*server, error) {
@@ -122,9 +128,14 @@ func newServer(cfg Config, routes []route) (*server, error) {
 	s := &server{
 		issuer: cfg.Tokens, registry: cfg.Registry, keys: cfg.Keys, store: cfg.Store, export: cfg.Export, verifier: cfg.Verifier,
 		now: cfg.Now, proxies: cfg.TrustedProxies, log: cfg.Logger, metrics: m, calls: calls,
-		admin: cfg.Issuer.Own("admin"), https: strings.HasPrefix(cfg.Issuer.String(), "https:"),
+		workloads: make(map[string]*workload), admin: cfg.Issuer.Own("admin"), https: strings.HasPrefix(cfg.Issuer.String(), "https:"),
 	}
 	s.setChallenges(cfg.Issuer)
+	if cfg.Revocations != nil {
+		if s.follow, err = s.newFollowing(cfg); err != nil {
+			return nil, err
+		}
+	}
 	s.token = &oauthEndpoint{s, wire.PathToken, issuer.TokenEndpoint, s.issueToken}
 	s.router = mux.NewRouter().UseEncodedPath().SkipClean(true)
 	s.router.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

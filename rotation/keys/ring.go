@@ -97,11 +97,20 @@ const (
 type Uptake struct {
 	Verifiers int
 	Holding   map[string]int
+	// Settling: the broker has just started, and verifiers that were on the poll
+	// before may not be back yet.
+	Settling bool
 }
 
 // Missing returns how many reporting verifiers lack the key. A key that
-// nobody mentions is held by nobody.
-func (u Uptake) Missing(kid string) int { return max(0, u.Verifiers-u.Holding[kid]) }
+// nobody mentions is held by nobody. While it is settling, at least one does.
+func (u Uptake) Missing(kid string) int {
+	missing := max(0, u.Verifiers-u.Holding[kid])
+	if u.Settling {
+		missing = max(1, missing)
+	}
+	return missing
+}
 
 // Seen is what was observed of a ring from outside.
 type Seen struct {

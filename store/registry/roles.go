@@ -45,6 +45,7 @@ const (
 	actAddCredential    action = "add credential"
 	actSuspend          action = "suspend"
 	actDelete           action = "delete"
+	actRevoke           action = "revoke tokens"
 	actRelabel          action = "change a label that a grant uses"
 	actException        action = "declare or approve any_tenant"
 	actClientSecret     action = "create client secret"
@@ -66,6 +67,7 @@ var roleFor = map[action]Role{
 	actAddCredential:    RoleOperator,
 	actSuspend:          RoleSecurity,
 	actDelete:           RoleSecurity,
+	actRevoke:           RoleSecurity,
 	actRelabel:          RoleSecurity,
 	actException:        RoleSecurity,
 	actClientSecret:     RoleSecurity,

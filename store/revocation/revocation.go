@@ -40,7 +40,7 @@ const allAccounts = "*"
 
 // ErrFull means that the account has revoked as many of other accounts' tokens as are
 // kept. Some are forgotten with every second; try later.
-var ErrFull = errors.New("too many revocations by this account")
+var ErrFull = errors.New("too many revocations by this account: end all that its owner has instead")
 
 // Outcome says what Add did.
 type Outcome int

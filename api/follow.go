@@ -1,0 +1,217 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/api/wire"
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/rotation/keys"
+	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/registry"
+	"github.com/tenantbroker/tenantbroker/store/revocation"
+	"github.com/tenantbroker/tenantbroker/verifier"
+)
+
+// Following is what the feed of revocations needs. Verifier and Hub are
+// required.
+type Following struct {
+	Verifier Verifier // of tokens for <issuer>/revocations
+	Hub      *revocation.Hub
+	Members  *keys.Members // told of the verifiers and their keys; nil: nobody is
+	// Polls is how many may wait at a time, one account's a quarter of them; 0:
+	// DefaultPolls.
+	Polls int
+}
+
+// DefaultPolls is half of the connections that a broker takes unless told
+// otherwise.
+const DefaultPolls = 2048
+
+// following serves the feed.
+type following struct {
+	hub     *revocation.Hub
+	members *keys.Members
+	answers answers
+	polls   polls
+}
+
+func (s *server) newFollowing(cfg Config) (*following, error) {
+	f := cfg.Revocations
+	if f.Verifier == nil || f.Hub == nil || f.Polls < 0 {
+		return nil, errors.New("api: the feed of revocations needs a verifier and a hub")
+	}
+	if f.Polls == 0 {
+		f.Polls = DefaultPolls
+	}
+	w, err := s.newWorkload(f.Verifier, cfg.Issuer.Revocations(), s.mayFollow)
+	if err != nil {
+		return nil, err
+	}
+	s.workloads["revocations"] = w
+	return &following{
+		hub: f.Hub, members: f.Members, polls: polls{most: f.Polls, of: make(map[credential.AccountID]int)},
+		answers: answers{store: s.store, issuer: cfg.Issuer.String(), reading: make(chan struct{}, readersAtOnce)},
+	}, nil
+}
+
+// mayFollow holds a follower to what the token endpoint asks: the account's
+// home, and an audience that it owns.
+func (s *server) mayFollow(r store.Reader, account *registry.Account, token *verifier.Token) (bool, error) {
+	if token.Tenant() != account.Home {
+		return false, nil
+	}
+	_, err := s.registry.OwnedAt(r, account.ID)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func revocationRoutes() []route {
+	return []route{
+		{
+			method: http.MethodGet, path: wire.PathRevocations, workload: "revocations",
+			query: []string{"after", "verifier", "keys"}, serve: followRevocations,
+		},
+		{method: http.MethodPost, path: wire.PathRevocations, role: registry.RoleSecurity, do: revoke},
+	}
+}
+
+// revoke ends what an operator names.
+func revoke(c *call) (answer, error) {
+	var in wire.Revoke
+	if err := c.body(&in); err != nil {
+		return answer{}, err
+	}
+	c.by.Reason = in.Reason
+	already, err := c.registry.Revoke(c.r.Context(), c.by, registry.Revocation{Kind: revocation.Kind(in.Kind), ID: in.ID, Tenant: in.Tenant})
+	if err != nil {
+		return answer{}, err
+	}
+	return ok(wire.Revoked{Kind: in.Kind, ID: in.ID, Tenant: in.Tenant, Already: already}, 0)
+}
+
+// answerTime is how long an answer may take on top of what it waits: the write
+// timeout of the server, which a long poll would run into.
+const answerTime = 15 * time.Second
+
+// followRevocations answers with what is new, at once or as soon as there is
+// something, or with nothing when the wait is over or the broker stops.
+func followRevocations(c *workloadCall) (answer, error) {
+	ask, err := readFollow(c.query)
+	if err != nil {
+		return answer{}, err
+	}
+	f, wait := c.follow, preferredWait(c.r.Header)
+	if ask.instance != "" && f.members != nil {
+		defer f.members.Join(c.account.ID, ask.instance, ask.keys)()
+	}
+	view := revocation.Within(c.account.Home)
+	var found *feedAnswer
+	if wait == 0 {
+		_, found, err = f.look(c, view, &ask)
+	} else {
+		c.w.Header()["Preference-Applied"] = []string{"wait=" + seconds(wait)}
+		found, err = f.await(c, view, ask, wait)
+	}
+	if err != nil {
+		return answer{}, err
+	}
+	c.w.Header()["Vary"] = []string{"Prefer"}
+	writeJSON(c.w, http.StatusOK, found.body)
+	return answer{}, nil
+}
+
+// look reads the feed as it is now, and says what to wait for.
+func (f *following) look(c *workloadCall, view revocation.View, ask *followAsk) (<-chan struct{}, *feedAnswer, error) {
+	newest, changed := f.hub.State()
+	found, err := f.answers.get(c.r.Context(), view, *ask, newest)
+	if err == nil {
+		ask.from = found.through // what was looked at for nothing isn't looked at again
+	}
+	return changed, found, err
+}
+
+// await waits until there is something to tell.
+func (f *following) await(c *workloadCall, view revocation.View, ask followAsk, wait time.Duration) (*feedAnswer, error) {
+	leave, err := f.polls.enter(c.account.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	if err := outlive(c.w, wait+answerTime); err != nil {
+		return nil, err
+	}
+	over := time.NewTimer(wait)
+	defer over.Stop()
+	for last := false; ; {
+		changed, found, err := f.look(c, view, &ask)
+		if err != nil || found.news || last {
+			return found, err
+		}
+		select {
+		case <-changed:
+		case <-over.C:
+			last = true
+		case <-f.hub.Draining():
+			c.w.Header()["Connection"] = headerClose // to come back to whoever serves next
+			last = true
+		case <-c.r.Context().Done():
+			return nil, c.r.Context().Err()
+		}
+		if err := c.inStanding(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// outlive moves the connection's deadlines, which are for answers that take
+// no wait.
+func outlive(w http.ResponseWriter, d time.Duration) error {
+	control, until := http.NewResponseController(w), time.Now().Add(d)
+	err := errors.Join(control.SetReadDeadline(until), control.SetWriteDeadline(until))
+	if errors.Is(err, http.ErrNotSupported) { // no connection: a test
+		return nil
+	}
+	return err
+}
+
+// polls are the followers who wait.
+type polls struct {
+	most int
+
+	mu  sync.Mutex
+	all int
+	of  map[credential.AccountID]int
+}
+
+// enter admits a poll, which ends with a call of leave, or refuses.
+func (p *polls) enter(account credential.AccountID) (leave func(), err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.of[account] >= max(1, p.most/4) {
+		return nil, later(wire.CodeRateLimited, "as many verifiers of this account wait as may", time.Second)
+	}
+	if p.all >= p.most {
+		return nil, later(wire.CodeRateLimited, "as many verifiers wait as may", time.Second)
+	}
+	p.all++
+	p.of[account]++
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.all--
+		if p.of[account]--; p.of[account] == 0 {
+			delete(p.of, account)
+		}
+	}, nil
+}
+
+func (p *polls) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.all
+}

@@ -1,0 +1,168 @@
+package keys
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+)
+
+// Bounds of the verifiers that are told apart.
+const (
+	// MaxInstances is how many verifiers of one account count each by itself.
+	// Its others count as one, by the latest report of any of them.
+	MaxInstances = 512
+	// MaxMembers is how many of all accounts do. Beyond, those of an account that
+	// has some already count like its others, and further accounts not at all:
+	// the deadline of a rotation is for them.
+	MaxMembers = 8192
+)
+
+const (
+	// memberFor is how long a verifier counts after its last poll ended: twice
+	// the longest.
+	memberFor = 60 * time.Second
+	// settleFor is how long after a start the verifiers have to come back: four
+	// times what one waits between two attempts to connect.
+	settleFor = 5 * time.Second
+)
+
+// Members are the verifiers on the poll, with the keys that each reports. One
+// that polls no more is forgotten after a minute, so that nobody who vanished
+// holds a rotation up. It is safe for concurrent use.
+type Members struct {
+	now func() time.Time
+
+	mu       sync.Mutex
+	started  time.Time
+	accounts map[credential.AccountID]*fleet
+	total    int // instances in accounts
+}
+
+// fleet is one account's verifiers; those that are not told apart are "".
+type fleet struct{ instances map[string]*member }
+
+type member struct {
+	kids  []string
+	live  int       // polls under way
+	until time.Time // when it is forgotten, once no poll is
+}
+
+// NewMembers returns none yet. As long as those of a broker that ran before may
+// not have come back, Uptake says so.
+func NewMembers(now func() time.Time) *Members {
+	return &Members{now: now, started: now(), accounts: make(map[credential.AccountID]*fleet)}
+}
+
+// Join notes that a verifier of the account polls and holds these keys, until
+// leave is called. instance names it among the account's own.
+func (m *Members) Join(account credential.AccountID, instance string, kids []string) (leave func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v := m.place(account, instance)
+	if v == nil {
+		return func() {}
+	}
+	v.kids = kids
+	v.live++
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		v.live--
+		v.until = m.now().Add(memberFor)
+	}
+}
+
+// place finds or makes the member, nil where there is no room even for the
+// account.
+func (m *Members) place(account credential.AccountID, instance string) *member {
+	f := m.accounts[account]
+	if f == nil {
+		f = &fleet{make(map[string]*member)}
+	}
+	if v := f.instances[instance]; v != nil {
+		return v
+	}
+	if m.total >= MaxMembers || len(f.instances) >= MaxInstances {
+		m.prune()
+	}
+	if m.total >= MaxMembers || len(f.instances) >= MaxInstances {
+		instance = "" // one of its others
+		if v := f.instances[instance]; v != nil {
+			return v
+		}
+		if len(f.instances) == 0 {
+			return nil
+		}
+	}
+	m.accounts[account] = f
+	v := new(member)
+	f.instances[instance] = v
+	m.total++
+	return v
+}
+
+// prune forgets who polls no more.
+func (m *Members) prune() {
+	now := m.now()
+	for account, f := range m.accounts {
+		for name, v := range f.instances {
+			if v.live == 0 && !now.Before(v.until) {
+				delete(f.instances, name)
+				m.total--
+			}
+		}
+		if len(f.instances) == 0 {
+			delete(m.accounts, account)
+		}
+	}
+}
+
+// Uptake says how many verifiers there are and how many hold each key.
+func (m *Members) Uptake() Uptake {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.prune()
+	u := Uptake{Holding: make(map[string]int), Settling: m.now().Sub(m.started) < settleFor}
+	for _, f := range m.accounts {
+		for _, v := range f.instances {
+			u.Verifiers++
+			for _, kid := range v.kids {
+				u.Holding[kid]++
+			}
+		}
+	}
+	return u
+}
+
+// Lacking is an account and how many of its verifiers lack a key.
+type Lacking struct {
+	Account   credential.AccountID
+	Verifiers int
+}
+
+// Without lists the accounts whose verifiers lack the key, most first, at most
+// limit of them.
+func (m *Members) Without(kid string, limit int) []Lacking {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.prune()
+	var found []Lacking
+	for account, f := range m.accounts {
+		n := 0
+		for _, v := range f.instances {
+			if !slices.Contains(v.kids, kid) {
+				n++
+			}
+		}
+		if n > 0 {
+			found = append(found, Lacking{account, n})
+		}
+	}
+	slices.SortFunc(found, func(a, b Lacking) int {
+		return cmp.Or(cmp.Compare(b.Verifiers, a.Verifiers), cmp.Compare(a.Account.String(), b.Account.String()))
+	})
+	return found[:min(limit, len(found))]
+}
