@@ -31,6 +31,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/store/auditlog"
 	"github.com/tenantbroker/tenantbroker/store/bolt"
 	"github.com/tenantbroker/tenantbroker/store/registry"
+	"github.com/tenantbroker/tenantbroker/store/revocation"
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
@@ -44,6 +45,8 @@ type world struct {
 	registry *registry.Registry
 	keys     *keys.Manager
 	metrics  *prometheus.Registry
+	hub      *revocation.Hub
+	members  *keys.Members
 	config   Config
 	auditKey ed25519.PublicKey
 
@@ -121,8 +124,14 @@ func newWorld(t *testing.T) *world {
 	admin := must[*verifier.Verifier](t)(verifier.New(ctx, verifier.Config{
 		Issuer: testIssuer, Audience: testIssuer + "/admin", Keys: w.keys, Now: w.clock,
 	}))
+	follower := must[*verifier.Verifier](t)(verifier.New(ctx, verifier.Config{
+		Issuer: testIssuer, Audience: testIssuer + "/revocations", Keys: w.keys, Now: w.clock,
+	}))
+	w.hub = revocation.NewHub(revocation.HubConfig{Store: st, Now: w.clock})
+	w.members = keys.NewMembers(w.clock)
 	w.config = Config{
-		Issuer: iss, Tokens: tokens, Registry: w.registry, Keys: w.keys, Store: st, Export: keeper, Verifier: admin,
+		Revocations: &Following{Verifier: follower, Hub: w.hub, Members: w.members},
+		Issuer:      iss, Tokens: tokens, Registry: w.registry, Keys: w.keys, Store: st, Export: keeper, Verifier: admin,
 		SigningAlgorithms: []credential.Algorithm{credential.ES256}, Now: w.clock, Metrics: w.metrics,
 		Operators: issuer.Rate{Unlimited: true}, // the clock stands still
 	}

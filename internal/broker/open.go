@@ -37,6 +37,8 @@ type Deps struct {
 	// Policy, unless nil, changes the policy of the signing keys: for tests that
 	// see many rotations. No configuration can ask for what it can.
 	Policy func(keys.Policy) keys.Policy
+
+	uptake func() keys.Uptake // nil: no verifier reports
 }
 
 // Broker is everything that runs: Open makes it, Run serves.
@@ -48,6 +50,7 @@ type Broker struct {
 	restored *restored
 	vault    *vault.Client // nil: none
 	signing  signingParts
+	follow   following
 	registry *registry.Registry
 	issuer   *issuer.Issuer
 	keeper   *auditlog.Keeper
@@ -83,8 +86,9 @@ func Open(ctx context.Context, c Config, deps Deps) (b *Broker, err error) {
 		return b, err
 	}
 	metrics := newMetrics()
+	b.follow = newFollowing(deps, metrics)
 	file, restored, err := openStore(ctx, c.StorePath(), c, bolt.Options{
-		Now: deps.Now, Logger: deps.Logger, Observe: metrics.commit, Broken: b.storeBroken,
+		Now: deps.Now, Logger: deps.Logger, Observe: b.follow.committed(metrics), Broken: b.storeBroken,
 	})
 	if err != nil {
 		return b, err
@@ -99,9 +103,12 @@ func Open(ctx context.Context, c Config, deps Deps) (b *Broker, err error) {
 	if b.vault, err = openVault(ctx, c, deps, metrics.registry); err != nil {
 		return b, err
 	}
+	b.follow.hub.Use(b.store)
+	deps.uptake = b.follow.members.Uptake
 	if b.signing, err = openKeys(ctx, c, b.store, deps); err != nil {
 		return b, err
 	}
+	metrics.following(ctx, b.follow, b.store, deps.Now)
 	metrics.health(b.store, b.signing.manager, deps.Now)
 	public, err := b.wire(ctx, metrics)
 	if err != nil {
@@ -144,13 +151,17 @@ func (b *Broker) wire(ctx context.Context, metrics *metrics) (http.Handler, erro
 	if err != nil {
 		return nil, err
 	}
+	followers, err := b.followers(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var tokens api.Issuer = b.issuer
 	if b.restored != nil {
 		tokens = &waiting{Issuer: b.issuer, until: b.restored.Until, now: now}
 	}
 	return api.New(api.Config{
 		Issuer: c.issuer, Tokens: tokens, Registry: b.registry, Keys: b.signing.manager, Store: b.store, Export: b.keeper,
-		Verifier: operators, SigningAlgorithms: []credential.Algorithm{c.algorithm}, Now: now,
+		Verifier: operators, Revocations: followers, SigningAlgorithms: []credential.Algorithm{c.algorithm}, Now: now,
 		Operators: c.operators(), TrustedProxies: c.proxies, Logger: logger, Metrics: metrics.registry,
 	})
 }
@@ -168,6 +179,7 @@ func (b *Broker) listen(ctx context.Context, public http.Handler, m *metrics) (e
 	m.connections(b.connections)
 	front := newHTTPServer("public", b.connections, public, c.doc.Timeouts, nil, logger)
 	front.server.ConnState = b.connections.track
+	front.server.RegisterOnShutdown(b.follow.hub.Drain)
 	b.listeners = append(b.listeners, b.connections)
 	b.front = append(b.front, front.Run)
 	if c.doc.TLS.CertFile != "" {

@@ -33,7 +33,7 @@ func openKeys(ctx context.Context, c Config, st store.Store, deps Deps) (signing
 		policy = deps.Policy(policy)
 	}
 	manager, err := keys.New(keys.Config{
-		Store: st, Home: keys.Sealed(kek), Policy: policy, Now: deps.Now, Logger: deps.Logger,
+		Store: st, Home: keys.Sealed(kek), Policy: policy, Now: deps.Now, Logger: deps.Logger, Uptake: deps.uptake,
 	})
 	if err != nil {
 		return signingParts{}, err

@@ -227,3 +227,19 @@ func Newest(r store.Reader) (uint64, error) {
 	n, _, err := number(r, sequence, sequenceRow)
 	return uint64(n), err //nolint:gosec // not negative
 }
+
+// Count returns how many entries of each kind there are.
+func Count(r store.Reader) (map[Kind]int, error) {
+	counts := make(map[Kind]int)
+	for row, err := range r.Scan(feed, "", "") {
+		if err != nil {
+			return nil, err
+		}
+		e, err := entryAt(row)
+		if err != nil {
+			return nil, err
+		}
+		counts[e.Kind]++
+	}
+	return counts, nil
+}

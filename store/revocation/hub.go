@@ -13,9 +13,9 @@ import (
 // replica may have committed.
 const lookEvery = 500 * time.Millisecond
 
-// HubConfig is what a Hub needs. Store and Now are required.
+// HubConfig is what a Hub needs. Now is required, and the Store before Run.
 type HubConfig struct {
-	Store store.Store
+	Store store.Store // or see Use
 	Now   func() time.Time
 	// Woken, unless nil, is told of each wake-up: how long ago the entry was
 	// committed. It must return at once.
@@ -43,6 +43,10 @@ func NewHub(cfg HubConfig) *Hub {
 	}
 	return &Hub{cfg: cfg, poke: make(chan struct{}, 1), draining: make(chan struct{}), changed: make(chan struct{})}
 }
+
+// Use sets the store, whose commits may poke the Hub before. It comes before Run
+// and Look.
+func (h *Hub) Use(st store.Store) { h.cfg.Store = st }
 
 // Poke says that something was committed. It returns at once.
 func (h *Hub) Poke() {

@@ -1,0 +1,23 @@
+package api
+
+import (
+	"context"
+	"sync/atomic"
+
+	"github.com/tenantbroker/tenantbroker/store"
+)
+
+// countedReads counts the views of a store, which fail with err.
+type countedReads struct {
+	store.Store
+	err   error
+	reads atomic.Int64
+}
+
+func (c *countedReads) View(ctx context.Context, fn func(store.Reader) error) error {
+	c.reads.Add(1)
+	if c.err != nil {
+		return c.err
+	}
+	return c.Store.View(ctx, fn)
+}
