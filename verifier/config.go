@@ -42,7 +42,8 @@ type Config struct {
 	// CacheSize is how many verified tokens are remembered, at most
 	// MaxCacheSize. 0: DefaultCacheSize. Negative: none.
 	CacheSize int
-	// Revocations is asked on every call. Nil: tokens live until they expire.
+	// Revocations is asked on every call; a *Follower follows the broker's. Nil:
+	// tokens live until they expire, whatever was revoked meanwhile.
 	Revocations Revocations
 }
 
@@ -95,7 +96,7 @@ func New(ctx context.Context, cfg Config) (*Verifier, error) {
 		if cfg.HTTPClient != nil {
 			return nil, errors.New("verifier: HTTPClient is for fetching keys, and Keys are given")
 		}
-		return v, nil
+		return v, v.followed()
 	}
 	if v.remote, err = newRemote(v, cfg.HTTPClient); err != nil {
 		return nil, fmt.Errorf("verifier: %w", err)
@@ -105,7 +106,19 @@ func New(ctx context.Context, cfg Config) (*Verifier, error) {
 		v.remote.Close()
 		return nil, fmt.Errorf("verifier: %w", err)
 	}
+	if err := v.followed(); err != nil {
+		v.remote.Close()
+		return nil, err
+	}
 	return v, nil
+}
+
+// followed tells a follower whose keys to report.
+func (v *Verifier) followed() error {
+	if f, ok := v.revocations.(*Follower); ok {
+		return f.bind(v.issuer, v.keys)
+	}
+	return nil
 }
 
 func newRemote(v *Verifier, client *http.Client) (*jwks.Remote, error) {

@@ -140,6 +140,16 @@ func (r *Remote) Load(ctx context.Context) error {
 	return nil
 }
 
+// Held returns the set that is held, and when it is due to be confirmed; an
+// empty one and the zero time before the first fetch.
+func (r *Remote) Held() (set Set, due time.Time) {
+	h := r.held.Load()
+	if h == nil {
+		return Set{}, time.Time{}
+	}
+	return h.set, h.at.Add(h.life)
+}
+
 // Staleness returns how long ago the set was last fetched or confirmed; the
 // longest duration there is if it never was.
 func (r *Remote) Staleness() time.Duration {

@@ -1,0 +1,484 @@
+package verifier_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/credential/jwks"
+	"github.com/tenantbroker/tenantbroker/verifier"
+)
+
+// feedServer is a broker whose answers a test writes, for the faults that a real
+// one doesn't produce on demand.
+type feedServer struct {
+	*httptest.Server
+	mu    sync.Mutex
+	now   time.Time
+	asked []*http.Request
+	next  func(http.ResponseWriter, *http.Request)
+
+	tokens, refused atomic.Int64
+}
+
+func newFeedServer(t *testing.T) *feedServer {
+	f := &feedServer{now: time.Unix(vectorTime, 0)}
+	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		f.asked = append(f.asked, r)
+		next := f.next
+		f.mu.Unlock()
+		next(w, r)
+	}))
+	t.Cleanup(f.Close)
+	f.says(`"complete":true`)
+	return f
+}
+
+func (f *feedServer) clock() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.now
+}
+
+func (f *feedServer) advance(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.now = f.now.Add(d)
+}
+
+func (f *feedServer) does(next func(http.ResponseWriter, *http.Request)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.next = next
+}
+
+// answer is a whole answer with these members.
+func (f *feedServer) answer(t interface{ Fatal(...any) }, members string) string {
+	all := map[string]any{
+		"iss": f.URL, "seq": 1, "complete": false, "tokens": []string{}, "chains": []string{}, "keys": []string{},
+		"accounts": map[string]int{}, "tenants": map[string]int{}, "max_stale": 300,
+	}
+	if err := json.Unmarshal([]byte("{"+members+"}"), &all); err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+type fatal struct{}
+
+func (fatal) Fatal(v ...any) { panic(v) }
+
+// says has it give this answer, to whatever it is asked.
+func (f *feedServer) says(members string) {
+	body := f.answer(fatal{}, members)
+	f.does(func(w http.ResponseWriter, _ *http.Request) { writeFeed(w, body) })
+}
+
+func writeFeed(w http.ResponseWriter, body string) {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write([]byte(body))
+}
+
+func (f *feedServer) requests() []*http.Request {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]*http.Request(nil), f.asked...)
+}
+
+// Token and Refused make it a source of tokens.
+func (f *feedServer) Token(context.Context) (string, error) {
+	f.tokens.Add(1)
+	return "secret-token", nil
+}
+
+func (f *feedServer) Refused() { f.refused.Add(1) }
+
+func (f *feedServer) config() verifier.FollowerConfig {
+	return verifier.FollowerConfig{Issuer: f.URL, Token: f, Now: f.clock}
+}
+
+func (f *feedServer) follower(t *testing.T, change ...func(*verifier.FollowerConfig)) *verifier.Follower {
+	t.Helper()
+	cfg := f.config()
+	for _, c := range change {
+		c(&cfg)
+	}
+	follower, err := verifier.NewFollower(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return follower
+}
+
+// run runs the follower until stop.
+func run(t *testing.T, f *verifier.Follower) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- f.Run(ctx) }()
+	return sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+func TestAFollowerIsConfiguredWhole(t *testing.T) {
+	f := newFeedServer(t)
+	for name, change := range map[string]func(*verifier.FollowerConfig){
+		"no issuer":        func(c *verifier.FollowerConfig) { c.Issuer = "" },
+		"plain http":       func(c *verifier.FollowerConfig) { c.Issuer = "http://broker.example" },
+		"no tokens":        func(c *verifier.FollowerConfig) { c.Token = nil },
+		"a negative stale": func(c *verifier.FollowerConfig) { c.MaxStale = -1 },
+		"few entries":      func(c *verifier.FollowerConfig) { c.MaxEntries = 999 },
+		"negative entries": func(c *verifier.FollowerConfig) { c.MaxEntries = -1 },
+	} {
+		cfg := f.config()
+		change(&cfg)
+		if _, err := verifier.NewFollower(t.Context(), cfg); err == nil || errors.Is(err, verifier.ErrUnavailable) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if len(f.requests()) != 0 {
+		t.Error("it asks all the same")
+	}
+}
+
+func TestTheFirstAnswerHasToBeOne(t *testing.T) {
+	elsewhere := newFeedServer(t)
+	for name, c := range map[string]struct {
+		do func(f *feedServer) func(http.ResponseWriter, *http.Request)
+	}{
+		"401": {func(*feedServer) func(http.ResponseWriter, *http.Request) {
+			return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) }
+		}},
+		"429": {func(*feedServer) func(http.ResponseWriter, *http.Request) {
+			return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(429) }
+		}},
+		"500": {func(*feedServer) func(http.ResponseWriter, *http.Request) {
+			return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }
+		}},
+		"a redirect": {func(*feedServer) func(http.ResponseWriter, *http.Request) {
+			return func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusFound) }
+		}},
+		"not JSON": {func(f *feedServer) func(http.ResponseWriter, *http.Request) {
+			return func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(f.answer(t, `"complete":true`))) }
+		}},
+		"another issuer": {func(f *feedServer) func(http.ResponseWriter, *http.Request) {
+			return func(w http.ResponseWriter, _ *http.Request) {
+				writeFeed(w, f.answer(t, `"complete":true,"iss":"https://other.example"`))
+			}
+		}},
+		"not complete": {func(f *feedServer) func(http.ResponseWriter, *http.Request) {
+			return func(w http.ResponseWriter, _ *http.Request) { writeFeed(w, f.answer(t, `"complete":false`)) }
+		}},
+		"too long": {func(f *feedServer) func(http.ResponseWriter, *http.Request) {
+			return func(w http.ResponseWriter, _ *http.Request) {
+				writeFeed(w, f.answer(t, `"complete":true`)+strings.Repeat(" ", 1<<20))
+			}
+		}},
+		"cut off": {func(*feedServer) func(http.ResponseWriter, *http.Request) {
+			return func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "99"); writeFeed(w, "{") }
+		}},
+	} {
+		f := newFeedServer(t)
+		f.does(c.do(f))
+		if _, err := verifier.NewFollower(t.Context(), f.config()); !errors.Is(err, verifier.ErrUnavailable) || strings.Contains(err.Error(), "secret-token") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if len(elsewhere.requests()) != 0 {
+		t.Error("the token went elsewhere")
+	}
+}
+
+// A verifier refuses what is revoked, cached or not, and begins to in the
+// middle of a token's life.
+func TestAVerifierFollows(t *testing.T) {
+	f := newFixture(t)
+	for _, members := range map[string]string{
+		"token":   `"tokens":["AAECAwQFBgcICQoLDA0ODw"]`,
+		"chain":   `"chains":["EBESExQVFhcYGRobHB0eHw"]`,
+		"account": `"accounts":{"invoice-worker":` + strconv.FormatInt(vectorTime, 10) + `}`,
+		"tenant":  `"tenants":{"acme":` + strconv.FormatInt(vectorTime, 10) + `}`,
+		"key":     `"keys":["ed-1"]`,
+		"all":     `"all":` + strconv.FormatInt(vectorTime, 10),
+	} {
+		for _, size := range []int{-1, 0} {
+			server := newFeedServer(t)
+			follower := server.follower(t)
+			v, err := verifier.New(t.Context(), verifier.Config{
+				Issuer: server.URL, Audience: vectorAudience, Keys: f.set, Now: server.clock, CacheSize: size, Revocations: follower,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw := f.payload(claims().with("iss", `"`+server.URL+`"`).json())
+			f.want(v, raw, nil)
+			f.want(v, raw, nil)
+			told := make(chan struct{})
+			var once sync.Once
+			server.does(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Query().Get("after") == "2" {
+					once.Do(func() { close(told) }) // it has taken in the answer before
+					<-r.Context().Done()
+					return
+				}
+				writeFeed(w, server.answer(fatal{}, `"seq":2,`+members))
+			})
+			stop := run(t, follower)
+			<-told
+			f.want(v, raw, verifier.ErrRevoked)
+			stop()
+		}
+	}
+}
+
+func TestCutOffForTooLongNothingIsAccepted(t *testing.T) {
+	f := newFixture(t)
+	for name, c := range map[string]struct {
+		change func(*verifier.FollowerConfig)
+		serves time.Duration
+	}{
+		"the broker's":      {func(*verifier.FollowerConfig) {}, 300 * time.Second},
+		"shorter":           {func(c *verifier.FollowerConfig) { c.MaxStale = 20 * time.Second }, 20 * time.Second},
+		"longer counts not": {func(c *verifier.FollowerConfig) { c.MaxStale = time.Hour }, 300 * time.Second},
+		"ignored":           {func(c *verifier.FollowerConfig) { c.InsecureIgnoreStaleness = true }, 0},
+	} {
+		server := newFeedServer(t)
+		follower := server.follower(t, c.change)
+		v, err := verifier.New(t.Context(), verifier.Config{
+			Issuer: server.URL, Audience: vectorAudience, Keys: f.set, Now: func() time.Time { return time.Unix(vectorTime, 0) }, Revocations: follower,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw := f.payload(claims().with("iss", `"`+server.URL+`"`).json())
+		f.want(v, raw, nil)
+		if c.serves == 0 {
+			server.advance(24 * time.Hour)
+			f.want(v, raw, nil)
+			continue
+		}
+		server.advance(c.serves - time.Second)
+		f.want(v, raw, nil)
+		if got := follower.Staleness(); got != c.serves-time.Second {
+			t.Errorf("%s: stale for %v", name, got)
+		}
+		server.advance(time.Second)
+		f.want(v, raw, verifier.ErrUnavailable)
+		server.advance(-c.serves - time.Second) // the clock was set back: its age is not known
+		f.want(v, raw, verifier.ErrUnavailable)
+	}
+	if new(verifier.Follower).Staleness() != math.MaxInt64 {
+		t.Error("one that never asked is fresh")
+	}
+}
+
+// expect waits for a request that pred takes, of those after the first skip.
+func (f *feedServer) expect(t *testing.T, pred func(*http.Request) bool) *http.Request {
+	t.Helper()
+	for {
+		for _, r := range f.requests() {
+			if pred(r) {
+				return r
+			}
+		}
+		select {
+		case <-t.Context().Done():
+			t.Fatal("it never came")
+		case <-time.After(time.Millisecond): // looked at again; nothing rests on the time
+		}
+	}
+}
+
+func TestAFollowerAsksForWhatIsNew(t *testing.T) {
+	server := newFeedServer(t)
+	server.says(`"complete":true,"seq":41`)
+	follower := server.follower(t)
+	first := server.requests()[0]
+	if q := first.URL.Query(); q.Has("after") || len(q.Get("verifier")) < 16 || first.Header.Get("Prefer") != "" ||
+		first.Header.Get("Authorization") != "Bearer secret-token" || first.URL.Path != "/v1/revocations" {
+		t.Errorf("%s %v", first.URL, first.Header)
+	}
+	stop := run(t, follower)
+	defer stop()
+	next := server.expect(t, func(r *http.Request) bool { return r.URL.Query().Get("after") == "41" })
+	if next.Header.Get("Prefer") != "wait=25" || next.URL.Query().Get("verifier") != first.URL.Query().Get("verifier") {
+		t.Errorf("%s %v", next.URL, next.Header)
+	}
+	if err := follower.Run(t.Context()); err == nil {
+		t.Error("it runs twice")
+	}
+}
+
+// After a long absence it asks for everything, not for what came after.
+func TestAFollowerThatWasAwayBeginsAnew(t *testing.T) {
+	server := newFeedServer(t)
+	server.says(`"complete":true,"seq":41`)
+	follower := server.follower(t)
+	server.advance(300 * time.Second)
+	before := len(server.requests())
+	stop := run(t, follower)
+	defer stop()
+	server.expect(t, func(*http.Request) bool { return len(server.requests()) > before })
+	if q := server.requests()[before].URL.Query(); q.Has("after") {
+		t.Errorf("it asks for what is new: %v", q)
+	}
+}
+
+func TestAnswersInPiecesAreAskedForAtOnce(t *testing.T) {
+	server := newFeedServer(t)
+	server.does(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Query().Get("after") {
+		case "":
+			writeFeed(w, server.answer(fatal{}, `"complete":true,"more":true,"seq":1,"tokens":["a"]`))
+		case "1":
+			writeFeed(w, server.answer(fatal{}, `"more":true,"seq":2,"tokens":["b"]`))
+		default:
+			writeFeed(w, server.answer(fatal{}, `"seq":3,"tokens":["c"]`))
+		}
+	})
+	if n := server.follower(t).Entries(); n != 3 || len(server.requests()) != 3 {
+		t.Errorf("%d entries after %d requests", n, len(server.requests()))
+	}
+}
+
+func TestAFollowerWithoutRoomGoesOnWithoutWaiting(t *testing.T) {
+	server := newFeedServer(t)
+	follower := server.follower(t)
+	body := server.answer(t, `"seq":5,"tokens":["x"]`)
+	server.does(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Prefer") != "" {
+			w.WriteHeader(http.StatusTooManyRequests)
+			return
+		}
+		writeFeed(w, body)
+	})
+	stop := run(t, follower)
+	defer stop()
+	server.expect(t, func(r *http.Request) bool { return r.URL.Query().Get("after") == "5" })
+	if follower.Entries() != 1 {
+		t.Errorf("%d entries", follower.Entries())
+	}
+}
+
+func TestARefusedTokenIsReported(t *testing.T) {
+	server := newFeedServer(t)
+	var seen []verifier.Observation
+	observed := make(chan verifier.Observation, 100)
+	follower := server.follower(t, func(c *verifier.FollowerConfig) {
+		c.Observe = func(o verifier.Observation) {
+			select {
+			case observed <- o:
+			default:
+			}
+		}
+	})
+	server.does(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
+	stop := run(t, follower)
+	seen = append(seen, <-observed)
+	if seen[0].Err == nil || server.refused.Load() == 0 || follower.Err() == nil {
+		t.Errorf("%+v", seen[0])
+	}
+	server.says(`"seq":2,"tokens":["x"]`)
+	for o := range observed {
+		if o.Err == nil && o.News == 1 {
+			if o.Entries != 1 || o.Seq != 2 {
+				t.Errorf("%+v", o)
+			}
+			break
+		}
+	}
+	stop()
+	if follower.Err() != nil {
+		t.Errorf("%v", follower.Err())
+	}
+}
+
+func TestTokensThatCantBeHad(t *testing.T) {
+	server := newFeedServer(t)
+	cfg := server.config()
+	cfg.Token = verifier.TokenFunc(func(context.Context) (string, error) { return "", errors.New("none today") })
+	if _, err := verifier.NewFollower(t.Context(), cfg); !errors.Is(err, verifier.ErrUnavailable) || !strings.Contains(err.Error(), "none today") {
+		t.Errorf("%v", err)
+	}
+	cfg.Token = verifier.TokenFunc(server.Token)
+	server.does(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
+	if _, err := verifier.NewFollower(t.Context(), cfg); !errors.Is(err, verifier.ErrUnavailable) {
+		t.Errorf("%v", err)
+	}
+}
+
+// held are keys that a test changes.
+type held struct {
+	mu   sync.Mutex
+	set  jwks.Set
+	next jwks.Set
+	due  time.Time
+}
+
+func (h *held) Key(ctx context.Context, kid string) (jwks.Key, error) {
+	set, _ := h.Held()
+	return set.Key(ctx, kid)
+}
+
+func (h *held) Held() (jwks.Set, time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.set, h.due
+}
+
+func (h *held) Load(context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.set, h.due = h.next, h.due.Add(time.Hour)
+	return nil
+}
+
+// The keys that all verifiers hold are reported, and fetched anew when they are
+// due although nothing is verified; a poll under way ends early to say so.
+func TestHeldKeysAreReported(t *testing.T) {
+	f := newFixture(t)
+	server := newFeedServer(t)
+	follower := server.follower(t)
+	keys := f.set.Keys()
+	one := &held{set: jwks.NewSet(keys[0]), next: f.set, due: server.clock().Add(time.Hour)}
+	two := &held{set: f.set, next: f.set, due: server.clock().Add(24 * time.Hour)}
+	for _, source := range []jwks.Source{one, two, f.set} {
+		if _, err := verifier.New(t.Context(), verifier.Config{
+			Issuer: server.URL, Audience: vectorAudience, Keys: source, Now: server.clock, Revocations: follower,
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server.does(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	stop := run(t, follower)
+	defer stop()
+	server.expect(t, func(r *http.Request) bool { return r.URL.Query().Get("keys") == keys[0].ID() })
+	server.advance(time.Hour)
+	server.expect(t, func(r *http.Request) bool { return r.URL.Query().Get("keys") == keys[0].ID()+","+keys[1].ID() })
+}
+
+func TestAFollowerOfAnotherBrokerIsRefused(t *testing.T) {
+	f := newFixture(t)
+	if _, err := verifier.New(t.Context(), verifier.Config{
+		Issuer: vectorIssuer, Audience: vectorAudience, Keys: f.set, Revocations: newFeedServer(t).follower(t),
+	}); err == nil {
+		t.Error("accepted")
+	}
+}
