@@ -11,7 +11,8 @@ import (
 
 // gate fails a call that needn't be sent, since Vault is known not to serve:
 // callers come by the thousand, probes by the second. Without Run nobody would
-// open it again, so it is always open then.
+// open it again, so it is always open then. The error asks for no patience: not
+// to be sent costs nothing, and whoever waits wants to know when it is open.
 func (k *core) gate(one *call) error {
 	s := k.session
 	s.mu.Lock()
@@ -19,7 +20,7 @@ func (k *core) gate(one *call) error {
 	if s.down == nil || !s.running {
 		return nil
 	}
-	e := &Error{Method: one.method, Path: shownPath(one.path), RetryAfter: time.Second, kinds: []error{ErrUnavailable}, cause: errNotSent}
+	e := &Error{Method: one.method, Path: shownPath(one.path), kinds: []error{ErrUnavailable}, cause: errNotSent}
 	for _, kind := range []error{ErrSealed, ErrStandby} {
 		if errors.Is(s.down, kind) {
 			e.kinds = []error{kind, ErrUnavailable}
