@@ -125,7 +125,12 @@ func readSnapshot(ctx context.Context, c Config, w io.Writer, now func() time.Ti
 	if _, err := os.Stat(c.StorePath()); err != nil { // opening would create one
 		return err
 	}
-	kek, err := loadKEK(c, slog.New(slog.DiscardHandler))
+	logger := slog.New(slog.DiscardHandler)
+	client, err := reachVault(ctx, c, logger)
+	if err != nil {
+		return err
+	}
+	kek, err := loadKEK(c, client, logger)
 	if err != nil {
 		return err
 	}

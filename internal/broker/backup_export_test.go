@@ -11,7 +11,7 @@ import (
 // AlterBackup lets change alter the store in a backup and seals it anew, as
 // only a holder of the key-encryption key of c can.
 func AlterBackup(ctx context.Context, c Config, path string, change func(store string) error) error {
-	kek, err := loadKEK(c, slog.New(slog.DiscardHandler))
+	kek, err := loadKEK(c, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

@@ -16,8 +16,10 @@ func Check(c Config) error {
 	if err := checkFolder(c.doc.DataDir); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
-	if _, err := keys.LoadKeyFile(c.doc.KEKFile); err != nil {
-		return fmt.Errorf("kek_file: %w", err)
+	if c.doc.KEKFile != "" {
+		if _, err := keys.LoadKeyFile(c.doc.KEKFile); err != nil {
+			return fmt.Errorf("kek_file: %w", err)
+		}
 	}
 	if c.doc.TLS.CertFile != "" {
 		if _, err := loadCertificate(c.doc.TLS.CertFile, c.doc.TLS.KeyFile, slog.New(slog.DiscardHandler)); err != nil {

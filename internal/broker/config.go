@@ -134,8 +134,11 @@ func (c *Config) checkFiles() error {
 		return &KeyError{"data_dir", "required"}
 	case len(c.Socket()) > maxSocketPath:
 		return &KeyError{"data_dir", fmt.Sprintf("at most %d bytes, since a socket is in it", maxSocketPath-len("/"+socketFile))}
-	case c.doc.KEKFile == "":
-		return &KeyError{"kek_file", "required"}
+	case c.doc.KEKFile == "" && c.doc.KEKVaultKey == "":
+		return &KeyError{"kek_file", "this or kek_vault_key is required"}
+	}
+	if err := c.checkKEK(); err != nil {
+		return err
 	}
 	if err := audit.CheckWriter(c.doc.Writer); err != nil || len(c.doc.Writer) > maxWriter {
 		return &KeyError{"writer", fmt.Sprintf("1 to %d letters, digits and, after the first, _ . -", maxWriter)}
@@ -144,6 +147,9 @@ func (c *Config) checkFiles() error {
 }
 
 func (c *Config) checkSigning() error {
+	if err := c.checkHome(); err != nil {
+		return err
+	}
 	switch a := credential.Algorithm(c.doc.Signing.Algorithm); a {
 	case credential.ES256, credential.EdDSA, credential.RS256:
 		c.algorithm = a

@@ -1,6 +1,10 @@
 package broker
 
-import "time"
+import (
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/rotation/keys"
+)
 
 // Document is the configuration as an operator writes it: YAML, every key
 // optional unless it says otherwise. Each key but a list can also be set by an
@@ -12,7 +16,9 @@ type Document struct {
 	TLS         TLS         `yaml:"tls"`
 	Ops         Ops         `yaml:"ops"`
 	DataDir     string      `yaml:"data_dir" help:"folder of the store, mode 0700; required"`
-	KEKFile     string      `yaml:"kek_file" help:"file with the key-encryption key, mode 0600; required"`
+	KEKFile     string      `yaml:"kek_file" help:"file with the key-encryption key, mode 0600; this or kek_vault_key is required"`
+	KEKVaultKey string      `yaml:"kek_vault_key" help:"name of a Transit key of Vault, type aes256-gcm96, as key-encryption key instead"`
+	KEKMount    string      `yaml:"kek_vault_mount" help:"path of the Transit engine with kek_vault_key"`
 	Writer      string      `yaml:"writer" help:"name of this broker in the audit chains"`
 	Signing     Signing     `yaml:"signing"`
 	Vault       Vault       `yaml:"vault"`
@@ -37,9 +43,12 @@ type Ops struct {
 
 // Signing is how access tokens are signed and how the keys rotate.
 type Signing struct {
+	Home        string        `yaml:"home" help:"sealed (the broker signs, with keys sealed under the key-encryption key) or vault-transit (Vault signs); a change is an ordinary rotation"`
 	Algorithm   string        `yaml:"algorithm" help:"ES256, EdDSA or RS256; a change takes effect with the next new key"`
 	RotateEvery time.Duration `yaml:"rotate_every" help:"how long a key signs, 1h to 8760h"`
 	JWKSMaxAge  time.Duration `yaml:"jwks_max_age" help:"how long verifiers may cache the key set, 30s to 1h"`
+	VaultMount  string        `yaml:"vault_mount" help:"path of Vault's Transit engine, for home: vault-transit"`
+	VaultPrefix string        `yaml:"vault_key_prefix" help:"Transit keys are called this and -es256, -eddsa or -rs256; no two brokers may share one"`
 }
 
 // Limits bound what one client, or all of them, can take.
@@ -87,10 +96,12 @@ type Development struct {
 // absent means.
 func Default() Document {
 	return Document{
-		Listen: "127.0.0.1:8443",
-		Ops:    Ops{Listen: "127.0.0.1:9090"},
-		Writer: "broker",
+		Listen:   "127.0.0.1:8443",
+		Ops:      Ops{Listen: "127.0.0.1:9090"},
+		Writer:   "broker",
+		KEKMount: keys.DefaultTransitMount,
 		Signing: Signing{
+			Home: keys.SealedHome, VaultMount: keys.DefaultTransitMount, VaultPrefix: keys.DefaultTransitPrefix,
 			Algorithm:   "ES256",
 			RotateEvery: 30 * 24 * time.Hour,
 			JWKSMaxAge:  5 * time.Minute,

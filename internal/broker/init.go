@@ -32,7 +32,7 @@ const (
 // InitOptions say what a new data folder is for.
 type InitOptions struct {
 	Folder   string   // must not exist, or be empty
-	Document Document // issuer is required; data_dir and kek_file are set here
+	Document Document // issuer is required; data_dir is set here, and kek_file unless there is kek_vault_key
 	Operator string   // account id of the first operator, default "admin"
 	Now      func() time.Time
 	Logger   *slog.Logger
@@ -42,7 +42,7 @@ type InitOptions struct {
 // Initialized is what Init made.
 type Initialized struct {
 	Config      string // path of the configuration file
-	KEK         string // path of the key-encryption key
+	KEK         string // path of the key-encryption key; empty: it is in Vault
 	Operator    credential.AccountID
 	OperatorKey string // path of the operator's private key, PEM
 }
@@ -67,7 +67,10 @@ func Init(ctx context.Context, o InitOptions) (made Initialized, err error) {
 		OperatorKey: filepath.Join(folder, operatorFile),
 	}
 	// Relative in the file, so that the folder can be moved.
-	o.Document.DataDir, o.Document.KEKFile = ".", kekFile
+	o.Document.DataDir = "."
+	if o.Document.KEKFile = kekFile; o.Document.KEKVaultKey != "" {
+		o.Document.KEKFile, made.KEK = "", ""
+	}
 	text := Render(o.Document)
 	config, err := Parse(text, folder, NoEnvironment)
 	if err != nil {
@@ -80,12 +83,14 @@ func Init(ctx context.Context, o InitOptions) (made Initialized, err error) {
 	defer func() {
 		if err != nil { // the folder was empty before
 			for _, path := range []string{made.Config, made.KEK, made.OperatorKey, config.StorePath()} {
-				_ = os.Remove(path)
+				_ = os.Remove(path) // none has the name ""
 			}
 		}
 	}()
-	if err := keys.GenerateKeyFile(made.KEK); err != nil {
-		return made, fmt.Errorf("init: %w", err)
+	if made.KEK != "" {
+		if err := keys.GenerateKeyFile(made.KEK); err != nil {
+			return made, fmt.Errorf("init: %w", err)
+		}
 	}
 	if err := initStore(ctx, o, config, made); err != nil {
 		return made, fmt.Errorf("init: %w", err)
@@ -110,7 +115,16 @@ func initStore(ctx context.Context, o InitOptions, c Config, made Initialized) (
 	if err := claim(ctx, st, c.issuer, o.Now()); err != nil {
 		return err
 	}
-	if _, err := openKeys(ctx, c, st, Deps{Now: o.Now, Logger: o.Logger, Policy: o.Policy}); err != nil {
+	client, err := reachVault(ctx, c, o.Logger)
+	if err != nil {
+		return err
+	}
+	parts, err := openKeys(ctx, c, st, Deps{Now: o.Now, Logger: o.Logger, Policy: o.Policy}, client)
+	if err != nil {
+		return err
+	}
+	defer parts.close()
+	if err := parts.manager.Ready(); err != nil {
 		return err
 	}
 	private, public, err := NewAccountKey()

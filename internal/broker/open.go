@@ -105,11 +105,12 @@ func Open(ctx context.Context, c Config, deps Deps) (b *Broker, err error) {
 	}
 	b.follow.hub.Use(b.store)
 	deps.uptake = b.follow.members.Uptake
-	if b.signing, err = openKeys(ctx, c, b.store, deps); err != nil {
+	if b.signing, err = openKeys(ctx, c, b.store, deps, b.vault); err != nil {
 		return b, err
 	}
 	metrics.following(ctx, b.follow, b.store, deps.Now)
 	metrics.health(b.store, b.signing.manager, deps.Now)
+	metrics.transit(b.signing.transit)
 	public, err := b.wire(ctx, metrics)
 	if err != nil {
 		return b, err
@@ -239,6 +240,7 @@ func (b *Broker) Close() error {
 	if len(b.listeners) == 0 && b.deps.Listener != nil {
 		errs = append(errs, b.deps.Listener.Close())
 	}
+	b.signing.close()
 	if b.store != nil {
 		errs = append(errs, b.store.Close())
 	}

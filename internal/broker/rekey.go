@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
+	"github.com/tenantbroker/tenantbroker/rotation/vault"
 	"github.com/tenantbroker/tenantbroker/store/bolt"
 )
 
@@ -187,7 +188,10 @@ func behindLinks(path string) (string, error) {
 
 // loadKEK loads the key-encryption key. Beside the one that a change which was
 // cut off has left behind, the store may be sealed under either.
-func loadKEK(c Config, logger *slog.Logger) (keys.KEK, error) {
+func loadKEK(c Config, client *vault.Client, logger *slog.Logger) (keys.KEK, error) {
+	if c.doc.KEKVaultKey != "" {
+		return keys.NewTransitKEK(client.Transit(c.doc.KEKMount), c.doc.KEKMount, c.doc.KEKVaultKey)
+	}
 	kek, err := keys.LoadKeyFile(c.doc.KEKFile)
 	if err != nil {
 		return nil, err

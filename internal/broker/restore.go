@@ -15,6 +15,7 @@ import (
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
+	"github.com/tenantbroker/tenantbroker/rotation/vault"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/auditlog"
 	"github.com/tenantbroker/tenantbroker/store/bolt"
@@ -32,6 +33,8 @@ type RestoreOptions struct {
 	Config Config // of the broker that will serve it; its data folder holds no store
 	Now    func() time.Time
 	Logger *slog.Logger // default: none
+
+	client *vault.Client // nil: none
 }
 
 // Restored is what Restore did.
@@ -73,6 +76,9 @@ func Restore(ctx context.Context, o RestoreOptions) (done Restored, err error) {
 		return done, fmt.Errorf("restore: %w", err)
 	}
 	defer func() { _ = os.Remove(staged) }()
+	if o.client, err = reachVault(ctx, o.Config, o.Logger); err != nil {
+		return done, fmt.Errorf("restore: %w", err)
+	}
 	taken, err := stageVerified(ctx, o, staged)
 	if err != nil {
 		return done, fmt.Errorf("restore: %w", err)
@@ -135,10 +141,15 @@ func verifyStaged(ctx context.Context, o RestoreOptions, staged string, back res
 	if err := checkClaimed(ctx, st); err != nil {
 		return 0, err
 	}
-	parts, err := openKeys(ctx, o.Config, st, Deps{Now: o.Now, Logger: o.Logger})
+	// Versions in Vault that came after the backup may have been revoked since.
+	if err := keys.ForgetMarks(ctx, st); err != nil {
+		return 0, err
+	}
+	parts, err := openKeys(ctx, o.Config, st, Deps{Now: o.Now, Logger: o.Logger}, o.client)
 	if err != nil {
 		return 0, err
 	}
+	defer parts.close()
 	report, err := auditlog.Verify(ctx, st, parts.audit.Public())
 	if err != nil {
 		return report.Records, fmt.Errorf("the audit log: %w", err)
@@ -149,10 +160,11 @@ func verifyStaged(ctx context.Context, o RestoreOptions, staged string, back res
 // replaceKeys revokes every signing key of the backup. Standby keys first: an
 // active one must not hand over to a key that was in the backup too.
 func replaceKeys(ctx context.Context, o RestoreOptions, st store.Store) (revoked []string, err error) {
-	parts, err := openKeys(ctx, o.Config, st, Deps{Now: o.Now, Logger: o.Logger})
+	parts, err := openKeys(ctx, o.Config, st, Deps{Now: o.Now, Logger: o.Logger}, o.client)
 	if err != nil {
 		return nil, err
 	}
+	defer parts.close()
 	manager := parts.manager
 	by := registry.By{
 		Subject: credential.MustAccountID("broker"), Tenant: credential.System,
@@ -192,7 +204,7 @@ const (
 // mode 0600, and returns when the backup was taken. After an error the file must
 // not be read: what is in it may be anybody's.
 func stageVerified(ctx context.Context, o RestoreOptions, staged string) (taken time.Time, err error) {
-	kek, err := loadKEK(o.Config, o.Logger)
+	kek, err := loadKEK(o.Config, o.client, o.Logger)
 	if err != nil {
 		return taken, err
 	}

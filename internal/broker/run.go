@@ -25,7 +25,7 @@ const (
 // probes, which say meanwhile that it is stopping, then the keeper of the audit log, whose last signed heads cover the
 // last record, then the store.
 func (b *Broker) Run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, b.store.Close()) }()
+	defer func() { b.signing.close(); err = errors.Join(err, b.store.Close()) }()
 	if err := b.record(ctx, "broker.started"); err != nil {
 		return errors.Join(err, b.closeListeners())
 	}
@@ -33,7 +33,7 @@ func (b *Broker) Run(ctx context.Context) (err error) {
 
 	vault := startStage(context.WithoutCancel(ctx), b.keepVault)
 	workers := startStage(context.WithoutCancel(ctx),
-		b.signing.manager.Run, b.follow.hub.Run, b.issuer.Run, b.sweep, b.awaitBroken)
+		b.signing.manager.Run, b.follow.hub.Run, b.issuer.Run, b.sweep, b.awaitBroken, b.renewKEK)
 	keeper := startStage(context.WithoutCancel(ctx), b.keeper.Run)
 	ops := startStage(context.WithoutCancel(ctx), b.ops...)
 	front := startStage(ctx, b.front...)

@@ -7,6 +7,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/issuer/mint"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
+	"github.com/tenantbroker/tenantbroker/rotation/vault"
 	"github.com/tenantbroker/tenantbroker/store"
 )
 
@@ -15,33 +16,52 @@ type signingParts struct {
 	kek     keys.KEK
 	manager *keys.Manager // of access tokens; started
 	audit   *audit.Signer // of the audit log's heads
+	transit *keys.Transit // the home in Vault; nil: none
+}
+
+// close ends what the keys' homes have going on.
+func (p signingParts) close() {
+	if p.transit != nil {
+		p.transit.Close()
+	}
 }
 
 // openKeys opens the signing keys with the key-encryption key, and makes those
 // that don't exist yet. A key-encryption key that is not the store's is an error.
-func openKeys(ctx context.Context, c Config, st store.Store, deps Deps) (signingParts, error) {
-	kek, err := loadKEK(c, deps.Logger)
+func openKeys(ctx context.Context, c Config, st store.Store, deps Deps, client *vault.Client) (parts signingParts, err error) {
+	kek, err := loadKEK(c, client, deps.Logger)
 	if err != nil {
 		return signingParts{}, err
 	}
 	signer, err := keys.AuditKey(ctx, st, kek, deps.Now)
 	if err != nil {
-		return signingParts{}, fmt.Errorf("%s: %w", c.doc.KEKFile, err)
+		return signingParts{}, fmt.Errorf("%s: %w", c.kekName(), err)
 	}
+	homes, transit, err := c.homes(ctx, kek, client, deps.Logger)
+	if err != nil {
+		return signingParts{}, err
+	}
+	parts = signingParts{kek: kek, audit: signer, transit: transit}
+	defer func() {
+		if err != nil {
+			parts.close()
+		}
+	}()
 	policy := c.policy()
 	if deps.Policy != nil {
 		policy = deps.Policy(policy)
 	}
 	manager, err := keys.New(keys.Config{
-		Store: st, Home: keys.Sealed(kek), Policy: policy, Now: deps.Now, Logger: deps.Logger, Uptake: deps.uptake,
+		Store: st, Home: homes[0], Others: homes[1:], Policy: policy, Now: deps.Now, Logger: deps.Logger, Uptake: deps.uptake,
 	})
 	if err != nil {
-		return signingParts{}, err
+		return parts, err
 	}
-	if err := manager.Start(ctx); err != nil {
-		return signingParts{}, fmt.Errorf("%s: %w", c.doc.KEKFile, err)
+	parts.manager = manager
+	if err = manager.Start(ctx); err != nil {
+		return parts, fmt.Errorf("%s: %w", c.kekName(), err)
 	}
-	return signingParts{kek, manager, signer}, nil
+	return parts, nil
 }
 
 // issuerKeys are the keys as the issuer knows them: rotation and issuing never

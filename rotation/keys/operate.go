@@ -115,8 +115,11 @@ func (m *Manager) newStandby(ctx context.Context, p *plan, emergency bool) error
 	bounded, cancel := context.WithTimeout(ctx, spareTimeout)
 	defer cancel()
 	if err := m.publish(bounded, p, "emergency"); err != nil {
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.Is(err, errMarkFirst):
+			return err
 		}
 		m.log.Error("no new standby key in an emergency", "error", err)
 	}

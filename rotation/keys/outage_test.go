@@ -230,7 +230,12 @@ func TestATokenThatMayNotSignAnyMoreCountsAsAnOutage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine, engines := counted(client(t, s, out["auth"].(map[string]any)["client_token"].(string)))
+	auth, _ := out["auth"].(map[string]any)
+	token, ok := auth["client_token"].(string)
+	if !ok {
+		t.Fatal("no token")
+	}
+	engine, engines := counted(client(t, s, token))
 	home := newTransit(t, TransitConfig{Engine: engines})
 	m := startManager(t, Config{Home: home})
 	run(t, m)

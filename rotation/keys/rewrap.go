@@ -142,6 +142,30 @@ func Renew(ctx context.Context, st store.Store, kek KEK, now func() time.Time) (
 	return reseal(ctx, st, pending, kek, kek, "the key-encryption key has a newer version", now)
 }
 
+// ForgetMarks has every ring of the store forget which numbers of a Series are
+// spent, so that all that are there count as spent: for a store that is older
+// than its homes.
+func ForgetMarks(ctx context.Context, st store.Store) error {
+	return st.Update(ctx, func(tx store.Tx) error {
+		for row, err := range tx.Scan(ringTable, "", "") {
+			if err != nil {
+				return err
+			}
+			var ring ringRow
+			if err := decode(row.Value, &ring); err != nil {
+				return err
+			}
+			if len(ring.Marks) > 0 {
+				ring.Marks = nil
+				if _, err := tx.Put(ringTable, row.Key, encode(ring), row.Version); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
 type sealedRow struct {
 	ref store.Ref
 	row keyRow

@@ -125,12 +125,17 @@ func CheckTransitMount(mount string) error {
 
 // CheckTransitName returns nil for the name of a Transit key, or its beginning.
 func CheckTransitName(name string) error {
-	if name == "" || len(name) > maxTransitName || name[0] == '.' || name[0] == '-' || strings.ContainsFunc(name, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-')
-	}) {
+	if name == "" || len(name) > maxTransitName || name[0] == '.' || name[0] == '-' {
 		return errTransitName
+	}
+	for i := range len(name) {
+		if !strings.Contains(transitNameChars, name[i:i+1]) {
+			return errTransitName
+		}
 	}
 	return nil
 }
+
+const transitNameChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
 var errTransitName = errors.New("keys: the name of a Transit key is 1 to 64 letters, digits and, after the first, . _ -")
