@@ -3,10 +3,14 @@ package vault_test
 import (
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
+	"testing"
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
+	"github.com/tenantbroker/tenantbroker/rotation/lease"
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
 )
 
@@ -138,10 +142,9 @@ func playStatic(w *world, c *vault.Client, _, _ string) error {
 
 // playLeaseDatabase makes a user, renews it, finds it by its role, ends it.
 func playLeaseDatabase(w *world, c *vault.Client, name, _ string) error {
-	ctx, db := w.Context(), c.Database("database")
-	role := "tb_" + name
+	ctx, leases, role := w.Context(), lease.Through(c), "tb_"+name
 	for range 2 { // made, and changed
-		if err := db.PutRole(ctx, role, vault.Role{
+		if err := leases.PutRole(ctx, "database", role, vault.Role{
 			Database: "orders", DefaultTTL: time.Minute, MaxTTL: time.Hour,
 			CreationStatements:   []string{"SELECT tenantbroker.create_user('{{name}}', '{{password}}', '{{expiration}}', 'acme', 'orders_app')"},
 			RenewStatements:      []string{"SELECT tenantbroker.renew_user('{{name}}', '{{expiration}}')"},
@@ -150,34 +153,56 @@ func playLeaseDatabase(w *world, c *vault.Client, name, _ string) error {
 			return err
 		}
 	}
-	user, err := db.Credentials(ctx, role)
+	user, err := leases.Credentials(ctx, "database", role)
 	if err != nil {
 		return err
 	}
-	if _, err := c.Leases().Lookup(ctx, user.LeaseID); err != nil {
+	if _, err := leases.Known(ctx, user.LeaseID); err != nil {
 		return err
 	}
-	if _, err := c.Leases().Renew(ctx, user.LeaseID, time.Minute); err != nil {
+	if _, err := leases.Renew(ctx, user.LeaseID, time.Minute); err != nil {
 		return err
 	}
-	ids, err := c.Leases().List(ctx, "database/creds/"+role)
+	ids, err := leases.Leases(ctx, "database", role)
 	if err != nil {
 		return err
 	}
 	if len(ids) != 1 || ids[0] != user.LeaseID {
 		return fmt.Errorf("the role's leases are %v", ids)
 	}
-	if err := c.Leases().Revoke(ctx, user.LeaseID); err != nil {
+	if err := leases.Revoke(ctx, user.LeaseID); err != nil {
 		return err
 	}
-	if _, err := db.Roles(ctx); err != nil {
+	if _, err := leases.Roles(ctx, "database"); err != nil {
 		return err
 	}
-	return db.DeleteRole(ctx, role)
+	return leases.DeleteRole(ctx, "database", role)
 }
 
 func playLeaseKV(w *world, c *vault.Client, _, folder string) error {
 	w.root("POST", "secret/data/"+folder+"/acme/leased", map[string]any{"data": map[string]any{"k": "v"}})
-	_, err := c.KV("secret").Get(w.Context(), folder+"/acme/leased")
+	_, err := lease.Through(c).Value(w.Context(), "secret", folder+"/acme/leased")
 	return err
+}
+
+// The parts are played whole: what the broker's packages can call of Vault is
+// in their interfaces, and this list says that a play has it.
+func TestEveryCallIsPlayed(t *testing.T) {
+	for of, played := range map[reflect.Type][]string{
+		reflect.TypeFor[keys.TransitEngine](): {"Create", "Key", "Rotate", "SetMinimums", "Sign"},
+		reflect.TypeFor[keys.TransitSealer](): {"Decrypt", "Encrypt"},
+		reflect.TypeFor[lease.Vault](): {
+			"Credentials", "DeleteRole", "Known", "Leases", "PutRole", "Renew", "Revoke", "Roles",
+			"Session", // asks nobody
+			"Value",
+		},
+	} {
+		var all []string
+		for m := range of.Methods() {
+			all = append(all, m.Name)
+		}
+		if slices.Sort(all); !slices.Equal(all, played) {
+			t.Errorf("%s has %v; played is %v", of, all, played)
+		}
+	}
 }
