@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+	setup "github.com/tenantbroker/tenantbroker/deploy/vault"
 )
 
 var everything = []string{"--static-role", "legacy-a", "signing", "kek", "kv", "static", "lease-database", "lease-kv"}
@@ -159,6 +162,34 @@ func TestSetupNamesTheNamespaceInEveryCall(t *testing.T) {
 				t.Errorf("%d calls, in namespaces %q", len(calls), slices.Compact(calls))
 			}
 		})
+	}
+}
+
+func TestThePackageFillsInWhatTheSetupWrites(t *testing.T) {
+	w := newWorld(t)
+	names := setup.DefaultNames()
+	names.Algorithms = []credential.Algorithm{credential.ES256, credential.EdDSA, credential.RS256}
+	names.StaticRoles = []string{"legacy-a", "legacy-b"}
+	ours, err := names.Policies()
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := w.policies(append([]string{
+		"--algorithm", "ES256", "--algorithm", "EdDSA", "--algorithm", "RS256", "--static-role", "legacy-b",
+	}, everything...)...)
+	if len(ours) != len(theirs) || len(ours) != len(parts) {
+		t.Errorf("%d parts, the set-up has %d, of %d", len(ours), len(theirs), len(parts))
+	}
+	for part, text := range theirs {
+		a, b := blocks(t, text), blocks(t, ours[part])
+		for i := range a {
+			if i >= len(b) || !slices.ContainsFunc(b, func(o block) bool { return o.text == a[i].text }) {
+				t.Errorf("%s: not the same:\n%s", part, a[i].text)
+			}
+		}
+		if len(a) != len(b) {
+			t.Errorf("%s: %d paths, the set-up has %d", part, len(b), len(a))
+		}
 	}
 }
 
