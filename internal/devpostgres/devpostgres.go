@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -46,7 +45,7 @@ type Server struct {
 	opts     Options
 	programs string // the folder of initdb and postgres
 	account  *account
-	folder   string
+	folder   *child.Folder
 	port     *child.Port
 	password string // the superuser's
 
@@ -98,7 +97,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 func (s *Server) start(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Patience)
 	defer cancel()
-	if s.folder, err = os.MkdirTemp("", "tenantbroker-postgres-"); err != nil {
+	if s.folder, err = child.TakeFolder("tenantbroker-postgres-"); err != nil {
 		return err
 	}
 	if s.port, err = child.TakePort(ctx); err != nil {
@@ -152,9 +151,9 @@ func (s *Server) Stop() {
 	if s.port != nil {
 		s.port.Release()
 	}
-	if s.folder != "" {
-		_ = os.RemoveAll(s.folder) // in the system's folder for temporary files
+	if s.folder != nil {
+		s.folder.Remove()
 	}
 }
 
-func (s *Server) path(name string) string { return filepath.Join(s.folder, name) }
+func (s *Server) path(name string) string { return filepath.Join(s.folder.Path(), name) }

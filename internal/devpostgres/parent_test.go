@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		fmt.Println(s.SuperDSN())
-		fmt.Println(s.folder)
+		fmt.Println(s.folder.Path())
 		select {} // until it is killed
 	}
 	os.Exit(m.Run())

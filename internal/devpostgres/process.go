@@ -56,7 +56,7 @@ func (s *Server) initialise(ctx context.Context) error {
 		"--pgdata="+s.path("data"), "--username="+Superuser, "--pwfile="+s.path("password"),
 		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions")
 	cmd.SysProcAttr = s.account.attributes()
-	cmd.Env, cmd.Dir = environment(), s.folder
+	cmd.Env, cmd.Dir = environment(), s.folder.Path()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("devpostgres: initdb: %w; its output:\n%s", err, out)
 	}
@@ -78,7 +78,7 @@ func (s *Server) run(ctx context.Context) error {
 	}
 	cmd := exec.Command(s.program("postgres"), args...) //nolint:gosec // Debian's; it outlives the start's context
 	cmd.SysProcAttr = s.account.attributes()
-	cmd.Env, cmd.Dir = environment(), s.folder
+	cmd.Env, cmd.Dir = environment(), s.folder.Path()
 	cmd.Stdout, cmd.Stderr = log, log
 	process, err := child.Start(cmd, syscall.SIGQUIT)
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -47,7 +46,7 @@ type TB interface {
 // Server is a running Vault.
 type Server struct {
 	opts   Options
-	folder string
+	folder *child.Folder
 	port   *child.Port
 	client *http.Client // for one with TLS, knows its authority
 	ca     *authority   // nil for -dev
@@ -98,7 +97,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 
 func start(ctx context.Context, o Options) (_ *Server, err error) {
 	s := &Server{opts: o, client: &http.Client{Timeout: time.Minute}}
-	if s.folder, err = os.MkdirTemp("", "tenantbroker-vault-"); err != nil {
+	if s.folder, err = child.TakeFolder("tenantbroker-vault-"); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -171,10 +170,10 @@ func (s *Server) Stop() {
 		s.port.Release()
 	}
 	s.client.CloseIdleConnections()
-	_ = os.RemoveAll(s.folder) // in the system's folder for temporary files
+	s.folder.Remove()
 }
 
-func (s *Server) path(name string) string { return filepath.Join(s.folder, name) }
+func (s *Server) path(name string) string { return filepath.Join(s.folder.Path(), name) }
 
 func (s *Server) running() *child.Process {
 	s.mu.Lock()

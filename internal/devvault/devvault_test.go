@@ -190,7 +190,7 @@ func TestFilesAreGoneAfterStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Stop()
-	if _, err := os.Stat(s.folder); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(s.folder.Path()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the folder is still there: %v", err)
 	}
 	s.Stop() // twice does no harm

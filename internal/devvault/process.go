@@ -24,7 +24,7 @@ func (s *Server) run(ctx context.Context) error {
 	defer func() { _ = out.Close() }()                   // the child has its own
 	cmd := exec.Command(s.opts.Binary, s.arguments()...) //nolint:gosec // the Vault that was asked for; it outlives the start's context
 	cmd.Env = s.environment()
-	cmd.Dir = s.folder
+	cmd.Dir = s.folder.Path()
 	cmd.Stdout, cmd.Stderr = out, out
 	process, err := child.Start(cmd, syscall.SIGKILL)
 	if err != nil {
@@ -58,7 +58,7 @@ func (s *Server) environment() []string {
 			env = append(env, v)
 		}
 	}
-	env = append(env, "HOME="+s.folder)
+	env = append(env, "HOME="+s.folder.Path())
 	if s.opts.Dev {
 		env = append(env, "VAULT_DEV_ROOT_TOKEN_ID="+s.RootToken())
 	}

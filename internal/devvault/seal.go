@@ -108,7 +108,7 @@ func (s *Server) CopyStorage() (_ Copy, err error) {
 		return Copy{}, err
 	}
 	defer func() { err = errors.Join(err, s.Thaw()) }()
-	folder, err := os.MkdirTemp(s.folder, "copy-")
+	folder, err := os.MkdirTemp(s.folder.Path(), "copy-")
 	if err != nil {
 		return Copy{}, err
 	}
