@@ -11,6 +11,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/api/wire"
 	"github.com/tenantbroker/tenantbroker/issuer"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
+	"github.com/tenantbroker/tenantbroker/rotation/lease"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
 	"github.com/tenantbroker/tenantbroker/store/revocation"
@@ -62,6 +63,13 @@ var errorCodes = []struct {
 	{keys.ErrRingFull, wire.CodeConflict, true},
 	{keys.ErrNotReady, wire.CodeUnavailable, false},
 	{keys.ErrHome, wire.CodeUnavailable, false},
+	{lease.ErrNotFound, wire.CodeNotFound, false},
+	{lease.ErrNotGranted, wire.CodeForbidden, true},
+	{lease.ErrStale, wire.CodeConflict, true},
+	{lease.ErrOver, wire.CodeConflict, true},
+	{lease.ErrNoValue, wire.CodeConflict, true},
+	{lease.ErrTooMany, wire.CodeRateLimited, true},
+	{lease.ErrUnavailable, wire.CodeUnavailable, false},
 	{store.ErrUnavailable, wire.CodeUnavailable, false},
 	{context.DeadlineExceeded, wire.CodeUnavailable, false},
 	{context.Canceled, wire.CodeUnavailable, false},
@@ -120,7 +128,7 @@ func issuerProblem(e *issuer.Error) *wire.Problem {
 // detailOf is the error's text without the name of the layer it comes from.
 func detailOf(err error) string {
 	s := err.Error()
-	for _, prefix := range []string{"registry: ", "keys: ", "store: "} {
+	for _, prefix := range []string{"registry: ", "keys: ", "lease: ", "store: "} {
 		if len(s) > len(prefix) && s[:len(prefix)] == prefix {
 			return s[len(prefix):]
 		}

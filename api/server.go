@@ -42,7 +42,7 @@ type Keys interface {
 	Revoke(ctx context.Context, by registry.By, kid, reason string) error
 }
 
-// Config says what the handler serves. All but Revocations, Operators,
+// Config says what the handler serves. All but Revocations, Leases, Operators,
 // TrustedProxies, Logger and Metrics is required.
 type Config struct {
 	Issuer   credential.IssuerURL
@@ -55,6 +55,8 @@ type Config struct {
 	Verifier Verifier
 	// Revocations serves the feed of revocations; nil: there is none.
 	Revocations *Following
+	// Leases serves tenant-bound leases; nil: there are none.
+	Leases *Leasing
 	// SigningAlgorithms are those of the broker's own keys, for the metadata.
 	SigningAlgorithms []credential.Algorithm
 	Now               func() time.Time
@@ -82,6 +84,7 @@ type server struct {
 	calls    *operatorLimiter
 	exports  exports
 	follow   *following
+	leases   Leases // nil: there are none
 
 	// workloads are the audiences that workloads present tokens for.
 	workloads map[string]*workload
@@ -102,7 +105,7 @@ func New(cfg Config) (http.Handler, error) { return newServer(cfg, adminRoutes()
 
 func adminRoutes() []route {
 	return slices.Concat(tenantRoutes(), accountRoutes(), audienceRoutes(), grantRoutes(), issuerRoutes(),
-		operatorRoutes(), keyRoutes(), revocationRoutes(), auditRoutes(), explainRoutes())
+		operatorRoutes(), keyRoutes(), revocationRoutes(), leaseRoutes(), auditRoutes(), explainRoutes())
 }
 
 func newServer(cfg Config, routes []route) (*server, error) {
@@ -135,6 +138,9 @@ func newServer(cfg Config, routes []route) (*server, error) {
 		if s.follow, err = s.newFollowing(cfg); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.serveLeases(cfg); err != nil {
+		return nil, err
 	}
 	s.token = &oauthEndpoint{s, wire.PathToken, issuer.TokenEndpoint, s.issueToken}
 	s.router = mux.NewRouter().UseEncodedPath().SkipClean(true)

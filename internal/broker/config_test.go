@@ -143,6 +143,8 @@ func TestEveryVariableSetsItsKey(t *testing.T) {
 		"TENANTBROKER_SIGNING_ROTATE_EVERY":            "48h0m0s",
 		"TENANTBROKER_SIGNING_JWKS_MAX_AGE":            "2m0s",
 		"TENANTBROKER_VAULT_ADDRESS":                   "https://vault.example.com",
+		"TENANTBROKER_LEASES_TARGETS_FILE":             "/leases.yaml",
+		"TENANTBROKER_LEASES_SETTLE":                   "2m0s",
 		"TENANTBROKER_VAULT_CA_FILE":                   "/ca.pem",
 		"TENANTBROKER_VAULT_SERVER_NAME":               "vault",
 		"TENANTBROKER_VAULT_NAMESPACE":                 "ns",

@@ -15,6 +15,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/issuer"
 	"github.com/tenantbroker/tenantbroker/issuer/policy"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
+	"github.com/tenantbroker/tenantbroker/rotation/lease"
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/auditlog"
@@ -48,7 +49,9 @@ type Broker struct {
 	store    store.Store
 	broken   chan error // the store can't be written until restart
 	restored *restored
-	vault    *vault.Client // nil: none
+	vault    *vault.Client      // nil: none
+	leases   *lease.Manager     // nil: none
+	served   func(lease.Served) // told of each value that a workload leases; nil: nobody is
 	signing  signingParts
 	follow   following
 	registry *registry.Registry
@@ -156,13 +159,18 @@ func (b *Broker) wire(ctx context.Context, metrics *metrics) (http.Handler, erro
 	if err != nil {
 		return nil, err
 	}
+	leases, err := b.openLeases(ctx, metrics)
+	if err != nil {
+		return nil, err
+	}
 	var tokens api.Issuer = b.issuer
 	if b.restored != nil {
 		tokens = &waiting{Issuer: b.issuer, until: b.restored.Until, now: now}
 	}
 	return api.New(api.Config{
 		Issuer: c.issuer, Tokens: tokens, Registry: b.registry, Keys: b.signing.manager, Store: b.store, Export: b.keeper,
-		Verifier: operators, Revocations: followers, SigningAlgorithms: []credential.Algorithm{c.algorithm}, Now: now,
+		Verifier: operators, Revocations: followers, Leases: leases,
+		SigningAlgorithms: []credential.Algorithm{c.algorithm}, Now: now,
 		Operators: c.operators(), TrustedProxies: c.proxies, Logger: logger, Metrics: metrics.registry,
 	})
 }
