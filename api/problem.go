@@ -70,6 +70,8 @@ var errorCodes = []struct {
 	{lease.ErrNoValue, wire.CodeConflict, true},
 	{lease.ErrTooMany, wire.CodeRateLimited, true},
 	{lease.ErrUnavailable, wire.CodeUnavailable, false},
+	{keys.ErrUnavailable, wire.CodeUnavailable, false},
+	{keys.ErrLost, wire.CodeUnavailable, false},
 	{store.ErrUnavailable, wire.CodeUnavailable, false},
 	{context.DeadlineExceeded, wire.CodeUnavailable, false},
 	{context.Canceled, wire.CodeUnavailable, false},
