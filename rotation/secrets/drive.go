@@ -86,10 +86,12 @@ func (a *Attempt) reason() string {
 
 // observe reads a secret and what its decision rests on, in one state.
 func (m *Manager) observe(ctx context.Context, id string) (rec record, seen Seen, err error) {
+	woken := m.woken(id)
 	err = m.store.View(ctx, func(r store.Reader) error {
 		if rec, err = readRecord(r, id); err != nil {
 			return err
 		}
+		rec.woken = woken
 		if a := rec.state.Attempt; a != nil && a.Step == Drain {
 			uptake, err := readUptake(r, id)
 			if err != nil {
@@ -295,10 +297,26 @@ func (m *Manager) finish(ctx context.Context, rec record, what What, handle Hand
 		}
 		events = append(events, m.event(rec, event, next.Last.Failed))
 		m.metrics.rotation(rec.secret.Kind, outcome)
-		defer m.wake() // the other of a pair may wait for it
 	}
 	_, err := m.commit(ctx, rec, next, events...)
+	if err == nil && next.Attempt == nil {
+		m.wakePairs(ctx, rec)
+	}
 	return err
+}
+
+// wakePairs has those looked at that could not rotate meanwhile.
+func (m *Manager) wakePairs(ctx context.Context, rec record) {
+	err := m.store.View(ctx, func(r store.Reader) error {
+		ids, err := pairsOf(r, rec.secret)
+		for _, id := range ids {
+			m.wakeFor(id)
+		}
+		return err
+	})
+	if err != nil {
+		m.log.Warn("the pair of a secret is looked at later", "secret", rec.secret.ID, "error", err)
+	}
 }
 
 // failed commits that a step failed, or that another is in its way.
@@ -393,5 +411,5 @@ func (m *Manager) write(ctx context.Context, rec record, next State, with func(s
 	if err != nil {
 		return rec, err
 	}
-	return record{rec.secret, next, version}, nil
+	return record{rec.secret, next, version, rec.woken}, nil
 }

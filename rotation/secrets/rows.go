@@ -64,6 +64,7 @@ type record struct {
 	secret       *Secret
 	state        State
 	stateVersion uint64
+	woken        uint64 // how often it had been asked for when it was read
 }
 
 // stateRef is the state's row at the version that was read.
@@ -109,7 +110,7 @@ func readRecord(r store.Reader, id string) (record, error) {
 		return record{}, err
 	}
 	state, version, err := readState(r, id)
-	return record{secret, state, version}, err
+	return record{secret: secret, state: state, stateVersion: version}, err
 }
 
 // readUptake returns the uptake of every consumer that was ever seen.

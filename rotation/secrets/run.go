@@ -25,6 +25,7 @@ type appointed struct {
 	secret, state uint64 // versions of the rows
 	at            time.Time
 	inspected     time.Time
+	woken         uint64 // how often it was asked for
 	summary       summary
 }
 
@@ -143,11 +144,15 @@ func (m *Manager) putDown(id string) {
 	delete(m.driven, id)
 }
 
-// appoint notes when to look at a secret again.
+// appoint notes when to look at a secret again: at once if it was asked for
+// since it was read.
 func (m *Manager) appoint(rec record, at time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	a := m.agenda[rec.secret.ID]
+	if a.woken != rec.woken {
+		at = time.Time{}
+	}
 	a.secret, a.state, a.at, a.summary = rec.secret.Version, rec.stateVersion, at, summarise(rec)
 	m.agenda[rec.secret.ID] = a
 }
@@ -157,9 +162,17 @@ func (m *Manager) wakeFor(id string) {
 	m.mu.Lock()
 	a := m.agenda[id]
 	a.at = time.Time{}
+	a.woken++
 	m.agenda[id] = a
 	m.mu.Unlock()
 	m.wake()
+}
+
+// woken is how often the secret was asked for until now.
+func (m *Manager) woken(id string) uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.agenda[id].woken
 }
 
 // inspectDue reports whether to look for drift now, and notes that it is done.
