@@ -12,6 +12,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/issuer"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
 	"github.com/tenantbroker/tenantbroker/rotation/lease"
+	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
 	"github.com/tenantbroker/tenantbroker/store/revocation"
@@ -57,6 +58,12 @@ var errorCodes = []struct {
 	{registry.ErrNotFound, wire.CodeNotFound, false},
 	{registry.ErrChanged, wire.CodeChanged, false},
 	{revocation.ErrFull, wire.CodeConflict, true},
+	{secrets.ErrBusy, wire.CodeConflict, true},
+	{secrets.ErrIdle, wire.CodeConflict, true},
+	{secrets.ErrPromoted, wire.CodeConflict, true},
+	{secrets.ErrNoVersion, wire.CodeConflict, true},
+	{secrets.ErrFull, wire.CodeConflict, true},
+	{secrets.ErrPlanChanged, wire.CodeChanged, true},
 	{keys.ErrTooEarly, wire.CodeTooEarly, true},
 	{keys.ErrUnknownKey, wire.CodeNotFound, false},
 	{keys.ErrRevoked, wire.CodeConflict, true},
@@ -130,7 +137,7 @@ func issuerProblem(e *issuer.Error) *wire.Problem {
 // detailOf is the error's text without the name of the layer it comes from.
 func detailOf(err error) string {
 	s := err.Error()
-	for _, prefix := range []string{"registry: ", "keys: ", "lease: ", "store: "} {
+	for _, prefix := range []string{"registry: ", "keys: ", "lease: ", "secrets: ", "store: "} {
 		if len(s) > len(prefix) && s[:len(prefix)] == prefix {
 			return s[len(prefix):]
 		}

@@ -28,6 +28,8 @@ import (
 	"github.com/tenantbroker/tenantbroker/issuer/policy"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
 	"github.com/tenantbroker/tenantbroker/rotation/lease"
+	"github.com/tenantbroker/tenantbroker/rotation/secrets"
+	"github.com/tenantbroker/tenantbroker/rotation/secrets/kinds"
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/auditlog"
@@ -46,6 +48,7 @@ type world struct {
 	store    store.Store
 	registry *registry.Registry
 	keys     *keys.Manager
+	secrets  *secrets.Manager
 	metrics  *prometheus.Registry
 	hub      *revocation.Hub
 	members  *keys.Members
@@ -146,8 +149,13 @@ func newWorldWith(t *testing.T, v vault.Config) *world {
 	w.leases = must[*lease.Manager](t)(lease.New(lease.Config{
 		Store: st, Registry: w.registry, Issuer: iss, Vault: lease.Through(w.vault), Targets: testTargets(t), Now: w.clock,
 	}))
+	w.secrets = must[*secrets.Manager](t)(secrets.New(secrets.Config{
+		Store: st, Registry: w.registry, Broker: "w1", Now: w.clock,
+		Kinds: []secrets.Kind{kinds.NewKV(nil, kinds.DefaultLayout())}, // declared, not run
+	}))
 	w.config = Config{
 		Leases:      &Leasing{Verifier: holder, Leases: w.leases},
+		Secrets:     w.secrets,
 		Revocations: &Following{Verifier: follower, Hub: w.hub, Members: w.members},
 		Issuer:      iss, Tokens: tokens, Registry: w.registry, Keys: w.keys, Store: st, Export: keeper, Verifier: admin,
 		SigningAlgorithms: []credential.Algorithm{credential.ES256}, Now: w.clock, Metrics: w.metrics,

@@ -72,8 +72,8 @@ func (m *Manager) RotateAll(ctx context.Context, by registry.By, f Filter, diges
 }
 
 func (m *Manager) plan(r store.Reader, by registry.By, f Filter) ([]record, Plan, error) {
-	if f.Tenant.IsZero() && f.Account.IsZero() {
-		return nil, Plan{}, registry.Invalid("tenant", "name a tenant or an account")
+	if f == (Filter{}) {
+		return nil, Plan{}, registry.Invalid("tenant", "name a secret, a tenant or an account")
 	}
 	var recs []record
 	for after := ""; ; {

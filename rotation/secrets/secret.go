@@ -25,6 +25,9 @@ const (
 	DefaultMaxAge = 90 * 24 * time.Hour
 )
 
+// reservedID is no secret's: in the API it stands for all of them.
+const reservedID = "rotate"
+
 // Secret is a shared secret as operators declare it. Its value is never here.
 type Secret struct {
 	ID   string `json:"id"` // grammar of an account id
@@ -81,6 +84,9 @@ func (s *Secret) clone() *Secret {
 func (s *Secret) check() error {
 	if _, err := credential.ParseAccountID(s.ID); err != nil {
 		return registry.Invalid("id", "%v", err)
+	}
+	if strings.EqualFold(s.ID, reservedID) {
+		return registry.ErrReserved
 	}
 	if s.MaxAge == 0 {
 		s.MaxAge = Duration(DefaultMaxAge)

@@ -2,6 +2,7 @@ package secrets
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential"
@@ -84,6 +85,7 @@ func (m *Manager) status(r store.Reader, rec record) (Status, error) {
 
 // Filter narrows a list of secrets.
 type Filter struct {
+	ID      string               // this one
 	Tenant  credential.Tenant    // its own secrets; credential.System: the shared ones
 	Account credential.AccountID // those that name it, or that it could read
 }
@@ -145,6 +147,12 @@ func (m *Manager) find(r store.Reader, by registry.By, f Filter, after string, l
 
 // candidates lists ids from the narrowest index.
 func candidates(r store.Reader, f Filter, after string, limit int) ([]string, error) {
+	if f.ID != "" {
+		if _, err := readSecret(r, f.ID); errors.Is(err, store.ErrNotFound) || f.ID <= after {
+			return nil, nil
+		}
+		return []string{f.ID}, nil
+	}
 	if !f.Tenant.IsZero() && !f.Tenant.IsSystem() {
 		return registry.UsedBy(r, registry.Use{Tenant: f.Tenant}, after, limit)
 	}

@@ -235,7 +235,7 @@ type faulty struct {
 	drift string
 	calls map[string]int
 	done  map[string]bool // nonce and step: effects that happened
-	gate  chan struct{} // Do waits for it, if there is one
+	gate  chan struct{}   // Do waits for it, if there is one
 	in    chan secrets.Step
 }
 

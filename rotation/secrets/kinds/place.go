@@ -61,6 +61,20 @@ type Layout struct {
 // DefaultLayout is used where nothing else is configured.
 func DefaultLayout() Layout { return Layout{Mount: "secret", Tenants: "tenants", Shared: "shared"} }
 
+// Check returns the key that is wrong, and why. The two folders are apart, so
+// that no tenant's name leads into what is shared.
+func (l Layout) Check() (key string, err error) {
+	for _, part := range []struct{ key, path string }{{"mount", l.Mount}, {"tenant_folder", l.Tenants}, {"shared_folder", l.Shared}} {
+		if err := checkPath(part.key, part.path, maxName); err != nil {
+			return part.key, errors.New("segments of letters, digits and _ . - between single slashes")
+		}
+	}
+	if strings.HasPrefix(l.Tenants+"/", l.Shared+"/") || strings.HasPrefix(l.Shared+"/", l.Tenants+"/") {
+		return "shared_folder", errors.New("must not be within tenant_folder, nor the other way round")
+	}
+	return "", nil
+}
+
 // KVResource is what a secret with a value at this place claims.
 func KVResource(namespace, mount, path string) string {
 	return "kv:" + namespace + ":" + mount + "/" + path
