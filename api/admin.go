@@ -27,8 +27,7 @@ type route struct {
 	query  []string      // the parameters it takes; others are refused
 	do     func(*call) (answer, error)
 
-	// A route for workloads names the audience of their tokens. One with a role
-	// too is for operators as well.
+	// A route for workloads has no role: it names the audience of its tokens.
 	workload string
 	serve    func(*workloadCall) (answer, error)
 }
@@ -81,9 +80,9 @@ func (s *server) mount(router *mux.Router, routes []route) error {
 		switch {
 		case rt.workload != "" && s.workloads[rt.workload] == nil:
 			continue // this broker doesn't serve it
-		case rt.workload != "" && (rt.serve == nil || (rt.role != "") != (rt.do != nil)):
+		case rt.workload != "" && (rt.serve == nil || rt.role != "" || rt.do != nil):
 			return fmt.Errorf("api: %s %s is neither for workloads nor for operators", rt.method, rt.path)
-		case rt.workload != "" && rt.do == nil:
+		case rt.workload != "":
 		case !slices.Contains(roles, rt.role):
 			return fmt.Errorf("api: %s %s declares no role", rt.method, rt.path)
 		case rt.do == nil:
@@ -131,7 +130,7 @@ func (o *operations) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	call := o.call
-	if rt.workload != "" && (rt.do == nil || !o.s.isForOthers(r, rt)) {
+	if rt.workload != "" {
 		call = o.s.callWorkload
 	}
 	a, err := call(w, r, rt)

@@ -180,6 +180,7 @@ func TestEveryCodeHasAStatusAndASentinel(t *testing.T) {
 	for err, code := range map[error]string{
 		registry.ErrNotFound: wire.CodeNotFound, registry.ErrChanged: wire.CodeChanged, registry.ErrForbidden: wire.CodeForbidden,
 		keys.ErrTooEarly: wire.CodeTooEarly, context.DeadlineExceeded: wire.CodeUnavailable,
+		keys.ErrUnavailable: wire.CodeUnavailable, keys.ErrLost: wire.CodeConflict, keys.ErrTransitKey: wire.CodeConflict,
 	} {
 		if p := problemOf(err); p.Code != code {
 			t.Errorf("%v: %s", err, p.Code)

@@ -85,7 +85,7 @@ func newFastBroker(t *testing.T, change func(*broker.Document)) *fastBroker {
 	p := &process{t: t, folder: filepath.Join(folder, "data"), url: "http://" + port.Address(), errors: new(syncBuffer)}
 	d := broker.Default()
 	d.Issuer, d.Listen, d.Ops.Listen = p.url, port.Address(), ""
-	d.Log.Level = "warn"
+	d.Log.Level, d.Limits.AdminPerSecond, d.Limits.AdminBurst = "warn", 1000, 1000
 	if change != nil {
 		change(&d)
 	}
@@ -107,6 +107,17 @@ func newFastBroker(t *testing.T, change func(*broker.Document)) *fastBroker {
 	t.Cleanup(func() { _ = operator.Close() })
 	b.admin = operator.Admin(credential.System)
 	return b
+}
+
+// reconfigure changes the configuration for the next start.
+func (b *fastBroker) reconfigure(change func(*broker.Document)) {
+	b.t.Helper()
+	path := filepath.Join(b.folder, "broker.yaml")
+	config, err := broker.Load(path, broker.NoEnvironment)
+	b.must(err)
+	d := config.Document()
+	change(&d)
+	b.must(os.WriteFile(path, broker.Render(d), 0o600))
 }
 
 // active is the key that signs.
@@ -137,14 +148,14 @@ func (b *fastBroker) rotate(ctx context.Context, from wire.Key, byOperator bool)
 		}
 		// A token of the operator's dies with the key that signed it, which here
 		// is before its time: then the client gets another one.
-		if err != nil && !errors.Is(err, wire.ErrTooEarly) && !signedOut(err) {
+		if err != nil && !errors.Is(err, wire.ErrTooEarly) && !b.later(err) {
 			b.t.Fatalf("rotate: %v\n%s", err, b.errors.String())
 		}
 		now, err := b.active(ctx)
 		switch {
 		case err == nil && now.ID != from.ID:
 			return now
-		case err != nil && !signedOut(err):
+		case err != nil && !b.later(err):
 			b.t.Fatalf("%v\n%s", err, b.errors.String())
 		}
 		select {
@@ -155,9 +166,11 @@ func (b *fastBroker) rotate(ctx context.Context, from wire.Key, byOperator bool)
 	}
 }
 
-func signedOut(err error) bool {
+// later reports whether an error says to try again: the operator has to sign in
+// anew, or Vault, where keys are, was away a moment ago.
+func (*fastBroker) later(err error) bool {
 	said, ok := errors.AsType[*client.Error](err)
-	return ok && said.Status == http.StatusUnauthorized
+	return ok && (said.Status == http.StatusUnauthorized || said.Status == http.StatusServiceUnavailable)
 }
 
 // token asks for one that lives fastLife, until the broker gives it: it may be

@@ -12,16 +12,24 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/tenantbroker/tenantbroker/internal/broker"
+	"github.com/tenantbroker/tenantbroker/internal/devvault"
+	"github.com/tenantbroker/tenantbroker/rotation/keys"
 )
 
 // A token that was received is one that everybody can verify until it ends,
-// whenever keys rotate and the broker restarts: three verifiers that keep the
-// key set as long as they may see each token twice.
-func TestRotation_EveryTokenVerifiesEverywhere(t *testing.T) { rotations(t, 8) }
+// whenever keys rotate, the broker restarts and the keys change their home: three
+// verifiers that keep the key set as long as they may see each token twice.
+func TestRotation_EveryTokenVerifiesEverywhere(t *testing.T) {
+	t.Parallel() // it waits, most of the time
+	rotations(t, 8)
+}
 
 // rotations has the signing key rotate that many times under load.
 func rotations(t *testing.T, times int) {
-	b := newFastBroker(t, nil)
+	v := newTestVault(t)
+	b := newFastBroker(t, v.configure(keys.SealedHome, devvault.ProxyForTest(t, v.Server).URL()))
 	b.start()
 	b.declare(t.Context(), acme, globex)
 	looking, proxy := witnesses(t, b.url)
@@ -29,20 +37,40 @@ func rotations(t *testing.T, times int) {
 
 	key, err := b.active(t.Context())
 	b.must(err)
-	restarts := 0
+	run := &rotationRun{homes: map[string]int{}}
 	for i := range times {
-		// One in four by the schedule; a restart before one in five, one of two
-		// by kill -9: a key leaves the ring only where a broker has watched it for so long.
+		// A restart before one in five, one of two by kill -9: a key leaves the ring
+		// only where a broker has watched it for so long. Two of three restarts
+		// are with another home, to which the broker goes by itself.
+		home := key.Home
 		if i%5 == 1 || rand.IntN(20) == 0 {
-			restarts++
-			b.restart(restarts%2 == 0)
+			if run.restarts++; run.restarts%3 != 0 {
+				home = map[string]string{keys.SealedHome: keys.TransitHome, keys.TransitHome: keys.SealedHome}[home]
+				b.reconfigure(func(d *broker.Document) { d.Signing.Home = home })
+			}
+			b.restart(run.restarts%2 == 0)
 		}
-		key = b.rotate(t.Context(), key, i%4 != 3)
+		// One in four by the schedule.
+		key = b.rotate(t.Context(), key, home == key.Home && i%4 != 3)
+		if key.Home != home {
+			t.Errorf("rotation %d: the key is in %s, want %s", i, key.Home, home)
+		}
+		run.rotations++
+		run.homes[key.Home]++
 	}
 	l.stop()
-	gone := l.gone(t)
+	run.gone = l.gone(t)
 	b.terminate()
-	l.report(t, times, restarts, gone, proxy.served(t))
+	run.served = proxy.served(t)
+	l.report(t, run)
+}
+
+// rotationRun is what happened meanwhile.
+type rotationRun struct {
+	rotations, restarts int
+	homes               map[string]int // rotations to a key in it
+	gone                int            // keys that left the ring
+	served              map[string]int // by nginx
 }
 
 // restart stops the broker in the middle of its work and starts it again.
@@ -188,16 +216,17 @@ func (l *watch) fail(format string, args ...any) {
 
 // report says what was seen, and fails the test for every token that somebody
 // could not verify and for what would make the run show nothing.
-func (l *watch) report(t *testing.T, rotations, restarts, gone int, served map[string]int) {
+func (l *watch) report(t *testing.T, run *rotationRun) {
 	t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t.Logf("%d rotations, %d restarts, %d tokens by %d keys, of which %d are gone", rotations, restarts, l.tokens.Load(), len(l.keys), gone)
+	t.Logf("%d rotations %v, %d restarts, %d tokens by %d keys, of which %d are gone",
+		run.rotations, run.homes, run.restarts, l.tokens.Load(), len(l.keys), run.gone)
 	for i, w := range l.looking {
 		t.Logf("%-12s verified %d times, waited for the key set %d times, until the token's end %d times",
 			w.name, l.checked[i].Load(), l.waited[i].Load(), l.late[i].Load())
 	}
-	t.Logf("nginx served %v; failures: %d", served, len(l.failures))
+	t.Logf("nginx served %v; failures: %d", run.served, len(l.failures))
 	for _, f := range l.failures[:min(len(l.failures), 20)] {
 		t.Error(f)
 	}
@@ -208,14 +237,17 @@ func (l *watch) report(t *testing.T, rotations, restarts, gone int, served map[s
 			t.Errorf("%s verified only %d times, want at least %d", w.name, done, least)
 		}
 	}
-	if len(l.keys) < rotations/2 {
-		t.Errorf("tokens by %d keys only, in %d rotations: %v", len(l.keys), rotations, slices.Sorted(maps.Keys(l.keys)))
+	if len(run.homes) < 2 {
+		t.Errorf("keys of one home only: %v", run.homes)
 	}
-	if gone == 0 {
+	if len(l.keys) < run.rotations/2 {
+		t.Errorf("tokens by %d keys only, in %d rotations: %v", len(l.keys), run.rotations, slices.Sorted(maps.Keys(l.keys)))
+	}
+	if run.gone == 0 {
 		t.Error("no key has left the ring: nothing shows that none leaves too early")
 	}
-	if served["HIT"] == 0 || served["EXPIRED"]+served["REVALIDATED"] == 0 {
-		t.Errorf("nginx has not cached: %v", served)
+	if run.served["HIT"] == 0 || run.served["EXPIRED"]+run.served["REVALIDATED"] == 0 {
+		t.Errorf("nginx has not cached: %v", run.served)
 	}
 }
 

@@ -22,8 +22,6 @@ type Document struct {
 	Writer      string      `yaml:"writer" help:"name of this broker in the audit chains"`
 	Signing     Signing     `yaml:"signing"`
 	Vault       Vault       `yaml:"vault"`
-	Leases      Leases      `yaml:"leases"`
-	Secrets     Secrets     `yaml:"secrets"`
 	Limits      Limits      `yaml:"limits"`
 	Audit       Audit       `yaml:"audit"`
 	Timeouts    Timeouts    `yaml:"timeouts"`
@@ -108,9 +106,7 @@ func Default() Document {
 			RotateEvery: 30 * 24 * time.Hour,
 			JWKSMaxAge:  5 * time.Minute,
 		},
-		Vault:   Vault{Timeout: 5 * time.Second},
-		Leases:  Leases{Settle: 100 * time.Second},
-		Secrets: defaultSecrets(),
+		Vault: Vault{Timeout: 5 * time.Second},
 		Limits: Limits{
 			Connections:           4096,
 			ConnectionsPerAddress: 1024,

@@ -1,0 +1,105 @@
+package e2e
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/internal/devvault"
+)
+
+// vaultFault is one way in which a Vault fails under a running broker.
+type vaultFault struct {
+	name string
+	// begin makes it so, and returns what ends it. Proxies stand between each
+	// broker and the Vault.
+	begin  func(ctx context.Context, v *testVault, proxies []*devvault.Proxy) (end func(context.Context) error, err error)
+	silent bool // a broker may get over it by itself, before anybody asks
+	unseen bool // by a broker that asks nothing of Vault meanwhile
+}
+
+func vaultFaults() []vaultFault {
+	return []vaultFault{
+		{name: "killed", begin: func(_ context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
+			v.Kill()
+			return v.Restart, nil
+		}},
+		{name: "sealed", begin: func(ctx context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
+			return v.Unseal, v.Seal(ctx)
+		}},
+		{name: "frozen", begin: func(_ context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
+			return func(context.Context) error { return v.Thaw() }, v.Freeze()
+		}},
+		{name: "each answer takes 5 s", begin: everywhere(devvault.Fault{Delay: 5 * time.Second})},
+		{name: "429", unseen: true, begin: quota},
+		{name: "503", begin: everywhere(devvault.Fault{Status: http.StatusServiceUnavailable, Body: `{"errors":[]}`})},
+		{name: "500 after taking effect", unseen: true, begin: everywhere(devvault.Fault{
+			Match: changes, Effect: true, Status: http.StatusInternalServerError, Body: `{"errors":["internal error"]}`,
+		})},
+		{name: "no answer after taking effect", unseen: true, begin: everywhere(devvault.Fault{Match: changes, Effect: true, Cut: true})},
+		{name: "token revoked", silent: true, begin: func(ctx context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
+			return func(context.Context) error { return nil }, v.logOut(ctx)
+		}},
+		{name: "token revoked and no login", unseen: true, begin: func(ctx context.Context, v *testVault, proxies []*devvault.Proxy) (func(context.Context) error, error) {
+			end, err := everywhere(devvault.Fault{
+				Match: devvault.At("auth/approle/login"), Status: http.StatusServiceUnavailable, Body: `{"errors":[]}`,
+			})(ctx, v, proxies)
+			if err != nil {
+				return nil, err
+			}
+			return end, v.logOut(ctx)
+		}},
+		{name: "policy shrunk", unseen: true, begin: func(ctx context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
+			_, err := v.Do(ctx, http.MethodPut, "sys/policies/acl/"+vaultPolicy, map[string]any{
+				"policy": `path "auth/token/lookup-self" { capabilities = ["read"] }`, // what the policy "default" has too
+			})
+			return func(ctx context.Context) error {
+				_, err := v.Do(ctx, http.MethodPut, "sys/policies/acl/"+vaultPolicy, map[string]any{"policy": brokerPolicy})
+				return err
+			}, err
+		}},
+		{name: "storage rolled back", silent: true, begin: func(ctx context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
+			before, err := v.CopyStorage()
+			if err != nil {
+				return nil, err
+			}
+			// What the brokers hold now is not in the copy.
+			if err := v.logOut(ctx); err != nil {
+				return nil, err
+			}
+			return func(context.Context) error { return nil }, v.RollBack(ctx, before)
+		}},
+	}
+}
+
+// everywhere has all proxies do it.
+func everywhere(f devvault.Fault) func(context.Context, *testVault, []*devvault.Proxy) (func(context.Context) error, error) {
+	return func(_ context.Context, _ *testVault, proxies []*devvault.Proxy) (func(context.Context) error, error) {
+		var repairs []func()
+		for _, p := range proxies {
+			repairs = append(repairs, p.Break(f))
+		}
+		return func(context.Context) error {
+			for _, repair := range repairs {
+				repair()
+			}
+			return nil
+		}, nil
+	}
+}
+
+// changes are the requests that sign, seal, make or change something in Transit.
+func changes(method, path string) bool {
+	return method != http.MethodGet && strings.HasPrefix(path, "transit/")
+}
+
+// quota has Vault itself say 429 to all but one request to Transit in an hour.
+func quota(ctx context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
+	const path = "sys/quotas/rate-limit/e2e"
+	_, err := v.Do(ctx, http.MethodPost, path, map[string]any{"path": "transit/", "rate": 1, "interval": "1h"})
+	return func(ctx context.Context) error {
+		_, err := v.Do(ctx, http.MethodDelete, path, nil)
+		return err
+	}, err
+}

@@ -1,0 +1,314 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/brokertest"
+	"github.com/tenantbroker/tenantbroker/internal/devvault"
+	"github.com/tenantbroker/tenantbroker/verifier"
+)
+
+// outage is how long a fault lasts at least: long against every pause between
+// two calls to a Vault that is down.
+const outage = 2 * time.Second
+
+// Whatever is wrong with Vault: a broker whose keys it only seals goes on; one
+// whose tokens it signs says 503 and is back soon after it; neither calls it more
+// than it must, nor makes a key that nobody asked for.
+func TestVault_FaultsUnderRunningBrokers(t *testing.T) {
+	v := newTestVault(t)
+	sealed, transit := newVaultBroker(t, v, "sealed"), newVaultBroker(t, v, "vault-transit")
+	var slowest time.Duration
+	for _, fault := range vaultFaults() {
+		t.Run(fault.name, func(t *testing.T) {
+			slowest = max(slowest, underFault(t, v, fault, sealed, transit))
+		})
+	}
+	t.Logf("vault-transit was back %s after Vault at the latest", slowest.Round(time.Millisecond))
+}
+
+// vaultBroker is a broker that uses Vault through a proxy of its own.
+type vaultBroker struct {
+	*world
+	home  string
+	proxy *devvault.Proxy
+	calls *http.Client
+}
+
+func newVaultBroker(t *testing.T, v *testVault, home string) *vaultBroker {
+	t.Helper()
+	b := &vaultBroker{home: home, proxy: devvault.ProxyForTest(t, v.Server), calls: &http.Client{Transport: &http.Transport{}}}
+	t.Cleanup(b.calls.CloseIdleConnections)
+	b.world = newWorld(t, brokertest.Configure(v.configure(home, b.proxy.URL())))
+	return b
+}
+
+// underFault has Vault fail while both brokers are under load, and returns how
+// long after its end the one that signs with Vault gave a token again.
+func underFault(t *testing.T, v *testVault, fault vaultFault, sealed, transit *vaultBroker) time.Duration {
+	t.Helper()
+	ctx := t.Context()
+	sealed.awaitToken(t)
+	transit.awaitToken(t)
+	keysBefore := [][]string{sealed.ring(), transit.ring()}
+	versions := []int{v.versions(ctx, vaultKEK), v.versions(ctx, transitKey)}
+
+	loads := []*faultLoad{startFaultLoad(t, sealed), startFaultLoad(t, transit)}
+	calls := []int{sealed.proxy.Calls(nil), transit.proxy.Calls(nil)}
+	begun := time.Now()
+	end, err := fault.begin(ctx, v, []*devvault.Proxy{sealed.proxy, transit.proxy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	end = once(end)
+	t.Cleanup(func() { _ = end(context.WithoutCancel(ctx)) }) // for the faults after this one, should this test end here
+	if !fault.silent {
+		loads[1].awaitRefusal(t)
+		transit.awaitFailing(t, "signing_key")
+		if !fault.unseen {
+			sealed.awaitFailing(t, "vault")
+		}
+	}
+	select { // the fault goes on for a while: what is counted is what happens meanwhile
+	case <-time.After(outage - time.Since(begun)):
+	case <-ctx.Done():
+	}
+	down := time.Since(begun)
+	calls[0], calls[1] = sealed.proxy.Calls(nil)-calls[0], transit.proxy.Calls(nil)-calls[1]
+	if err := end(ctx); err != nil {
+		t.Fatal(err)
+	}
+	ended := time.Now()
+	raw := transit.awaitToken(t)
+	recovered := time.Since(ended)
+	for _, l := range loads {
+		l.stop()
+	}
+	transit.verified(t, raw)
+	sealed.awaitReady(t)
+	transit.awaitReady(t)
+
+	t.Logf("down %s: sealed %d tokens, %d calls; vault-transit %d tokens, %d refusals, %d calls, back after %s", down.Round(time.Millisecond),
+		loads[0].tokens.Load(), calls[0], loads[1].tokens.Load(), loads[1].refusals.Load(), calls[1], recovered.Round(time.Millisecond))
+	if n := loads[0].refusals.Load(); n != 0 || loads[0].tokens.Load() == 0 {
+		t.Errorf("the broker with sealed keys refused %d times, and gave %d tokens", n, loads[0].tokens.Load())
+	}
+	for i, home := range []string{"sealed", "vault-transit"} {
+		if most := 20 + int(8*down.Seconds()); calls[i] > most && !fault.silent {
+			t.Errorf("%s: %d calls to a Vault that is down for %s, want at most %d", home, calls[i], down, most)
+		}
+	}
+	for i, b := range []*vaultBroker{sealed, transit} {
+		if now := b.ring(); !slices.Equal(now, keysBefore[i]) {
+			t.Errorf("%s: the keys were %v and are %v", b.home, keysBefore[i], now)
+		}
+	}
+	for i, key := range []string{vaultKEK, transitKey} {
+		if now := v.versions(ctx, key); now != versions[i] {
+			t.Errorf("Vault's key %s had %d versions and has %d", key, versions[i], now)
+		}
+	}
+	return recovered
+}
+
+// faultLoad asks for tokens all the time.
+type faultLoad struct {
+	b                *vaultBroker
+	stop             func()
+	tokens, refusals atomic.Int64
+}
+
+func startFaultLoad(t *testing.T, b *vaultBroker) *faultLoad {
+	l := &faultLoad{b: b}
+	ended := make(chan struct{})
+	var askers sync.WaitGroup
+	for range 2 {
+		askers.Go(func() {
+			tick := time.NewTicker(10 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				if l.b.ask(t) != "" {
+					l.tokens.Add(1)
+				} else {
+					l.refusals.Add(1)
+				}
+				select {
+				case <-ended:
+					return
+				case <-tick.C:
+				}
+			}
+		})
+	}
+	l.stop = sync.OnceFunc(func() { close(ended); askers.Wait() })
+	t.Cleanup(l.stop)
+	return l
+}
+
+// once has a function run once, and every call return what that one did.
+func once(f func(context.Context) error) func(context.Context) error {
+	var (
+		run sync.Once
+		err error
+	)
+	return func(ctx context.Context) error {
+		run.Do(func() { err = f(ctx) })
+		return err
+	}
+}
+
+func (l *faultLoad) awaitRefusal(t *testing.T) {
+	t.Helper()
+	await(t, "a refusal", func() bool { return l.refusals.Load() > 0 })
+}
+
+// ask asks for a token once: the token, or "" for a 503 as it has to be.
+func (b *vaultBroker) ask(t *testing.T) string {
+	a, err := postForm(context.WithoutCancel(t.Context()), b.calls, b.URL()+"/oauth2/token", b.form(mailer, acme))
+	switch {
+	case err != nil:
+		t.Errorf("%s: %v", b.home, err)
+	case a.status == http.StatusOK:
+		return a.AccessToken
+	case a.status != http.StatusServiceUnavailable || a.Error != "temporarily_unavailable":
+		t.Errorf("%s: %d %s", b.home, a.status, a.Error)
+	default:
+		if seconds, err := strconv.Atoi(a.header.Get("Retry-After")); err != nil || seconds < 1 {
+			t.Errorf("%s: Retry-After: %q", b.home, a.header.Get("Retry-After"))
+		}
+	}
+	return ""
+}
+
+// awaitToken asks until there is a token.
+func (b *vaultBroker) awaitToken(t *testing.T) (raw string) {
+	t.Helper()
+	await(t, b.home+": a token", func() bool {
+		raw = b.ask(t)
+		return raw != ""
+	})
+	return raw
+}
+
+// verified holds the token to what a service would.
+func (b *vaultBroker) verified(t *testing.T, raw string) {
+	t.Helper()
+	v, err := verifier.New(t.Context(), verifier.Config{Issuer: b.URL(), Audience: orders})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	if _, err := v.Verify(t.Context(), raw); err != nil {
+		t.Errorf("%s: %v", b.home, err)
+	}
+}
+
+// ring is the ids and states of the keys.
+func (b *vaultBroker) ring() (ring []string) {
+	for _, k := range b.Internal().Keys().List() {
+		ring = append(ring, fmt.Sprint(k.ID, " ", k.State))
+	}
+	slices.Sort(ring)
+	return ring
+}
+
+// readyz is what the broker says of itself: the checks that fail.
+func (b *vaultBroker) readyz(t *testing.T) (failing map[string]string) {
+	t.Helper()
+	status, body := b.ops(t, "/readyz")
+	var said struct {
+		Status string
+		Checks []struct {
+			Name  string
+			OK    bool
+			Error string
+		}
+	}
+	if err := json.Unmarshal(body, &said); err != nil {
+		t.Fatalf("readyz: %d %s", status, body)
+	}
+	failing = make(map[string]string)
+	for _, c := range said.Checks {
+		if !c.OK {
+			failing[c.Name] = c.Error
+		}
+	}
+	want := "ready"
+	switch {
+	case status != http.StatusOK:
+		want = "not ready"
+	case len(failing) > 0:
+		want = "degraded"
+	}
+	if said.Status != want {
+		t.Errorf("readyz: %d %s", status, body)
+	}
+	return failing
+}
+
+func (b *vaultBroker) ops(t *testing.T, path string) (int, []byte) {
+	t.Helper()
+	resp, err := b.calls.Get(b.OpsURL() + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, body
+}
+
+// metric is a metric without labels, or with exactly these.
+func (b *vaultBroker) metric(t *testing.T, name string) float64 {
+	t.Helper()
+	_, body := b.ops(t, "/metrics")
+	for line := range strings.Lines(string(body)) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
+			n, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+// await looks until it is so. Half a minute means never.
+func await(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for !so() {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("%s: never came", what)
+		}
+	}
+}
+
+// awaitFailing waits until /readyz says that a check fails.
+func (b *vaultBroker) awaitFailing(t *testing.T, check string) {
+	t.Helper()
+	await(t, b.home+": /readyz says "+check, func() bool { return b.readyz(t)[check] != "" })
+}
+
+func (b *vaultBroker) awaitReady(t *testing.T) {
+	t.Helper()
+	await(t, b.home+": ready", func() bool { return len(b.readyz(t)) == 0 })
+}
