@@ -27,7 +27,8 @@ type route struct {
 	query  []string      // the parameters it takes; others are refused
 	do     func(*call) (answer, error)
 
-	// A route for workloads has no role: it names the audience of its tokens.
+	// A route for workloads names the audience of their tokens. One with a role
+	// too is for operators as well.
 	workload string
 	serve    func(*workloadCall) (answer, error)
 }
@@ -80,9 +81,9 @@ func (s *server) mount(router *mux.Router, routes []route) error {
 		switch {
 		case rt.workload != "" && s.workloads[rt.workload] == nil:
 			continue // this broker doesn't serve it
-		case rt.workload != "" && (rt.serve == nil || rt.role != "" || rt.do != nil):
+		case rt.workload != "" && (rt.serve == nil || (rt.role != "") != (rt.do != nil)):
 			return fmt.Errorf("api: %s %s is neither for workloads nor for operators", rt.method, rt.path)
-		case rt.workload != "":
+		case rt.workload != "" && rt.do == nil:
 		case !slices.Contains(roles, rt.role):
 			return fmt.Errorf("api: %s %s declares no role", rt.method, rt.path)
 		case rt.do == nil:
@@ -130,7 +131,7 @@ func (o *operations) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	call := o.call
-	if rt.workload != "" {
+	if rt.workload != "" && (rt.do == nil || !o.s.isForOthers(r, rt)) {
 		call = o.s.callWorkload
 	}
 	a, err := call(w, r, rt)

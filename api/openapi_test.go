@@ -105,7 +105,7 @@ func TestTheDocumentAndTheRoutesAreTheSame(t *testing.T) {
 		if op == nil {
 			continue
 		}
-		if role, said := op.Extensions["x-role"]; r.workload == "" && role != string(r.role) || r.workload != "" && said {
+		if role, said := op.Extensions["x-role"]; said != (r.role != "") || said && role != string(r.role) {
 			t.Errorf("%s %s needs %s, the document says %v", r.method, r.path, r.role, op.Extensions["x-role"])
 		}
 		var params []string

@@ -11,6 +11,8 @@ import (
 	"github.com/tenantbroker/tenantbroker/api/wire"
 	"github.com/tenantbroker/tenantbroker/issuer"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
+	"github.com/tenantbroker/tenantbroker/rotation/lease"
+	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
 	"github.com/tenantbroker/tenantbroker/store/revocation"
@@ -56,12 +58,25 @@ var errorCodes = []struct {
 	{registry.ErrNotFound, wire.CodeNotFound, false},
 	{registry.ErrChanged, wire.CodeChanged, false},
 	{revocation.ErrFull, wire.CodeConflict, true},
+	{secrets.ErrBusy, wire.CodeConflict, true},
+	{secrets.ErrIdle, wire.CodeConflict, true},
+	{secrets.ErrPromoted, wire.CodeConflict, true},
+	{secrets.ErrNoVersion, wire.CodeConflict, true},
+	{secrets.ErrFull, wire.CodeConflict, true},
+	{secrets.ErrPlanChanged, wire.CodeChanged, true},
 	{keys.ErrTooEarly, wire.CodeTooEarly, true},
 	{keys.ErrUnknownKey, wire.CodeNotFound, false},
 	{keys.ErrRevoked, wire.CodeConflict, true},
 	{keys.ErrRingFull, wire.CodeConflict, true},
 	{keys.ErrNotReady, wire.CodeUnavailable, false},
 	{keys.ErrHome, wire.CodeUnavailable, false},
+	{lease.ErrNotFound, wire.CodeNotFound, false},
+	{lease.ErrNotGranted, wire.CodeForbidden, true},
+	{lease.ErrStale, wire.CodeConflict, true},
+	{lease.ErrOver, wire.CodeConflict, true},
+	{lease.ErrNoValue, wire.CodeConflict, true},
+	{lease.ErrTooMany, wire.CodeRateLimited, true},
+	{lease.ErrUnavailable, wire.CodeUnavailable, false},
 	{keys.ErrUnavailable, wire.CodeUnavailable, true},
 	{keys.ErrLost, wire.CodeConflict, true},
 	{keys.ErrTransitKey, wire.CodeConflict, true},
@@ -123,7 +138,7 @@ func issuerProblem(e *issuer.Error) *wire.Problem {
 // detailOf is the error's text without the name of the layer it comes from.
 func detailOf(err error) string {
 	s := err.Error()
-	for _, prefix := range []string{"registry: ", "keys: ", "store: "} {
+	for _, prefix := range []string{"registry: ", "keys: ", "lease: ", "secrets: ", "store: "} {
 		if len(s) > len(prefix) && s[:len(prefix)] == prefix {
 			return s[len(prefix):]
 		}

@@ -42,7 +42,7 @@ type Keys interface {
 	Revoke(ctx context.Context, by registry.By, kid, reason string) error
 }
 
-// Config says what the handler serves. All but Revocations, Operators,
+// Config says what the handler serves. All but Revocations, Leases, Secrets, Operators,
 // TrustedProxies, Logger and Metrics is required.
 type Config struct {
 	Issuer   credential.IssuerURL
@@ -55,6 +55,10 @@ type Config struct {
 	Verifier Verifier
 	// Revocations serves the feed of revocations; nil: there is none.
 	Revocations *Following
+	// Leases serves tenant-bound leases; nil: there are none.
+	Leases *Leasing
+	// Secrets keeps shared secrets; nil: nobody does.
+	Secrets Secrets
 	// SigningAlgorithms are those of the broker's own keys, for the metadata.
 	SigningAlgorithms []credential.Algorithm
 	Now               func() time.Time
@@ -75,6 +79,7 @@ type server struct {
 	store    store.Store
 	export   Exporter
 	verifier Verifier
+	secrets  Secrets
 	now      func() time.Time
 	proxies  []netip.Prefix
 	log      *slog.Logger
@@ -82,6 +87,7 @@ type server struct {
 	calls    *operatorLimiter
 	exports  exports
 	follow   *following
+	leases   Leases // nil: there are none
 
 	// workloads are the audiences that workloads present tokens for.
 	workloads map[string]*workload
@@ -102,7 +108,7 @@ func New(cfg Config) (http.Handler, error) { return newServer(cfg, adminRoutes()
 
 func adminRoutes() []route {
 	return slices.Concat(tenantRoutes(), accountRoutes(), audienceRoutes(), grantRoutes(), issuerRoutes(),
-		operatorRoutes(), keyRoutes(), revocationRoutes(), auditRoutes(), explainRoutes())
+		operatorRoutes(), keyRoutes(), secretRoutes(), revocationRoutes(), leaseRoutes(), auditRoutes(), explainRoutes())
 }
 
 func newServer(cfg Config, routes []route) (*server, error) {
@@ -127,7 +133,7 @@ func newServer(cfg Config, routes []route) (*server, error) {
 	}
 	s := &server{
 		issuer: cfg.Tokens, registry: cfg.Registry, keys: cfg.Keys, store: cfg.Store, export: cfg.Export, verifier: cfg.Verifier,
-		now: cfg.Now, proxies: cfg.TrustedProxies, log: cfg.Logger, metrics: m, calls: calls,
+		secrets: cfg.Secrets, now: cfg.Now, proxies: cfg.TrustedProxies, log: cfg.Logger, metrics: m, calls: calls,
 		workloads: make(map[string]*workload), admin: cfg.Issuer.Own("admin"), https: strings.HasPrefix(cfg.Issuer.String(), "https:"),
 	}
 	s.setChallenges(cfg.Issuer)
@@ -135,6 +141,9 @@ func newServer(cfg Config, routes []route) (*server, error) {
 		if s.follow, err = s.newFollowing(cfg); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.serveLeases(cfg); err != nil {
+		return nil, err
 	}
 	s.token = &oauthEndpoint{s, wire.PathToken, issuer.TokenEndpoint, s.issueToken}
 	s.router = mux.NewRouter().UseEncodedPath().SkipClean(true)

@@ -76,6 +76,18 @@ func (s *server) callWorkload(w *response, r *http.Request, rt route) (answer, e
 	return rt.serve(c)
 }
 
+// isForOthers reports whether the request's token is good, and for another of
+// the broker's audiences than this route's workloads'. The signature is verified
+// before the audience is looked at; whoever serves it verifies all of it anew.
+func (s *server) isForOthers(r *http.Request, rt route) bool {
+	raw, err := authorization(r.Header, "Bearer")
+	if err != nil || raw == "" {
+		return false
+	}
+	_, err = s.workloads[rt.workload].verifier.Verify(r.Context(), raw)
+	return errors.Is(err, verifier.ErrAudience)
+}
+
 // authenticate verifies the bearer token (RFC 6750) and the standing of its
 // account.
 func (c *workloadCall) authenticate() error {

@@ -27,6 +27,10 @@ import (
 	"github.com/tenantbroker/tenantbroker/issuer/mint"
 	"github.com/tenantbroker/tenantbroker/issuer/policy"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
+	"github.com/tenantbroker/tenantbroker/rotation/lease"
+	"github.com/tenantbroker/tenantbroker/rotation/secrets"
+	"github.com/tenantbroker/tenantbroker/rotation/secrets/kinds"
+	"github.com/tenantbroker/tenantbroker/rotation/vault"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/auditlog"
 	"github.com/tenantbroker/tenantbroker/store/bolt"
@@ -44,10 +48,13 @@ type world struct {
 	store    store.Store
 	registry *registry.Registry
 	keys     *keys.Manager
+	secrets  *secrets.Manager
 	metrics  *prometheus.Registry
 	hub      *revocation.Hub
 	members  *keys.Members
 	config   Config
+	vault    *vault.Client
+	leases   *lease.Manager
 	auditKey ed25519.PublicKey
 
 	mu     sync.Mutex
@@ -91,6 +98,12 @@ func must[T any](t *testing.T) func(T, error) T {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	// Nothing listens there: nobody but tests of leases asks Vault.
+	return newWorldWith(t, vault.Config{Address: "http://127.0.0.1:1", Login: vault.Token{Secret: credential.NewSecret([]byte("none"))}})
+}
+
+func newWorldWith(t *testing.T, v vault.Config) *world {
+	t.Helper()
 	w := &world{
 		t: t, now: time.Now().UTC().Truncate(time.Second), metrics: prometheus.NewRegistry(),
 		secret: map[string]*ecdsa.PrivateKey{}, tokens: map[string]string{},
@@ -129,7 +142,20 @@ func newWorld(t *testing.T) *world {
 	}))
 	w.hub = revocation.NewHub(revocation.HubConfig{Store: st, Now: w.clock})
 	w.members = keys.NewMembers(w.clock)
+	holder := must[*verifier.Verifier](t)(verifier.New(ctx, verifier.Config{
+		Issuer: testIssuer, Audience: testIssuer + "/leases", Keys: w.keys, Now: w.clock,
+	}))
+	w.vault = must[*vault.Client](t)(vault.New(v))
+	w.leases = must[*lease.Manager](t)(lease.New(lease.Config{
+		Store: st, Registry: w.registry, Issuer: iss, Vault: lease.Through(w.vault), Targets: testTargets(t), Now: w.clock,
+	}))
+	w.secrets = must[*secrets.Manager](t)(secrets.New(secrets.Config{
+		Store: st, Registry: w.registry, Broker: "w1", Now: w.clock,
+		Kinds: []secrets.Kind{kinds.NewKV(nil, kinds.DefaultLayout())}, // declared, not run
+	}))
 	w.config = Config{
+		Leases:      &Leasing{Verifier: holder, Leases: w.leases},
+		Secrets:     w.secrets,
 		Revocations: &Following{Verifier: follower, Hub: w.hub, Members: w.members},
 		Issuer:      iss, Tokens: tokens, Registry: w.registry, Keys: w.keys, Store: st, Export: keeper, Verifier: admin,
 		SigningAlgorithms: []credential.Algorithm{credential.ES256}, Now: w.clock, Metrics: w.metrics,

@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 	if config := os.Getenv(fastVariable); config != "" {
 		os.Exit(serveFast(config)) // this process is a broker, see rotation_broker_test.go
 	}
+	if orders := os.Getenv(fleetVariable); orders != "" {
+		os.Exit(serveFleet(orders)) // this process is verifiers, see fleet_test.go
+	}
 	code := m.Run()
 	if binaryFolder != "" {
 		if err := os.RemoveAll(binaryFolder); err != nil {

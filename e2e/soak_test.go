@@ -21,6 +21,10 @@ func TestSoakCrash(t *testing.T) { crash(t, 500) }
 // 200 rotations of the signing key under load.
 func TestSoakRotation(t *testing.T) { rotations(t, 200) }
 
+// A revocation reaches every connected verifier within two seconds of its commit
+// or, where that comes later, of the broker's return.
+func TestSoakRevocation(t *testing.T) { fleet(t, 2*time.Second) }
+
 // An unknown and an ungranted tenant can't be told apart by time: 10,000
 // interleaved pairs in random order, compared by the Mann-Whitney rank test. The bound is on
 // the effect, P(unknown slower than ungranted), which is 0.5 for no difference:

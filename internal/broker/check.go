@@ -11,7 +11,7 @@ import (
 
 // Check looks at the files that a configuration names, without opening the
 // store: the data folder, the key-encryption key, the certificate, what the
-// login to Vault needs. It calls nobody.
+// login to Vault needs, the targets of leases. It calls nobody.
 func Check(c Config) error {
 	if err := checkFolder(c.doc.DataDir); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
@@ -29,6 +29,11 @@ func Check(c Config) error {
 	if c.doc.Vault.Address != "" {
 		if err := c.vault().CheckFiles(); err != nil {
 			return fmt.Errorf("vault: %w", err)
+		}
+	}
+	if path := c.doc.Leases.TargetsFile; path != "" {
+		if _, err := readTargets(path); err != nil {
+			return fmt.Errorf("leases.targets_file: %w", err)
 		}
 	}
 	return nil

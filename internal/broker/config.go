@@ -53,7 +53,7 @@ type Config struct {
 func (d Document) Validate() (Config, error) {
 	c := Config{doc: d}
 	for _, check := range []func() error{
-		c.checkIssuer, c.checkListeners, c.checkFiles, c.checkSigning, c.checkVault, c.checkLimits, c.checkTimes, c.checkLog,
+		c.checkIssuer, c.checkListeners, c.checkFiles, c.checkSigning, c.checkVault, c.checkLeases, c.checkSecrets, c.checkLimits, c.checkTimes, c.checkLog,
 	} {
 		if err := check(); err != nil {
 			return Config{}, err

@@ -22,6 +22,8 @@ type Document struct {
 	Writer      string      `yaml:"writer" help:"name of this broker in the audit chains"`
 	Signing     Signing     `yaml:"signing"`
 	Vault       Vault       `yaml:"vault"`
+	Leases      Leases      `yaml:"leases"`
+	Secrets     Secrets     `yaml:"secrets"`
 	Limits      Limits      `yaml:"limits"`
 	Audit       Audit       `yaml:"audit"`
 	Timeouts    Timeouts    `yaml:"timeouts"`
@@ -106,7 +108,9 @@ func Default() Document {
 			RotateEvery: 30 * 24 * time.Hour,
 			JWKSMaxAge:  5 * time.Minute,
 		},
-		Vault: Vault{Timeout: 5 * time.Second},
+		Vault:   Vault{Timeout: 5 * time.Second},
+		Leases:  Leases{Settle: 100 * time.Second},
+		Secrets: defaultSecrets(),
 		Limits: Limits{
 			Connections:           4096,
 			ConnectionsPerAddress: 1024,

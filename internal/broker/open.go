@@ -15,6 +15,8 @@ import (
 	"github.com/tenantbroker/tenantbroker/issuer"
 	"github.com/tenantbroker/tenantbroker/issuer/policy"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
+	"github.com/tenantbroker/tenantbroker/rotation/lease"
+	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/auditlog"
@@ -38,6 +40,10 @@ type Deps struct {
 	// see many rotations. No configuration can ask for what it can.
 	Policy func(keys.Policy) keys.Policy
 
+	// Crash is told of each moment at which the rotation of a shared secret can
+	// be cut off: for tests that end the process there.
+	Crash func(point string)
+
 	uptake func() keys.Uptake // nil: no verifier reports
 }
 
@@ -48,12 +54,15 @@ type Broker struct {
 	store    store.Store
 	broken   chan error // the store can't be written until restart
 	restored *restored
-	vault    *vault.Client // nil: none
+	vault    *vault.Client      // nil: none
+	leases   *lease.Manager     // nil: none
+	served   func(lease.Served) // told of each value that a workload leases; nil: nobody is
 	signing  signingParts
 	follow   following
 	registry *registry.Registry
 	issuer   *issuer.Issuer
 	keeper   *auditlog.Keeper
+	secrets  *secrets.Manager // nil: no Vault
 
 	certificate *certificate // nil: plain HTTP
 	connections *limitedListener
@@ -145,6 +154,9 @@ func (b *Broker) wire(ctx context.Context, metrics *metrics) (http.Handler, erro
 	if err != nil {
 		return nil, err
 	}
+	if err := b.openSecrets(metrics.registry); err != nil {
+		return nil, err
+	}
 	// What was revoked since, the API asks the store itself on every call.
 	operators, err := verifier.New(ctx, verifier.Config{
 		Issuer: c.issuer.String(), Audience: c.issuer.Own("admin").String(), Keys: b.signing.manager, Now: now,
@@ -156,13 +168,18 @@ func (b *Broker) wire(ctx context.Context, metrics *metrics) (http.Handler, erro
 	if err != nil {
 		return nil, err
 	}
+	leases, err := b.openLeases(ctx, metrics)
+	if err != nil {
+		return nil, err
+	}
 	var tokens api.Issuer = b.issuer
 	if b.restored != nil {
 		tokens = &waiting{Issuer: b.issuer, until: b.restored.Until, now: now}
 	}
 	return api.New(api.Config{
 		Issuer: c.issuer, Tokens: tokens, Registry: b.registry, Keys: b.signing.manager, Store: b.store, Export: b.keeper,
-		Verifier: operators, Revocations: followers, SigningAlgorithms: []credential.Algorithm{c.algorithm}, Now: now,
+		Verifier: operators, Revocations: followers, Leases: leases, Secrets: b.apiSecrets(),
+		SigningAlgorithms: []credential.Algorithm{c.algorithm}, Now: now,
 		Operators: c.operators(), TrustedProxies: c.proxies, Logger: logger, Metrics: metrics.registry,
 	})
 }

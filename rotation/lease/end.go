@@ -54,6 +54,7 @@ func (m *Manager) Release(ctx context.Context, h Holder, id string) error {
 		tx.Append(h.asked(m.record(l, "lease.ended", reasonReleased)))
 		return m.begin(tx, l.copy(), l, reasonReleased, m.settling(l))
 	})
+	m.at("end recorded")
 	if err == nil {
 		m.Wake()
 	}

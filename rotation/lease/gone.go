@@ -26,6 +26,7 @@ func (m *Manager) attempt(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	m.at("ending")
 	bound, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	failed := m.makeGone(bound, l)
@@ -35,6 +36,7 @@ func (m *Manager) attempt(ctx context.Context, id string) error {
 	if failed != nil && ctx.Err() != nil {
 		return nil // stopping
 	}
+	defer m.at("gone")
 	return m.update(ctx, func(tx store.Tx) error {
 		cur, err := load(tx, id)
 		if err != nil || cur.version != l.version {
@@ -74,6 +76,7 @@ func (m *Manager) makeGone(ctx context.Context, l *row) error {
 			return fmt.Errorf("revoke: %w", err)
 		}
 	}
+	m.at("revoked")
 	if lost {
 		if err := m.dropLost(ctx, l); err != nil {
 			return fmt.Errorf("drop the user of a lease that Vault has lost: %w", err)
@@ -85,6 +88,7 @@ func (m *Manager) makeGone(ctx context.Context, l *row) error {
 	if err := m.vault.DeleteRole(ctx, l.Mount, l.Role); err != nil {
 		return fmt.Errorf("delete the role: %w", err)
 	}
+	m.at("role deleted")
 	return nil
 }
 
@@ -139,6 +143,7 @@ func (m *Manager) dropLost(ctx context.Context, l *row) error {
 	if err != nil {
 		return err
 	}
+	m.at("lost user dropped")
 	m.log.Warn("Vault had lost a lease before its time; its user was dropped", "lease", l.ID, "tenant", l.Tenant)
 	return m.vault.Revoke(ctx, made.LeaseID)
 }
@@ -203,6 +208,7 @@ func (m *Manager) removeOrphan(ctx context.Context, mount, role, id string) erro
 	if err := m.vault.DeleteRole(ctx, mount, role); err != nil {
 		return err
 	}
+	m.at("orphan removed")
 	return m.update(ctx, func(tx store.Tx) error {
 		tx.Append(m.orphanRecord(id))
 		return nil

@@ -23,7 +23,7 @@ const (
 // How the work is paced.
 const (
 	// callTimeout bounds all that one request has Vault do.
-	callTimeout = 20 * time.Second
+	callTimeout = 12 * time.Second
 	// creatingTimeout is when a row that is being made is taken for abandoned:
 	// well after callTimeout.
 	creatingTimeout = 30 * time.Second

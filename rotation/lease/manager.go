@@ -84,12 +84,7 @@ func New(c Config) (*Manager, error) {
 }
 
 // Wake makes Run look at once: something that leases rest on may have changed.
-func (m *Manager) Wake() {
-	select {
-	case m.wake <- struct{}{}:
-	default:
-	}
-}
+func (m *Manager) Wake() { poke(m.wake) }
 
 // instant is the time as rows keep it.
 func (m *Manager) instant() time.Time { return m.now().UTC().Truncate(time.Millisecond) }

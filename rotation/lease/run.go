@@ -13,82 +13,138 @@ import (
 )
 
 // Run ends leases when their time is over, or what they rest on, and retries
-// until they are gone. It looks every second, and when it is woken. It returns
-// nil when ctx ends.
+// until they are gone. It looks every second, and when it is woken. What takes
+// Vault long holds up no decision. It returns nil when ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
+	work := make(chan struct{}, 1)
+	var group errgroup.Group
+	group.Go(func() error {
+		var w watch
+		m.every(ctx, m.wake, func() error {
+			err := m.decide(ctx, &w)
+			poke(work)
+			return err
+		})
+		return nil
+	})
+	group.Go(func() error {
+		var r reconciling
+		m.every(ctx, work, func() error { return m.work(ctx, &r) })
+		return nil
+	})
+	return group.Wait()
+}
+
+// every calls do each second and when it is woken, until ctx ends.
+func (m *Manager) every(ctx context.Context, wake <-chan struct{}, do func() error) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	var w watch
 	for {
-		if err := m.pass(ctx, &w); err != nil && ctx.Err() == nil {
+		if err := do(); err != nil && ctx.Err() == nil {
 			m.log.Error("leases could not be looked after", "error", err)
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-ticker.C:
-		case <-m.wake:
+		case <-wake:
 		}
 	}
 }
 
-// watch is what Run remembers from one pass to the next.
+func poke(wake chan<- struct{}) {
+	select {
+	case wake <- struct{}{}:
+	default:
+	}
+}
+
+// watch is what Run remembers from one look at the changes to the next.
 type watch struct {
-	position   uint64 // in the audit log, up to which changes are known
-	checked    time.Time
-	took       time.Duration // of the last check
-	reconciled time.Time
+	position uint64 // in the audit log, up to which changes are known
+	checked  time.Time
+	took     time.Duration // of the last check
 }
 
-// pass does all that is due now.
-func (m *Manager) pass(ctx context.Context, w *watch) error {
+// reconciling is when rows and Vault's roles were compared.
+type reconciling struct{ last time.Time }
+
+// decide begins all ends that are due.
+func (m *Manager) decide(ctx context.Context, w *watch) error {
 	err := m.checkChanged(ctx, w)
-	if w.reconciled.IsZero() || m.now().Sub(w.reconciled) >= reconcileEvery {
-		if m.vault.Session().Down == nil {
-			if failed := m.adopt(ctx); failed != nil {
-				err = errors.Join(err, failed)
-			}
-			w.reconciled = m.now()
+	begin, _, failed := m.due(ctx)
+	if failed != nil {
+		return errors.Join(err, failed)
+	}
+	for _, id := range begin {
+		if failed := m.endDue(ctx, id); failed != nil {
+			return errors.Join(err, failed)
 		}
-	}
-	return errors.Join(err, m.endAllDue(ctx))
-}
-
-// endAllDue works on the rows that are due, several at a time. While Vault is
-// down, ends begin and the rest waits: nobody asks it anything.
-func (m *Manager) endAllDue(ctx context.Context) error {
-	var due []store.Row
-	now := m.instant()
-	err := m.store.View(ctx, func(r store.Reader) (err error) {
-		due, err = scan(r, byDue, "", "", passRows)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	down := m.vault.Session().Down
-	var group errgroup.Group
-	group.SetLimit(parallelEnds)
-	for _, at := range due {
-		if at.Key >= dueKey(now.Add(time.Millisecond), "") {
-			break
-		}
-		_, id, _ := strings.Cut(at.Key, "\x00")
-		group.Go(func() error {
-			if err := m.endDue(ctx, id); err != nil {
-				return err
-			}
-			if down != nil {
-				return nil
-			}
-			return m.attempt(ctx, id)
-		})
-	}
-	err = group.Wait()
-	if len(due) == passRows && down == nil && err == nil {
-		m.Wake() // there may be more
 	}
 	return err
+}
+
+// work has Vault end what is being ended, several at a time. While Vault is
+// down nobody asks it anything.
+func (m *Manager) work(ctx context.Context, r *reconciling) error {
+	if m.vault.Session().Down != nil {
+		return nil
+	}
+	var err error
+	if r.last.IsZero() || m.now().Sub(r.last) >= reconcileEvery {
+		if err = m.adopt(ctx); err == nil {
+			r.last = m.now()
+		}
+	}
+	_, attempts, failed := m.due(ctx)
+	if failed != nil {
+		return errors.Join(err, failed)
+	}
+	var group errgroup.Group
+	group.SetLimit(parallelEnds)
+	for _, id := range attempts {
+		group.Go(func() error { return m.attempt(ctx, id) })
+	}
+	return errors.Join(err, group.Wait())
+}
+
+// due returns the leases whose end is to begin now, and those that are being
+// ended and whose next attempt is due, up to passRows of each.
+func (m *Manager) due(ctx context.Context) (begin, attempts []string, err error) {
+	until := dueKey(m.instant().Add(time.Millisecond), "")
+	after := ""
+	for more := true; more; {
+		err = m.store.View(ctx, func(r store.Reader) error {
+			batch, err := scan(r, byDue, "", after, passRows)
+			if err != nil {
+				return err
+			}
+			more = len(batch) == passRows
+			for _, at := range batch {
+				if at.Key >= until || (len(begin) >= passRows && len(attempts) >= passRows) {
+					more = false
+					return nil
+				}
+				after = at.Key
+				_, id, _ := strings.Cut(at.Key, "\x00")
+				l, err := load(r, id)
+				if err != nil {
+					return err
+				}
+				switch {
+				case l.State != Ending && len(begin) < passRows:
+					begin = append(begin, id)
+				case l.State == Ending && len(attempts) < passRows:
+					attempts = append(attempts, id)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	return begin, attempts, nil
 }
 
 // checkChanged checks all leases when something was changed that leases can

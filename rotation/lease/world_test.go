@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,8 +26,6 @@ import (
 	"github.com/tenantbroker/tenantbroker/store/bolt"
 	"github.com/tenantbroker/tenantbroker/store/registry"
 )
-
-const brokerURL = "https://broker.example"
 
 // parts are one Vault and one PostgreSQL for all tests of the package; each
 // test has a database and a connection of its own.
@@ -61,10 +60,12 @@ func startParts() error {
 	if err := parts.vault.Mount(ctx, "database", "database", nil); err != nil {
 		return err
 	}
-	if parts.postgres, err = devpostgres.Start(ctx, devpostgres.Options{}); err != nil {
+	if parts.postgres, err = devpostgres.Start(ctx, devpostgres.Options{Settings: map[string]string{"fsync": "off", "synchronous_commit": "off"}}); err != nil {
 		return err
 	}
-	return parts.postgres.SQL(ctx, "postgres", "CREATE ROLE orders_app NOLOGIN", "CREATE ROLE orders_owner NOLOGIN")
+	return errors.Join(
+		parts.postgres.SQL(ctx, "postgres", "CREATE ROLE orders_app NOLOGIN", "CREATE ROLE orders_owner NOLOGIN", "CREATE DATABASE orders_template"),
+		parts.postgres.SQL(ctx, "orders_template", postgres.SQL, template))
 }
 
 // clock is a clock that tests turn; between turns it runs on.
@@ -88,21 +89,29 @@ func (c *clock) pass(d time.Duration) {
 type world struct {
 	*testing.T
 	*clock
-	st       store.Store
-	reg      *registry.Registry
-	client   *vault.Client
-	faults   *faults
-	m        *Manager
-	watch    watch
-	database string
-	server   *devpostgres.Server
-	op       registry.By
-	served   []Served
+	st          store.Store
+	reg         *registry.Registry
+	client      *vault.Client
+	faults      *faults
+	m           *Manager
+	watch       watch
+	reconciling reconciling
+	database    string
+	server      *devpostgres.Server
+	path        string               // of the store
+	issuer      credential.IssuerURL // of its own, so that no test takes another's leases for orphans
+	op          registry.By
+	served      []Served
 }
 
 // newWorld has two tenants, two accounts that may lease, a database with rows of both tenants
 // and values at their paths.
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { t.Helper(); return makeWorld(t, false) }
+
+// newValues is a world without a database.
+func newValues(t *testing.T) *world { t.Helper(); return makeWorld(t, true) }
+
+func makeWorld(t *testing.T, values bool) *world {
 	t.Helper()
 	if parts.once.Do(func() { parts.err = startParts() }); parts.err != nil {
 		t.Fatal(parts.err)
@@ -110,56 +119,75 @@ func newWorld(t *testing.T) *world {
 	n := parts.count.Add(1)
 	w := &world{
 		T: t, clock: &clock{}, server: parts.postgres, database: fmt.Sprintf("orders_%d", n),
+		issuer: credential.MustIssuerURL(fmt.Sprintf("https://broker-%d.example", n)),
 		op: registry.By{
 			Subject: credential.MustAccountID("root"), ClientID: credential.MustAccountID("root"), Tenant: credential.System,
 			Roles: credential.MustScopes("admin"), Reason: "a test",
 		},
 	}
-	w.prepareDatabase()
+	t.Cleanup(func() { w.m.stage = nil })
+	if !values {
+		w.prepareDatabase()
+		w.connect()
+	}
+	for _, tenant := range []string{"acme", "globex"} {
+		w.root(http.MethodPut, fmt.Sprintf("secret/data/t%d/%s/mail", n, tenant),
+			map[string]any{"data": map[string]any{"key": tenant + "-value", "port": 25}})
+	}
+	w.path = filepath.Join(t.TempDir(), "db")
+	w.reopen()
+	w.furnish()
+	return w
+}
+
+// reopen opens the store with a manager, as a start of the broker does.
+func (w *world) reopen() {
+	w.Helper()
+	st, err := bolt.Open(w.Context(), bolt.Options{Path: w.path, Writer: "test"})
+	w.must(err)
+	w.Cleanup(func() { _ = st.Close() })
+	w.open(st)
+	w.must(w.client.Login(w.Context()))
+}
+
+// connect tells Vault of the database.
+func (w *world) connect() {
+	w.Helper()
 	w.root(http.MethodPut, "database/config/"+w.database, map[string]any{
 		"plugin_name": "postgresql-database-plugin", "allowed_roles": "tb_*", "username": "tenantbroker_vault", "password": vaultPassword,
 		"connection_url": fmt.Sprintf("postgresql://{{username}}:{{password}}@%s:%d/%s?sslmode=disable",
 			w.server.Host(), w.server.Port(), w.database),
 		"password_authentication": "scram-sha-256", "max_open_connections": 4,
 	})
-	for _, tenant := range []string{"acme", "globex"} {
-		w.root(http.MethodPut, fmt.Sprintf("secret/data/t%d/%s/mail", n, tenant),
-			map[string]any{"data": map[string]any{"key": tenant + "-value", "port": 25}})
-	}
-	st, err := bolt.Open(t.Context(), bolt.Options{Path: filepath.Join(t.TempDir(), "db"), Writer: "test"})
-	w.must(err)
-	t.Cleanup(func() { _ = st.Close() })
-	w.open(st)
-	w.must(w.client.Login(t.Context()))
-	w.furnish()
-	return w
 }
 
 const vaultPassword = "0123456789abcdef-vault"
 
+// prepareDatabase copies the template; its salt is its own, as its tenants' roles are.
 func (w *world) prepareDatabase() {
 	w.Helper()
-	w.must(w.server.SQL(w.Context(), "postgres", "CREATE DATABASE "+w.database))
-	w.must(w.server.SQL(w.Context(), w.database, postgres.SQL, `
-		ALTER ROLE tenantbroker_vault PASSWORD '`+vaultPassword+`';
-		CREATE SCHEMA app AUTHORIZATION orders_owner;
-		SET ROLE orders_owner;
-		CREATE TABLE app.orders (tenant text NOT NULL DEFAULT tenantbroker.session_tenant(), id int, PRIMARY KEY (tenant, id));
-		INSERT INTO app.orders SELECT t, n FROM unnest(ARRAY['acme', 'globex']) t, generate_series(1, 10) n;
-		INSERT INTO app.orders VALUES ('globex', 11);
-		SELECT tenantbroker.protect('app.orders');
-		GRANT USAGE ON SCHEMA app TO orders_app;
-		GRANT SELECT, INSERT, UPDATE, DELETE ON app.orders TO orders_app;
-		RESET ROLE;
-		SELECT tenantbroker.allow_base('orders_app')`))
+	w.must(w.server.SQL(w.Context(), "postgres", "CREATE DATABASE "+w.database+" TEMPLATE orders_template"))
+	w.super("UPDATE tenantbroker.salt SET salt = sha256(convert_to(current_database(), 'UTF8'))")
 }
+
+const template = `
+	ALTER ROLE tenantbroker_vault PASSWORD '` + vaultPassword + `';
+	CREATE SCHEMA app AUTHORIZATION orders_owner;
+	SET ROLE orders_owner;
+	CREATE TABLE app.orders (tenant text NOT NULL DEFAULT tenantbroker.session_tenant(), id int, PRIMARY KEY (tenant, id));
+	INSERT INTO app.orders SELECT t, n FROM unnest(ARRAY['acme', 'globex']) t, generate_series(1, 10) n;
+	INSERT INTO app.orders VALUES ('globex', 11);
+	SELECT tenantbroker.protect('app.orders');
+	GRANT USAGE ON SCHEMA app TO orders_app;
+	GRANT SELECT, INSERT, UPDATE, DELETE ON app.orders TO orders_app;
+	RESET ROLE;
+	SELECT tenantbroker.allow_base('orders_app')`
 
 // open puts a manager on a store.
 func (w *world) open(st store.Store) {
 	w.Helper()
 	w.st = st
-	issuer := credential.MustIssuerURL(brokerURL)
-	w.reg = registry.New(st, issuer, w.now, registry.WithCEL(func(string, string) error { return nil }))
+	w.reg = registry.New(st, w.issuer, w.now, registry.WithCEL(func(string, string) error { return nil }))
 	var err error
 	w.client, err = vault.New(vault.Config{
 		Address: parts.vault.URL(), Login: vault.Token{Secret: credential.NewSecret([]byte(parts.vault.RootToken()))},
@@ -167,22 +195,31 @@ func (w *world) open(st store.Store) {
 	w.must(err)
 	w.faults = &faults{Vault: Through(w.client)}
 	w.m, err = New(Config{
-		Store: st, Registry: w.reg, Issuer: issuer, Vault: w.faults, Targets: w.targets(), Now: w.now,
+		Store: st, Registry: w.reg, Issuer: w.issuer, Vault: w.faults, Targets: w.targets(), Now: w.now,
 		Served: func(s Served) { w.served = append(w.served, s) },
 	})
 	w.must(err)
-	w.watch = watch{}
+	w.watch, w.reconciling = watch{}, reconciling{}
 }
 
 func (w *world) targets() Targets {
 	w.Helper()
-	all, err := NewTargets([]Target{
-		{Of: of("database:orders"), Mount: "database", Connection: w.database, BaseRole: "orders_app", TTL: time.Minute, MaxTTL: 30 * time.Minute, MaxLife: time.Hour},
-		{Of: of("kv:mail"), Mount: "secret", Path: "t" + w.database[len("orders_"):] + "/{tenant}/mail"},
-		{Of: of("kv:missing"), Mount: "secret", Path: "t" + w.database[len("orders_"):] + "/{tenant}/missing"},
-	})
+	all, err := NewTargets(targetsOf(w.database))
 	w.must(err)
 	return all
+}
+
+// targetsOf are those of the test with this database.
+func targetsOf(database string) []Target {
+	values := "t" + strings.TrimPrefix(database, "orders_") + "/{tenant}/"
+	return []Target{
+		{
+			Of: of("database:orders"), Mount: "database", Connection: database, BaseRole: "orders_app",
+			TTL: time.Minute, MaxTTL: 30 * time.Minute, MaxLife: time.Hour,
+		},
+		{Of: of("kv:mail"), Mount: "secret", Path: values + "mail"},
+		{Of: of("kv:missing"), Mount: "secret", Path: values + "missing"},
+	}
 }
 
 // furnish declares tenants, accounts and their grants.
@@ -227,7 +264,7 @@ const allScopes = "database:orders kv:mail kv:missing"
 func (w *world) grant(account string, adjust func(*registry.Grant)) registry.Grant {
 	w.Helper()
 	g := registry.Grant{
-		Account: credential.MustAccountID(account), Audience: credential.MustAudience(brokerURL + "/leases"),
+		Account: credential.MustAccountID(account), Audience: w.issuer.Leases(),
 		Scopes: credential.MustScopes(allScopes), Reason: "r", MaxTTL: credential.MustLifetime(10 * time.Minute),
 	}
 	adjust(&g)
@@ -250,7 +287,7 @@ func (w *world) token(account, tenant string, grant registry.Grant) Holder {
 	now := w.now().Truncate(time.Second)
 	id := credential.MustAccountID(account)
 	h := Holder{RequestID: "req-1", IP: "192.0.2.1", Claims: credential.Claims{
-		Issuer: brokerURL, Subject: id, ClientID: id, Audience: credential.MustAudience(brokerURL + "/leases"),
+		Issuer: w.issuer.String(), Subject: id, ClientID: id, Audience: w.issuer.Leases(),
 		Tenant: credential.MustTenant(tenant), Scopes: grant.Scopes, IssuedAt: now, Expires: now.Add(10 * time.Minute),
 		ID: credential.NewID(), Txn: credential.NewID(),
 	}}
@@ -321,7 +358,8 @@ func (w *world) roles() (mine []string) {
 // pass does all that is due, until nothing is.
 func (w *world) pass() {
 	w.Helper()
-	w.must(w.m.pass(w.Context(), &w.watch))
+	w.must(w.m.decide(w.Context(), &w.watch))
+	w.must(w.m.work(w.Context(), &w.reconciling))
 }
 
 // row is a lease as it is stored, nil if it isn't.
@@ -550,4 +588,26 @@ func (f *faults) session(s *Session) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.login = s
+}
+
+var start = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// stuff writes rows of leases that nobody holds.
+func (w *world) stuff(n int, tenant, account func(int) string, state State) {
+	w.Helper()
+	w.must(w.st.Update(w.Context(), func(tx store.Tx) error {
+		for i := range n {
+			l := &row{
+				ID: newID(w.now()), Of: of("kv:mail"), Tenant: credential.MustTenant(tenant(i)), Account: credential.MustAccountID(account(i)),
+				State: state, Mount: "secret", CreatedAt: w.now(), UsedAt: w.now(), ExpiresAt: w.now().Add(time.Hour), Until: w.now().Add(time.Hour),
+			}
+			if state == Ending {
+				l.Ends = &ending{Reason: "x", Since: w.now(), NextAt: w.now().Add(time.Hour)}
+			}
+			if err := l.put(tx, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
 }

@@ -290,8 +290,8 @@ func (c *change) replaceAccount(event string, old, next *Account) (err error) {
 }
 
 // DeleteAccount removes an account for good: its id never comes back. An
-// account that has grants or owns audiences is in use (ErrInUse): what hangs on
-// it is taken away first, knowingly. To stop it at once, disable it.
+// account that has grants, owns audiences or is named by a shared secret is in
+// use (ErrInUse): what hangs on it is taken away first, knowingly. To stop it at once, disable it.
 func (g *Registry) DeleteAccount(ctx context.Context, by By, id credential.AccountID, ifVersion uint64) error {
 	return g.change(ctx, by, actDelete, func(c *change) error {
 		a, err := by.account(c, id)
@@ -306,6 +306,9 @@ func (g *Registry) DeleteAccount(ctx context.Context, by By, id credential.Accou
 		}
 		if used, err := anyRow(c, audienceOwner, under(id.String())); err != nil || used {
 			return errors.Join(err, inUse(used, "it owns audiences"))
+		}
+		if err := c.usedBySecrets(Use{Account: id}); err != nil {
+			return err
 		}
 		if err := c.reindex(a.index(), nil); err != nil {
 			return err

@@ -22,10 +22,11 @@ const (
 	kindGrant    kind = "grant"
 	kindIssuer   kind = "issuer"
 	kindURL      kind = "issuer_url"
+	kindSecret   kind = "secret"
 )
 
-// idRow says who has an id, or that somebody had it. Rows of tenants, accounts
-// and grants stay for good (I9); that of a deleted audience until its name is
+// idRow says who has an id, or that somebody had it. Rows of tenants, accounts,
+// grants and shared secrets stay for good (I9); that of a deleted audience until its name is
 // registered again.
 type idRow struct {
 	ID      string               `json:"id"`

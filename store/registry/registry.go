@@ -39,6 +39,7 @@ const (
 	audienceOwner store.Table = "audience_owner" // account, name
 	audienceHome  store.Table = "audience_home"  // home, name; not those of the broker itself
 	issuerURLs    store.Table = "issuer_urls"    // iss → issuer id
+	uses          store.Table = "uses"           // "account" or "tenant", its id, shared secret that rests on it
 )
 
 // CheckCEL compiles an expression and says what is wrong with it. The kinds

@@ -57,6 +57,12 @@ const (
 	actPrivileged action = "change what an operator signs in with"
 	actEmpowerAny action = "change an account that has an any_tenant grant"
 	actEndLease   action = "end a lease"
+
+	actDeclareSecret   action = "declare a shared secret"
+	actSensitiveSecret action = "declare a shared secret that makes client secrets"
+	actRotateSecret    action = "rotate a shared secret"
+	actForceSecret     action = "force a rotation"
+	actDeleteSecret    action = "delete a shared secret"
 )
 
 // roleFor is the one table of which role an action needs.
@@ -77,6 +83,12 @@ var roleFor = map[action]Role{
 	actPrivileged:       RoleAdmin,
 	actEmpowerAny:       RoleSecurity,
 	actEndLease:         RoleSecurity,
+
+	actDeclareSecret:   RoleOperator,
+	actSensitiveSecret: RoleSecurity,
+	actRotateSecret:    RoleOperator,
+	actForceSecret:     RoleSecurity,
+	actDeleteSecret:    RoleSecurity,
 }
 
 // By is the operator who asks: whom the admin API has verified, and why.

@@ -187,7 +187,7 @@ func (c *change) checkRelabel(old, next map[string]string) error {
 // DeleteTenant removes a tenant for good: its id never comes back. In the same
 // commit it leaves every grant that lists it, and a grant that lists nothing
 // else goes with it; so do operators bounded to it. Accounts whose home it is
-// must be deleted first, and a tenant in more than MaxTenantCascade grants must
+// and its shared secrets must be deleted first, and a tenant in more than MaxTenantCascade grants must
 // be taken out of some first: both answer ErrInUse. Operators bounded to a
 // tenant can't delete it.
 func (g *Registry) DeleteTenant(ctx context.Context, by By, id credential.Tenant, ifVersion uint64) error {
@@ -204,6 +204,9 @@ func (g *Registry) DeleteTenant(ctx context.Context, by By, id credential.Tenant
 		}
 		if used, err := anyRow(c, accountsHome, under(id.String())); err != nil || used {
 			return errors.Join(err, inUse(used, "accounts have their home in it"))
+		}
+		if err := c.usedBySecrets(Use{Tenant: id}); err != nil {
+			return err
 		}
 		if err := c.leaveGrants(id); err != nil {
 			return err

@@ -1,0 +1,325 @@
+package secrets
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/tenantbroker/tenantbroker/audit"
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/registry"
+)
+
+// prepared is a secret that needs no further check without state.
+type prepared struct {
+	*Secret
+	checked Checked
+}
+
+// prepare holds a secret to all rules that need no state.
+func (m *Manager) prepare(by registry.By, s *Secret) (prepared, error) {
+	kind, known := m.kinds[s.Kind]
+	if !known {
+		return prepared{}, registry.Invalid("kind", "not a kind that this broker rotates")
+	}
+	if err := s.check(); err != nil {
+		return prepared{}, err
+	}
+	if !by.Sees(s.Home()) {
+		return prepared{}, fmt.Errorf("%w: the secret's tenant is outside the operator's bounds", registry.ErrForbidden)
+	}
+	checked, err := kind.Check(s.Spec, Subject{ID: s.ID, Tenant: s.Tenant, Consumers: s.Consumers})
+	if err != nil {
+		return prepared{}, err
+	}
+	if checked.Whole && !by.Tenant.IsSystem() {
+		return prepared{}, fmt.Errorf("%w: this kind of secret is for operators of the whole broker", registry.ErrForbidden)
+	}
+	s.Spec, s.Resources = checked.Spec, checked.Resources
+	return prepared{s, checked}, nil
+}
+
+// Create declares a secret. Its id is new for good. It is rotated for the first
+// time when its schedule says so, counted from now, or when somebody asks.
+//
+// Errors: registry.ErrExists, ErrInvalid, ErrReserved, ErrForbidden; ErrFull.
+func (m *Manager) Create(ctx context.Context, by registry.By, s Secret) (Secret, error) {
+	next, err := m.prepare(by, s.clone())
+	if err != nil {
+		return Secret{}, err
+	}
+	err = m.registry.Change(ctx, by, registry.ActDeclareSecret, func(c *registry.Change) error {
+		return m.create(c, by, next)
+	})
+	if err != nil {
+		return Secret{}, err
+	}
+	m.wake()
+	return *next.Secret, nil
+}
+
+func (m *Manager) create(c *registry.Change, by registry.By, next prepared) (err error) {
+	full, err := countUpTo(c, secretTable, MaxSecrets)
+	if err != nil || full {
+		return errors.Join(err, errIf(full, fmt.Errorf("%w: at most %d", ErrFull, MaxSecrets)))
+	}
+	if err := c.TakeSecretID(next.ID); err != nil {
+		return err
+	}
+	next.CreatedAt, next.UpdatedAt, next.CreatedBy = c.At(), c.At(), by.Subject.String()
+	if err := m.rests(c, nil, next); err != nil {
+		return err
+	}
+	if next.Version, err = put(c, secretTable, next.ID, next.Secret, 0); err != nil {
+		return err
+	}
+	if _, err := put(c, stateTable, next.ID, State{}, 0); err != nil {
+		return err
+	}
+	c.Record("secret.created", next.Home(), "secret", next.ID, audit.Record{Subject: next.Owner.String()})
+	return nil
+}
+
+// rests checks what the secret names and notes that it rests on it.
+func (m *Manager) rests(c *registry.Change, old *Secret, next prepared) error {
+	if next.checked.Sensitive {
+		if err := c.May(registry.ActSensitiveSecret); err != nil {
+			return err
+		}
+	}
+	if !next.Shared {
+		if _, err := c.Tenant("tenant", next.Tenant); err != nil {
+			return err
+		}
+	}
+	named := map[string][]credential.AccountID{"owner": {next.Owner}, "consumers": next.Consumers, "spec": next.checked.Accounts}
+	for _, field := range []string{"owner", "consumers", "spec"} {
+		for _, id := range named[field] {
+			account, err := c.Account(field, id)
+			if err != nil {
+				return err
+			}
+			// An account of another tenant has no business with this one's.
+			if !next.Shared && !account.Home.IsSystem() && account.Home != next.Tenant {
+				return registry.Invalid(field, "an account of another tenant")
+			}
+			if next.Shared && field == "spec" && !account.Home.IsSystem() {
+				return registry.Invalid(field, "an account of a tenant, in a secret of none")
+			}
+		}
+	}
+	if next.Pair != "" {
+		pair, err := readSecret(c, next.Pair)
+		if errors.Is(err, store.ErrNotFound) || (err == nil && pair.Home() != next.Home()) {
+			return registry.Invalid("pair", "no such secret")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	var had []registry.Use
+	var claimed []string
+	var paired string
+	if old != nil {
+		had, claimed, paired = old.uses(), old.Resources, old.Pair
+	}
+	if err := pairUp(c, next.ID, paired, next.Pair); err != nil {
+		return err
+	}
+	if err := claim(c, next.ID, claimed, next.Resources); err != nil {
+		return err
+	}
+	return c.Uses(next.ID, had, next.uses())
+}
+
+// claim takes what the kind changes out there for one secret alone.
+func claim(tx store.Tx, id string, old, next []string) error {
+	for _, r := range old {
+		if slices.Contains(next, r) {
+			continue
+		}
+		row, err := tx.Get(resourceTable, r)
+		if err != nil {
+			return err
+		}
+		if err := tx.Delete(resourceTable, r, row.Version); err != nil {
+			return err
+		}
+	}
+	for _, r := range next {
+		if slices.Contains(old, r) {
+			continue
+		}
+		_, err := tx.Put(resourceTable, r, []byte(id), 0)
+		if errors.Is(err, store.ErrChanged) {
+			return fmt.Errorf("%w: another shared secret rotates the same thing", registry.ErrExists)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Update changes a secret but for its id, kind and tenant. edit gets it as it is
+// and may run more than once. While a rotation is under way the spec can't
+// change: ErrBusy. ifVersion 0 stands for any version.
+func (m *Manager) Update(ctx context.Context, by registry.By, id string, ifVersion uint64, edit func(*Secret) error) (Secret, error) {
+	var out *Secret
+	err := m.registry.Change(ctx, by, registry.ActDeclareSecret, func(c *registry.Change) error {
+		old, err := m.owned(c, by, id, ifVersion)
+		if err != nil {
+			return err
+		}
+		next := old.secret.clone()
+		if err := edit(next); err != nil {
+			return err
+		}
+		if next.ID != old.secret.ID || next.Kind != old.secret.Kind || next.Tenant != old.secret.Tenant || next.Shared != old.secret.Shared {
+			return registry.Invalid("id", "id, kind and tenant can't change")
+		}
+		ready, err := m.prepare(by, next)
+		if err != nil {
+			return err
+		}
+		if old.state.Attempt != nil && !bytes.Equal(old.secret.Spec, next.Spec) {
+			return fmt.Errorf("%w: its spec can't change until it ends or is aborted", ErrBusy)
+		}
+		if err := m.rests(c, old.secret, ready); err != nil {
+			return err
+		}
+		if err := c.Check(old.stateRef()); err != nil {
+			return err
+		}
+		next.CreatedAt, next.CreatedBy, next.UpdatedAt = old.secret.CreatedAt, old.secret.CreatedBy, c.At()
+		if next.Version, err = put(c, secretTable, id, next, old.secret.Version); err != nil {
+			return err
+		}
+		if !bytes.Equal(old.secret.Spec, next.Spec) {
+			if err := m.forget(c, old); err != nil {
+				return err
+			}
+		}
+		out = next
+		c.Record("secret.updated", next.Home(), "secret", id, audit.Record{Subject: next.Owner.String()})
+		return m.dropUptake(c, id, next.Consumers)
+	})
+	if err != nil {
+		return Secret{}, err
+	}
+	m.wake()
+	return *out, nil
+}
+
+// forget drops what is known of where the value is: the spec names another
+// place now. The versions that there were stay.
+func (m *Manager) forget(tx store.Tx, old record) error {
+	next := old.state.clone()
+	next.Current, next.Drift, next.Problem = nil, "", ""
+	_, err := put(tx, stateTable, old.secret.ID, next, old.stateVersion)
+	return err
+}
+
+// owned loads a secret within the operator's bounds, at its version.
+func (m *Manager) owned(r store.Reader, by registry.By, id string, ifVersion uint64) (record, error) {
+	rec, err := readRecord(r, id)
+	if err != nil {
+		return record{}, err
+	}
+	if !by.Sees(rec.secret.Home()) {
+		return record{}, registry.ErrNotFound
+	}
+	if ifVersion != 0 && rec.secret.Version != ifVersion {
+		return record{}, registry.ErrChanged
+	}
+	return rec, nil
+}
+
+// Delete forgets a secret for good; the value stays where it is. While a
+// rotation is under way it is ErrBusy, and while another names it as its pair
+// registry.ErrInUse.
+func (m *Manager) Delete(ctx context.Context, by registry.By, id string, ifVersion uint64) error {
+	return m.registry.Change(ctx, by, registry.ActDeleteSecret, func(c *registry.Change) error {
+		rec, err := m.owned(c, by, id, ifVersion)
+		if err != nil {
+			return err
+		}
+		if rec.state.Attempt != nil {
+			return fmt.Errorf("%w: wait for its end, or abort it", ErrBusy)
+		}
+		partners, err := pairsOf(c, rec.secret)
+		if err != nil {
+			return err
+		}
+		for _, p := range partners {
+			if p != rec.secret.Pair {
+				return fmt.Errorf("%w: %s names it as its pair", registry.ErrInUse, p)
+			}
+		}
+		if err := pairUp(c, id, rec.secret.Pair, ""); err != nil {
+			return err
+		}
+		if err := c.Delete(secretTable, id, rec.secret.Version); err != nil {
+			return err
+		}
+		if err := c.Delete(stateTable, id, rec.stateVersion); err != nil {
+			return err
+		}
+		if err := m.dropUptake(c, id, nil); err != nil {
+			return err
+		}
+		if err := claim(c, id, rec.secret.Resources, nil); err != nil {
+			return err
+		}
+		if err := c.Uses(id, rec.secret.uses(), nil); err != nil {
+			return err
+		}
+		c.Record("secret.deleted", rec.secret.Home(), "secret", id, audit.Record{Subject: rec.secret.Owner.String()})
+		return c.BurySecretID(id)
+	})
+}
+
+// dropUptake forgets the uptake of all but these consumers.
+func (m *Manager) dropUptake(tx store.Tx, id string, keep []credential.AccountID) error {
+	seen, err := readUptake(tx, id)
+	if err != nil {
+		return err
+	}
+	for account := range seen {
+		if slices.Contains(keep, account) {
+			continue
+		}
+		row, err := tx.Get(uptakeTable, store.Key(id, account.String()))
+		if err != nil {
+			return err
+		}
+		if err := tx.Delete(uptakeTable, row.Key, row.Version); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// countUpTo reports whether the table has limit rows or more.
+func countUpTo(r store.Reader, t store.Table, limit int) (bool, error) {
+	n := 0
+	for _, err := range r.Scan(t, "", "") {
+		if err != nil {
+			return false, err
+		}
+		if n++; n >= limit {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func errIf(yes bool, err error) error {
+	if yes {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,184 @@
+package secrets
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/store"
+)
+
+// The tables of this package. What is declared and where the rotation is are
+// rows of their own, so that a rotation's steps don't change the version that an
+// operator's If-Match names.
+const (
+	secretTable   store.Table = "secrets"          // id
+	stateTable    store.Table = "secret_states"    // id
+	uptakeTable   store.Table = "secret_uptake"    // id, account
+	resourceTable store.Table = "secret_resources" // resource → id
+	pairTable     store.Table = "secret_pairs"     // id, id of a secret that names it as its pair
+)
+
+// Uptake is the newest version on which a consumer was seen.
+type Uptake struct {
+	Version uint64    `json:"version"`
+	At      time.Time `json:"at"`
+	How     How       `json:"how"`
+}
+
+// How says how a consumer was seen on a version.
+type How string
+
+// The ways.
+const (
+	Acknowledged How = "acknowledged" // it said so
+	Observed     How = "observed"     // the broker handed the value out
+)
+
+// decode reads a stored row strictly.
+func decode(row store.Row, v any) error {
+	d := json.NewDecoder(bytes.NewReader(row.Value))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return fmt.Errorf("%w: %w", errCorrupt, err)
+	}
+	return nil
+}
+
+// put writes v under key if the row is at ifVersion.
+func put(tx store.Tx, t store.Table, key string, v any, ifVersion uint64) (uint64, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return 0, fmt.Errorf("secrets: encode %s: %w", t, err)
+	}
+	return tx.Put(t, key, b, ifVersion)
+}
+
+// record is a secret with its state, as they were read at one moment.
+type record struct {
+	secret       *Secret
+	state        State
+	stateVersion uint64
+	woken        uint64 // how often it had been asked for when it was read
+}
+
+// stateRef is the state's row at the version that was read.
+func (r record) stateRef() store.Ref {
+	return store.Ref{Table: stateTable, Key: r.secret.ID, Version: r.stateVersion}
+}
+
+func (r record) secretRef() store.Ref {
+	return store.Ref{Table: secretTable, Key: r.secret.ID, Version: r.secret.Version}
+}
+
+func readSecret(r store.Reader, id string) (*Secret, error) {
+	row, err := r.Get(secretTable, id)
+	if err != nil {
+		return nil, err
+	}
+	s := &Secret{}
+	if err := decode(row, s); err != nil {
+		return nil, err
+	}
+	if s.ID != id {
+		return nil, fmt.Errorf("%w: under another id than its own", errCorrupt)
+	}
+	s.Version = row.Version
+	return s, nil
+}
+
+func readState(r store.Reader, id string) (State, uint64, error) {
+	row, err := r.Get(stateTable, id)
+	if err != nil {
+		if errors.Is(err, store.ErrNotFound) {
+			err = fmt.Errorf("%w: a secret has lost its state", errCorrupt)
+		}
+		return State{}, 0, err
+	}
+	var s State
+	return s, row.Version, decode(row, &s)
+}
+
+func readRecord(r store.Reader, id string) (record, error) {
+	secret, err := readSecret(r, id)
+	if err != nil {
+		return record{}, err
+	}
+	state, version, err := readState(r, id)
+	return record{secret: secret, state: state, stateVersion: version}, err
+}
+
+// readUptake returns the uptake of every consumer that was ever seen.
+func readUptake(r store.Reader, id string) (map[credential.AccountID]Uptake, error) {
+	seen := make(map[credential.AccountID]Uptake)
+	prefix := store.Key(id, "")
+	for row, err := range r.Scan(uptakeTable, prefix, "") {
+		if err != nil {
+			return nil, err
+		}
+		account, err := credential.ParseAccountID(strings.TrimPrefix(row.Key, prefix))
+		if err != nil {
+			return nil, fmt.Errorf("%w: uptake", errCorrupt)
+		}
+		var u Uptake
+		if err := decode(row, &u); err != nil {
+			return nil, err
+		}
+		seen[account] = u
+	}
+	return seen, nil
+}
+
+// missing lists the consumers that were not seen on a version or a later one.
+func (s *Secret) missing(seen map[credential.AccountID]Uptake, version uint64) []credential.AccountID {
+	var list []credential.AccountID
+	for _, c := range s.Consumers {
+		if seen[c].Version < version {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// pairsOf lists the secrets that never rotate together with s: the one that it
+// names, and those that name it.
+func pairsOf(r store.Reader, s *Secret) ([]string, error) {
+	var ids []string
+	prefix := store.Key(s.ID, "")
+	for row, err := range r.Scan(pairTable, prefix, "") {
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, strings.TrimPrefix(row.Key, prefix))
+	}
+	if s.Pair != "" && !slices.Contains(ids, s.Pair) {
+		ids = append(ids, s.Pair)
+	}
+	return ids, nil
+}
+
+// pairUp notes which secret another one names as its pair.
+func pairUp(tx store.Tx, id, old, next string) error {
+	if old == next {
+		return nil
+	}
+	if old != "" {
+		row, err := tx.Get(pairTable, store.Key(old, id))
+		if err != nil {
+			return err
+		}
+		if err := tx.Delete(pairTable, row.Key, row.Version); err != nil {
+			return err
+		}
+	}
+	if next == "" {
+		return nil
+	}
+	_, err := tx.Put(pairTable, store.Key(next, id), nil, 0)
+	return err
+}
