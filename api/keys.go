@@ -37,7 +37,49 @@ func wireKey(k keys.KeyInfo) wire.Key {
 	return out
 }
 
-func (c *call) keyList() (answer, error) { return listed("keys", c.keys.List(), "", wireKey) }
+// maxLacking bounds the accounts that are named for holding a rotation up.
+const maxLacking = 20
+
+// keyList shows the ring and, to operators of the whole broker, what it is
+// used for and waits for: how much others are at work is not for one tenant's.
+func (c *call) keyList() (answer, error) {
+	if !c.by.Tenant.IsSystem() {
+		return listed("keys", c.keys.List(), "", wireKey)
+	}
+	live, whole, err := c.keys.Live(c.r.Context())
+	if err != nil {
+		return answer{}, err
+	}
+	var uptake keys.Uptake
+	if c.follow != nil && c.follow.members != nil {
+		uptake = c.follow.members.Uptake()
+	}
+	wait := c.keys.Waiting()
+	return listed("keys", c.keys.List(), "", func(k keys.KeyInfo) wire.Key {
+		out := wireKey(k)
+		if n := live[k.ID]; whole {
+			out.LiveTokens = &n
+		}
+		if uptake.Verifiers > 0 {
+			out.Uptake = &wire.KeyUptake{Holding: uptake.Holding[k.ID], Verifiers: uptake.Verifiers}
+		}
+		if k.ID == wait.KeyID {
+			out.Waits = c.keyWait(wait)
+		}
+		return out
+	})
+}
+
+func (c *call) keyWait(w keys.Wait) *wire.KeyWait {
+	out := &wire.KeyWait{For: string(w.For), Due: w.Due, Until: w.Until, Missing: w.Missing}
+	if w.For != keys.WaitUptake || c.follow == nil || c.follow.members == nil {
+		return out
+	}
+	for _, l := range c.follow.members.Without(w.KeyID, maxLacking) {
+		out.Lacking = append(out.Lacking, wire.KeyLacking{Account: l.Account, Verifiers: l.Verifiers})
+	}
+	return out
+}
 
 func listKeys(c *call) (answer, error) { return c.keyList() }
 

@@ -37,6 +37,8 @@ type Keys interface {
 	Public() jwks.Set
 	MaxAge() time.Duration
 	List() []keys.KeyInfo
+	Live(ctx context.Context) (tokens map[string]uint64, whole bool, err error)
+	Waiting() keys.Wait
 	Impact(ctx context.Context, kid string) (keys.Impact, error)
 	Rotate(ctx context.Context, by registry.By, o keys.RotateOptions) error
 	Revoke(ctx context.Context, by registry.By, kid, reason string) error

@@ -2,7 +2,9 @@ package client
 
 import (
 	"context"
+	"net/http"
 
+	"github.com/tenantbroker/tenantbroker/api/wire"
 	"github.com/tenantbroker/tenantbroker/credential"
 )
 
@@ -32,3 +34,13 @@ func (f *FollowTokens) Token(ctx context.Context) (string, error) {
 // Refused says that the broker did not accept the last one: the next one is
 // fetched, unless that one was new.
 func (f *FollowTokens) Refused() { f.client.refused(f.request) }
+
+// Revoke ends tokens that are out, as an operator: one, a chain, or all of an
+// account or tenant.
+func (a *Admin) Revoke(ctx context.Context, what wire.Revoke) (*wire.Revoked, error) {
+	var done wire.Revoked
+	if err := a.do(ctx, call{op: "token revoke", method: http.MethodPost, path: wire.PathRevocations, body: what}, &done); err != nil {
+		return nil, err
+	}
+	return &done, nil
+}

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,24 +19,92 @@ active (signing), then retiring (verifying what it signed), then gone.`,
 		keyList(a), keyRotate(a), keyRevoke(a))
 }
 
-var keyColumns = columns[wire.Key]{
-	[]string{"KEY", "STATE", "ALG", "HOME", "PUBLISHED", "ACTIVATED", "STOPPED", "PROBLEM"},
-	func(k wire.Key) []string {
-		stopped := k.RetiredAt
-		if !k.RevokedAt.IsZero() {
-			stopped = k.RevokedAt
+// keyColumns are the columns of the ring as it is at now.
+func keyColumns(now time.Time) columns[wire.Key] {
+	return columns[wire.Key]{
+		[]string{"KEY", "STATE", "ALG", "HOME", "AGE", "IN STATE", "LIVE TOKENS", "UPTAKE", "WAITS FOR", "PROBLEM"},
+		func(k wire.Key) []string {
+			since := k.PublishedAt
+			for _, t := range []time.Time{k.ActivatedAt, k.RetiredAt, k.RevokedAt} {
+				if t.After(since) {
+					since = t
+				}
+			}
+			return []string{
+				k.ID, k.State, string(k.Algorithm), k.Home, age(now, k.PublishedAt), age(now, since), liveTokens(k), uptake(k), waitsFor(now, k.Waits), k.Problem,
+			}
+		},
+	}
+}
+
+func liveTokens(k wire.Key) string {
+	if k.LiveTokens == nil {
+		return "?"
+	}
+	return strconv.FormatUint(*k.LiveTokens, 10)
+}
+
+func uptake(k wire.Key) string {
+	if k.Uptake == nil {
+		return ""
+	}
+	return fmt.Sprintf("%d/%d", k.Uptake.Holding, k.Uptake.Verifiers)
+}
+
+// waitsFor says in a few words what the next key waits for.
+func waitsFor(now time.Time, w *wire.KeyWait) string {
+	if w == nil {
+		return ""
+	}
+	switch w.For {
+	case wire.WaitSchedule:
+		return "its time, in " + age(w.Due, now)
+	case wire.WaitNotice:
+		return "caches to expire, in " + age(w.Until, now)
+	case wire.WaitStandby:
+		return "another standby key"
+	case wire.WaitUptake:
+		text := fmt.Sprintf("%d verifiers without it, at most %s", w.Missing, age(w.Until, now))
+		for i, l := range w.Lacking {
+			if i == 0 {
+				text += ":"
+			}
+			text += fmt.Sprintf(" %s (%d)", l.Account, l.Verifiers)
 		}
-		return []string{k.ID, k.State, string(k.Algorithm), k.Home, when(k.PublishedAt), when(k.ActivatedAt), when(stopped), k.Problem}
-	},
+		return text
+	}
+	return w.For
+}
+
+// age is how long before to from was, in its two largest units.
+func age(to, from time.Time) string {
+	if from.IsZero() || to.IsZero() {
+		return ""
+	}
+	d := max(0, to.Sub(from))
+	const day = 24 * time.Hour
+	switch {
+	case d >= day:
+		return fmt.Sprintf("%dd%dh", d/day, d%day/time.Hour)
+	case d >= time.Hour:
+		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
+	case d >= time.Minute:
+		return fmt.Sprintf("%dm%ds", d/time.Minute, d%time.Minute/time.Second)
+	}
+	return fmt.Sprintf("%ds", d/time.Second)
 }
 
 func keyList(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the signing keys", Args: cobra.NoArgs,
+		Long: `list shows the ring: each key's state, its age and how long it is in that state,
+at most how many live tokens it signed, how many of the verifiers that report
+hold it (11/12), and what the key that comes next waits for. An operator of
+one tenant sees the keys only. -o json has the times.`,
 		Example: "  brokerctl key list",
 		RunE: a.does(func(ctx context.Context, _ []string) error {
 			return a.admin(ctx, func(ctx context.Context, admin *client.Admin) error {
-				return printList(a, admin.Keys().List(ctx), keyColumns)
+				return printList(a, admin.Keys().List(ctx), keyColumns(a.now()))
 			})
 		}),
 	}
@@ -72,7 +142,7 @@ until they do. It needs the role security.`,
 						return
 					}
 				}
-			}, keyColumns)
+			}, keyColumns(a.now()))
 		})
 	})
 	return c

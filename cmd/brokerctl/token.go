@@ -231,30 +231,3 @@ func (p *profile) verifier(ctx context.Context, audience credential.Audience, ke
 	}
 	return v, err
 }
-
-func tokenRevoke(a *app) *cobra.Command {
-	given := new(profile)
-	c := &cobra.Command{
-		Use: "revoke [FILE]", Short: "Revoke a token", Args: cobra.MaximumNArgs(1),
-		Long: `revoke ends a token before its time (RFC 7009), as the account that it was issued
-to, or the owner of its audience. For others, and for unknown tokens, the broker
-answers the same and does nothing. The token comes from a file or from stdin.`,
-		Example: "  brokerctl token revoke --account billing-worker --key worker.pem token.txt",
-	}
-	identityFlags(c, given)
-	c.RunE = a.does(func(ctx context.Context, args []string) error {
-		token, err := a.readToken(args)
-		if err != nil {
-			return err
-		}
-		return a.as(given, func(c *client.Client) error {
-			if err := c.Revoke(ctx, token); err != nil {
-				return err
-			}
-			return a.done(struct {
-				Accepted bool `json:"accepted"`
-			}{true}, "revoked, if it was this account's to revoke")
-		})
-	})
-	return c
-}

@@ -70,6 +70,7 @@ type Manager struct {
 	limiting sync.Mutex // held by whoever tells homes what signs no more
 	limited  limited
 	started  bool
+	live     liveCount // of List's tokens; has a lock of its own
 }
 
 type watch struct {
