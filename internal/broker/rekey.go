@@ -23,6 +23,9 @@ const nextKEK = ".next"
 // RekeyOptions say whose key-encryption key is changed.
 type RekeyOptions struct {
 	Config Config
+	// From is the key-encryption key of before, where the configuration names
+	// another one already; zero: the one that it names.
+	From   FormerKEK
 	Now    func() time.Time
 	Logger *slog.Logger
 	// Done, unless nil, is told of each of RekeySteps when it can't be lost any
@@ -38,14 +41,18 @@ var RekeySteps = []string{"key written", "key named", "store sealed", "former ke
 type Rekeyed struct {
 	Keys    int    // sealed anew by this call
 	Resumed bool   // a change that was cut off before
-	File    string // with the new key-encryption key
-	Former  string // with the one before
+	File    string // with the new key-encryption key; empty: it is in Vault
+	Former  string // with the one before; empty: it is in Vault, or none was asked for
+	Name    string // of the new key-encryption key, for a person
 }
 
 // Rekey makes a new key-encryption key for a broker that is not running, seals
 // every private key of the store anew under it, and puts it in the place of the
 // former one, which it keeps beside it: backups from before need it. The keys
 // themselves stay as they are.
+//
+// With From, or a key-encryption key in Vault, it goes from one that exists to
+// another: see between.
 //
 // The store changes in one commit, which can't be one with the change of the
 // files. So the new key is on disk as kek_file + ".next" before that commit, and
@@ -71,9 +78,12 @@ func rekey(ctx context.Context, o RekeyOptions) (done Rekeyed, err error) {
 	if served(ctx, c.Socket()) {
 		return done, errors.New("a broker is serving this data folder: stop it first")
 	}
-	// Where a link names the key, as some deployments have it, the file is replaced.
-	if done.File, err = behindLinks(c.doc.KEKFile); err != nil {
-		return done, err
+	exists := o.From != FormerKEK{} || c.doc.KEKVaultKey != ""
+	if !exists {
+		// Where a link names the key, as some deployments have it, the file is replaced.
+		if done.File, err = behindLinks(c.doc.KEKFile); err != nil {
+			return done, err
+		}
 	}
 	// From here to the end the store's lock keeps any broker from starting.
 	st, _, err := openStore(ctx, c.StorePath(), c, bolt.Options{LockTimeout: time.Second, Now: o.Now, Logger: o.Logger})
@@ -84,6 +94,10 @@ func rekey(ctx context.Context, o RekeyOptions) (done Rekeyed, err error) {
 	if err := checkClaimed(ctx, st); err != nil {
 		return done, err
 	}
+	if exists {
+		return o.between(ctx, st)
+	}
+	done.Name = done.File
 	former, err := keys.LoadKeyFile(done.File)
 	if err != nil {
 		return done, err

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/tenantbroker/tenantbroker/audit"
@@ -34,6 +35,9 @@ func openKeys(ctx context.Context, c Config, st store.Store, deps Deps, client *
 		return signingParts{}, err
 	}
 	signer, err := keys.AuditKey(ctx, st, kek, deps.Now)
+	if errors.Is(err, keys.ErrKEK) {
+		err = fmt.Errorf("%w; if the configuration names another one than before, run broker rekey --from-file or --from-vault-key", err)
+	}
 	if err != nil {
 		return signingParts{}, fmt.Errorf("%s: %w", c.kekName(), err)
 	}

@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
@@ -301,5 +302,64 @@ func TestARestoredBrokerTakesNoVersionFromVaultThatItDidNotMake(t *testing.T) {
 	}
 	if latest := latestVersion(t, s, "tenantbroker-es256"); latest < 7 || len(published) != 2 {
 		t.Errorf("%d versions, %d published keys: %v", latest, len(published), out)
+	}
+}
+
+func TestRekeyGoesFromAKeyFileToVaultAndBack(t *testing.T) {
+	s := transitVault(t)
+	b := brokertest.Start(t, brokertest.Configure(usingVault(t, s)))
+	b.Stop()
+	inFile := config(t, b.ConfigFile())
+	file := inFile.Document().KEKFile
+	document := inFile.Document()
+	document.KEKFile, document.KEKVaultKey = "", "broker-kek"
+	inVault, err := document.Validate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	signs := opened(t, inFile, nil)
+	rekey := func(c broker.Config, from broker.FormerKEK, want int) broker.Rekeyed {
+		t.Helper()
+		done, err := broker.Rekey(t.Context(), broker.RekeyOptions{Config: c, From: from, Now: time.Now, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil || done.Keys != want {
+			t.Fatalf("%+v, %v", done, err)
+		}
+		return done
+	}
+	if _, err := broker.Open(t.Context(), inVault, broker.Deps{}); !errors.Is(err, keys.ErrKEK) || !strings.Contains(err.Error(), "broker rekey --from-file") {
+		t.Errorf("before: %v", err)
+	}
+	rekey(inVault, broker.FormerKEK{File: file}, 3)
+	rekey(inVault, broker.FormerKEK{File: file}, 0) // again, as after a crash
+	if got := opened(t, inVault, nil); got != signs {
+		t.Errorf("signs with\n%s\nbefore with\n%s", got, signs)
+	}
+	if _, err := broker.Open(t.Context(), inFile, broker.Deps{}); !errors.Is(err, keys.ErrKEK) {
+		t.Errorf("with the key file: %v", err)
+	}
+	if _, err := s.Do(t.Context(), "POST", "transit/keys/broker-kek/rotate", nil); err != nil {
+		t.Fatal(err)
+	}
+	rekey(inVault, broker.FormerKEK{}, 3)
+	rekey(inVault, broker.FormerKEK{}, 0)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	done := rekey(inFile, broker.FormerKEK{VaultKey: "broker-kek"}, 3)
+	if info, err := os.Stat(done.File); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the new key file: %v", err)
+	}
+	if got := opened(t, inFile, nil); got != signs {
+		t.Errorf("signs with\n%s\nbefore with\n%s", got, signs)
+	}
+	for name, from := range map[string]broker.FormerKEK{
+		"two at once": {File: file, VaultKey: "broker-kek"}, "another key": {VaultKey: "other"}, "no such file": {File: file + ".x"},
+	} {
+		if _, err := broker.Rekey(t.Context(), broker.RekeyOptions{Config: inVault, From: from, Now: time.Now, Logger: slog.New(slog.DiscardHandler)}); err == nil {
+			t.Errorf("%s was taken", name)
+		}
+	}
+	if got := opened(t, inFile, nil); got != signs {
+		t.Error("a refused change changed something")
 	}
 }
