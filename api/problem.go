@@ -14,6 +14,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/rotation/lease"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/auditlog"
 	"github.com/tenantbroker/tenantbroker/store/registry"
 	"github.com/tenantbroker/tenantbroker/store/revocation"
 )
@@ -80,6 +81,7 @@ var errorCodes = []struct {
 	{keys.ErrUnavailable, wire.CodeUnavailable, true},
 	{keys.ErrLost, wire.CodeConflict, true},
 	{keys.ErrTransitKey, wire.CodeConflict, true},
+	{auditlog.ErrNoKey, wire.CodeUnavailable, false},
 	{store.ErrUnavailable, wire.CodeUnavailable, false},
 	{context.DeadlineExceeded, wire.CodeUnavailable, false},
 	{context.Canceled, wire.CodeUnavailable, false},

@@ -124,6 +124,9 @@ func initStore(ctx context.Context, o InitOptions, c Config, made Initialized) (
 		return err
 	}
 	defer parts.close()
+	if _, err := parts.auditLater(ctx); err != nil {
+		return err
+	}
 	if err := parts.manager.Ready(); err != nil {
 		return err
 	}

@@ -148,7 +148,7 @@ func (b *Broker) wire(ctx context.Context, metrics *metrics) (http.Handler, erro
 		return nil, err
 	}
 	b.keeper, err = auditlog.New(auditlog.Config{
-		Store: b.store, Signer: b.signing.audit, Issuer: c.issuer.String(),
+		Store: b.store, Signer: b.signing.audit, Later: b.signing.auditLater, Issuer: c.issuer.String(),
 		Interval: c.doc.Audit.HeadInterval, Now: now, Logger: logger,
 	})
 	if err != nil {

@@ -150,7 +150,11 @@ func verifyStaged(ctx context.Context, o RestoreOptions, staged string, back res
 		return 0, err
 	}
 	defer parts.close()
-	report, err := auditlog.Verify(ctx, st, parts.audit.Public())
+	signer, err := parts.auditLater(ctx)
+	if err != nil {
+		return 0, err
+	}
+	report, err := auditlog.Verify(ctx, st, signer.Public())
 	if err != nil {
 		return report.Records, fmt.Errorf("the audit log: %w", err)
 	}

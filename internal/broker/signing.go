@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/issuer/mint"
@@ -16,8 +17,11 @@ import (
 type signingParts struct {
 	kek     keys.KEK
 	manager *keys.Manager // of access tokens; started
-	audit   *audit.Signer // of the audit log's heads
-	transit *keys.Transit // the home in Vault; nil: none
+	audit   *audit.Signer // of the audit log's heads; nil: only auditLater has it
+	// auditLater opens the audit key where the key-encryption key was out of
+	// reach at the start.
+	auditLater func(context.Context) (*audit.Signer, error)
+	transit    *keys.Transit // the home in Vault; nil: none
 }
 
 // close ends what the keys' homes have going on.
@@ -30,13 +34,21 @@ func (p signingParts) close() {
 // openKeys opens the signing keys with the key-encryption key, and makes those
 // that don't exist yet. A key-encryption key that is not the store's is an error.
 func openKeys(ctx context.Context, c Config, st store.Store, deps Deps, client *vault.Client) (parts signingParts, err error) {
+	if deps.Logger == nil {
+		deps.Logger = slog.New(slog.DiscardHandler)
+	}
 	kek, err := loadKEK(c, client, deps.Logger)
 	if err != nil {
 		return signingParts{}, err
 	}
-	signer, err := keys.AuditKey(ctx, st, kek, deps.Now)
+	auditKey := func(ctx context.Context) (*audit.Signer, error) { return keys.AuditKey(ctx, st, kek, deps.Now) }
+	signer, err := auditKey(ctx)
 	if errors.Is(err, keys.ErrKEK) {
 		err = fmt.Errorf("%w; if the configuration names another one than before, run broker rekey --from-file or --from-vault-key", err)
+	}
+	if errors.Is(err, keys.ErrUnavailable) {
+		deps.Logger.Error("the key that signs the audit log's heads can't be opened yet, the broker goes on trying", "error", err)
+		signer, err = nil, nil
 	}
 	if err != nil {
 		return signingParts{}, fmt.Errorf("%s: %w", c.kekName(), err)
@@ -45,7 +57,7 @@ func openKeys(ctx context.Context, c Config, st store.Store, deps Deps, client *
 	if err != nil {
 		return signingParts{}, err
 	}
-	parts = signingParts{kek: kek, audit: signer, transit: transit}
+	parts = signingParts{kek: kek, audit: signer, auditLater: auditKey, transit: transit}
 	defer func() {
 		if err != nil {
 			parts.close()

@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -12,9 +13,11 @@ import (
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/brokertest"
+	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/internal/broker"
 	"github.com/tenantbroker/tenantbroker/internal/devvault"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
+	"github.com/tenantbroker/tenantbroker/store/auditlog"
 )
 
 func TestWhereKeysAreIsHeldToTheVaultSection(t *testing.T) {
@@ -361,5 +364,31 @@ func TestRekeyGoesFromAKeyFileToVaultAndBack(t *testing.T) {
 	}
 	if got := opened(t, inFile, nil); got != signs {
 		t.Error("a refused change changed something")
+	}
+}
+
+// Without Vault nothing that is sealed there can be opened: the broker starts,
+// waits, and has all its keys when Vault is back.
+func TestABrokerStartsWithoutTheVaultOfItsKeyEncryptionKey(t *testing.T) {
+	s := transitVault(t)
+	b := brokertest.Start(t, brokertest.Configure(usingVault(t, s)), brokertest.Configure(underVault))
+	b.Stop()
+	s.Kill()
+	opened := serveAgain(t, config(t, b.ConfigFile()), time.Now)
+	if err := opened.Keys().Ready(); err == nil {
+		t.Error("it says that it is ready")
+	}
+	eventually(t, "the start is on record, and no head is signed for it", func() bool {
+		return errors.Is(opened.Audit().Sign(t.Context()), auditlog.ErrNoKey)
+	})
+	if err := opened.Audit().Export(t.Context(), io.Discard, credential.Tenant{}); !errors.Is(err, auditlog.ErrNoKey) {
+		t.Errorf("an export: %v", err)
+	}
+	if err := s.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is ready", func() bool { return opened.Keys().Ready() == nil })
+	if err := opened.Audit().Sign(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

@@ -35,13 +35,17 @@ const (
 // and outside of any View, so that w may be slow and chains many. If retention
 // overtakes it meanwhile, that is ErrTrimmed.
 func (k *Keeper) Export(ctx context.Context, w io.Writer, tenant credential.Tenant) error {
-	e := &export{Keeper: k, tenant: tenant}
+	signer, err := k.key(ctx)
+	if err != nil {
+		return err
+	}
+	e := &export{Keeper: k, signer: signer, tenant: tenant}
 	stretches, signed, err := e.begin(ctx)
 	if err != nil {
 		return err
 	}
 	e.out, err = audit.NewExporter(w, audit.Header{
-		Issuer: k.cfg.Issuer, ExportedAt: k.cfg.Now(), Key: k.cfg.Signer.Public(), Tenant: tenant,
+		Issuer: k.cfg.Issuer, ExportedAt: k.cfg.Now(), Key: signer.Public(), Tenant: tenant,
 	})
 	if err != nil {
 		return err
@@ -65,6 +69,7 @@ func (k *Keeper) Export(ctx context.Context, w io.Writer, tenant credential.Tena
 // export is one that is under way.
 type export struct {
 	*Keeper
+	signer *audit.Signer
 	tenant credential.Tenant
 	out    *audit.Exporter
 	end    uint64 // the position of the last record
@@ -153,7 +158,7 @@ func (e *export) stretch(ctx context.Context, s stretch) error {
 // a fresh one.
 func (e *export) heads(ctx context.Context, o opening) error {
 	if o.signed != "" {
-		h, err := audit.VerifyHead(e.cfg.Signer.Public(), o.signed)
+		h, err := audit.VerifyHead(e.signer.Public(), o.signed)
 		if err == nil && h.Chain != o.head.Chain {
 			err = fmt.Errorf("has the head of %s", h.Chain)
 		}
@@ -169,7 +174,7 @@ func (e *export) heads(ctx context.Context, o opening) error {
 		}
 	}
 	o.head.Time, o.head.Issuer = e.cfg.Now(), e.cfg.Issuer
-	return e.out.Head(e.cfg.Signer.SignHead(o.head))
+	return e.out.Head(e.signer.SignHead(o.head))
 }
 
 // later reports whether the head was signed for a record that came after the

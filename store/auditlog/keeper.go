@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/audit"
@@ -32,8 +33,11 @@ const (
 
 // Config is what a Keeper needs.
 type Config struct {
-	Store    store.Store
+	Store store.Store
+	// Signer signs. Where the key can't be had yet, it is nil, and Later is asked
+	// whenever it is needed, until it has one: nothing is signed meanwhile.
 	Signer   *audit.Signer
+	Later    func(context.Context) (*audit.Signer, error)
 	Issuer   string        // named in exports
 	Interval time.Duration // between two signings; default DefaultInterval
 	// Closing is how long the last signing may take when Run ends; default
@@ -44,11 +48,14 @@ type Config struct {
 }
 
 // Keeper signs, checks and exports the log of one writer.
-type Keeper struct{ cfg Config }
+type Keeper struct {
+	cfg    Config
+	signer atomic.Pointer[audit.Signer]
+}
 
 // New returns a Keeper. Without a store or a signer there is none.
 func New(cfg Config) (*Keeper, error) {
-	if cfg.Store == nil || cfg.Signer == nil {
+	if cfg.Store == nil || cfg.Signer == nil && cfg.Later == nil {
 		return nil, errors.New("auditlog: a store and a signer are required")
 	}
 	if cfg.Interval <= 0 {
@@ -63,8 +70,26 @@ func New(cfg Config) (*Keeper, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Keeper{cfg}, nil
+	k := &Keeper{cfg: cfg}
+	k.signer.Store(cfg.Signer)
+	return k, nil
 }
+
+// key returns what signs.
+func (k *Keeper) key(ctx context.Context) (*audit.Signer, error) {
+	if signer := k.signer.Load(); signer != nil {
+		return signer, nil
+	}
+	signer, err := k.cfg.Later(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the key that signs heads: %w", ErrNoKey, err)
+	}
+	k.signer.Store(signer)
+	return signer, nil
+}
+
+// ErrNoKey means that the key which signs heads can't be had yet.
+var ErrNoKey = errors.New("auditlog: no key")
 
 // Run signs heads until ctx ends, and a last time then. A failure is logged
 // and tried again at the next turn; the last one is returned. A backlog too
@@ -92,7 +117,7 @@ func (k *Keeper) signLast(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	if !errors.Is(err, context.DeadlineExceeded) || last.Err() == nil {
+	if !errors.Is(err, ErrNoKey) && (!errors.Is(err, context.DeadlineExceeded) || last.Err() == nil) {
 		return fmt.Errorf("auditlog: signing the last heads: %w", err)
 	}
 	left := []any{"tried_for", k.cfg.Closing}
@@ -149,13 +174,17 @@ func (k *Keeper) signNext(ctx context.Context) (more bool, err error) {
 	if err != nil || len(heads) == 0 {
 		return false, err
 	}
+	signer, err := k.key(ctx)
+	if err != nil {
+		return false, err
+	}
 	signed := make([]string, len(heads))
 	for i, p := range heads {
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
 		p.head.Time, p.head.Issuer = k.cfg.Now(), k.cfg.Issuer
-		signed[i] = k.cfg.Signer.SignHead(p.head)
+		signed[i] = signer.SignHead(p.head)
 	}
 	return more, k.cfg.Store.Update(ctx, func(tx store.Tx) error {
 		for i, p := range heads {
