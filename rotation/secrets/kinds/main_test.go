@@ -24,6 +24,10 @@ var parts struct {
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(crashEnv) != "" {
+		fmt.Fprintln(os.Stderr, "not killed:", crashChild())
+		os.Exit(1)
+	}
 	code := m.Run()
 	if parts.vault != nil {
 		parts.vault.Stop()

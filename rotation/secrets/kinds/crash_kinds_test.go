@@ -1,0 +1,148 @@
+package kinds_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/rotation/secrets"
+	"github.com/tenantbroker/tenantbroker/rotation/secrets/kinds"
+	"github.com/tenantbroker/tenantbroker/rotation/vault"
+)
+
+func databasesOf(c *vault.Client) kinds.Databases {
+	return func(_, mount string) kinds.Database { return c.Database(mount) }
+}
+
+func storesOf(c *vault.Client) kinds.Stores {
+	return func(_, mount string) kinds.Store { return c.KV(mount) }
+}
+
+// crashSecret is a shared secret with one consumer.
+func crashSecret(w *crashWorld, kind string, spec any) secrets.Secret {
+	raw, err := json.Marshal(spec)
+	w.must(err)
+	return secrets.Secret{
+		ID: w.name, Kind: kind, Spec: raw, Shared: true, Owner: credential.MustAccountID("app"),
+		Consumers: []credential.AccountID{credential.MustAccountID("app")},
+	}
+}
+
+// publishedAt is what lies at the place of a secret.
+func publishedAt(w *crashWorld) (data map[string]any, version uint64) {
+	v, err := w.client.KV("secret").Get(w.Context(), "shared/"+w.name)
+	w.must(err)
+	text, _ := v.Data["tenantbroker_version"].(string)
+	version, err = strconv.ParseUint(text, 10, 64)
+	w.must(err)
+	return v.Data, version
+}
+
+// oneVersionAt fails unless only the newest version has its data.
+func oneVersionAt(w *crashWorld) {
+	m, err := w.client.KV("secret").Metadata(w.Context(), "shared/"+w.name)
+	w.must(err)
+	if m.CurrentVersion != 2 {
+		w.Errorf("version %d was written, not 2", m.CurrentVersion)
+	}
+	for n, v := range m.Versions {
+		if v.Destroyed != (n != m.CurrentVersion) {
+			w.Errorf("version %d in Vault: destroyed %t", n, v.Destroyed)
+		}
+	}
+}
+
+type crashingPair struct{}
+
+func (*crashingPair) kind(c *vault.Client) secrets.Kind {
+	return kinds.NewStaticPair(databasesOf(c), storesOf(c), kinds.DefaultLayout())
+}
+
+func (*crashingPair) furnish(w *crashWorld) secrets.Secret {
+	spec := map[string]any{
+		"roles":    []map[string]string{{"role": w.name + "-a", "username": w.name + "_a"}, {"role": w.name + "-b", "username": w.name + "_b"}},
+		"publish":  map[string]string{"path": "shared/" + w.name},
+		"postgres": map[string]any{"host": parts.postgres.Host(), "port": parts.postgres.Port(), "database": "postgres", "sslmode": "disable"},
+	}
+	for _, end := range []string{"a", "b"} {
+		w.must(parts.postgres.SQL(w.Context(), "postgres", fmt.Sprintf("CREATE ROLE %q LOGIN", w.name+"_"+end)))
+		_, err := parts.vault.Do(w.Context(), http.MethodPut, "database/static-roles/"+w.name+"-"+end,
+			map[string]any{"db_name": "pg", "username": w.name + "_" + end, "rotation_period": "87600h"})
+		w.must(err)
+	}
+	return crashSecret(w, "database-static-pair", spec)
+}
+
+func (*crashingPair) given(w *crashWorld) (value any, version uint64) {
+	data, version := publishedAt(w)
+	user, _ := data["username"].(string)
+	password, _ := data["password"].(string)
+	return [2]string{user, password}, version
+}
+
+func (*crashingPair) valid(w *crashWorld, value any) bool {
+	who, _ := value.([2]string)
+	c, err := pgx.Connect(w.Context(), parts.postgres.DSN(who[0], who[1], "postgres"))
+	if err != nil {
+		return false
+	}
+	w.must(c.Close(context.WithoutCancel(w.Context())))
+	return true
+}
+
+// settled: two rotations took four calls of Vault, whatever came between.
+func (*crashingPair) settled(w *crashWorld) {
+	oneVersionAt(w)
+	for _, end := range []string{"a", "b"} {
+		if n := w.at("database/rotate-role/" + w.name + "-" + end); n != 2 {
+			w.Errorf("static role %s was rotated %d times, not 2", end, n)
+		}
+	}
+}
+
+type crashingKV struct{}
+
+func (*crashingKV) kind(c *vault.Client) secrets.Kind {
+	return kinds.NewKV(storesOf(c), kinds.DefaultLayout())
+}
+
+func (*crashingKV) furnish(w *crashWorld) secrets.Secret {
+	return crashSecret(w, "kv", map[string]string{"path": "shared/" + w.name})
+}
+
+func (*crashingKV) given(w *crashWorld) (value any, version uint64) {
+	data, version := publishedAt(w)
+	text, _ := data["value"].(string)
+	return text, version
+}
+
+// valid: whoever has the value can find it in Vault, in some version.
+func (*crashingKV) valid(w *crashWorld, value any) bool {
+	kv := w.client.KV("secret")
+	m, err := kv.Metadata(w.Context(), "shared/"+w.name)
+	w.must(err)
+	for n := range m.Versions {
+		v, err := kv.GetVersion(w.Context(), "shared/"+w.name, n)
+		if errors.Is(err, vault.ErrNotFound) {
+			continue
+		}
+		w.must(err)
+		if v.Data["value"] == value {
+			return true
+		}
+	}
+	return false
+}
+
+func (*crashingKV) settled(w *crashWorld) {
+	oneVersionAt(w)
+	if _, err := w.client.KV("secret").Metadata(w.Context(), "shared/"+w.name+".next"); !errors.Is(err, vault.ErrNotFound) {
+		w.Errorf("something is left where values wait: %v", err)
+	}
+}

@@ -1,0 +1,250 @@
+package kinds_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/internal/devvault"
+	"github.com/tenantbroker/tenantbroker/rotation/secrets"
+	"github.com/tenantbroker/tenantbroker/rotation/vault"
+	"github.com/tenantbroker/tenantbroker/store/bolt"
+	"github.com/tenantbroker/tenantbroker/store/registry"
+)
+
+// crashing is one kind in the table of crashes. Between the calls the test
+// rotates, kills and restarts.
+type crashing interface {
+	kind(*vault.Client) secrets.Kind
+	// furnish makes what is out there, and returns the secret to declare.
+	furnish(w *crashWorld) secrets.Secret
+	// given is what consumers are given now, with its version.
+	given(w *crashWorld) (value any, version uint64)
+	// valid reports whether what they were given works.
+	valid(w *crashWorld, value any) bool
+	// settled fails the test where something is left over, or was done twice.
+	settled(w *crashWorld)
+}
+
+// crashTable has every kind.
+var crashTable = map[string]crashing{
+	"database-static-pair": &crashingPair{},
+	"kv":                   &crashingKV{},
+}
+
+// crashWorld is a secret with one version, and a store that processes take turns at.
+type crashWorld struct {
+	*testing.T
+	crashing
+	name   string
+	path   string // of the store
+	proxy  *devvault.Proxy
+	client *vault.Client
+}
+
+// What a process that is to be killed is told, on its standard input: the token
+// is in no list of processes.
+type crashOrder struct {
+	Kind, Store, Vault, Token, Secret, Point string
+}
+
+const crashEnv = "TENANTBROKER_TEST_CRASH"
+
+// For every kind and every moment around each of its side effects: a process
+// that rotates is killed there. What consumers have works until the new value is
+// with them; the next process ends the rotation with that one value, and nothing
+// is left over.
+func TestKilledAtEveryPoint(t *testing.T) {
+	if parts.once.Do(startParts); parts.err != nil {
+		t.Fatal(parts.err)
+	}
+	for name, c := range crashTable {
+		points := secrets.Points(c.kind(nil))
+		if len(points) == 0 {
+			t.Errorf("%s has no side effects", name)
+		}
+		for _, point := range points {
+			t.Run(point, func(t *testing.T) { killedAt(t, c, name, point) })
+		}
+	}
+}
+
+func killedAt(t *testing.T, c crashing, kind, point string) {
+	w := &crashWorld{T: t, crashing: c, name: fmt.Sprintf("crash-%d", parts.count.Add(1)), path: filepath.Join(t.TempDir(), "db")}
+	w.proxy = devvault.ProxyForTest(t, parts.vault)
+	w.client = crashClient(t, w.proxy.URL(), parts.vault.RootToken())
+	secret := c.furnish(w)
+	w.process("", func(m *secrets.Manager, r *registry.Registry) {
+		_, err := r.CreateAccount(t.Context(), admin, registry.Account{ID: credential.MustAccountID("app"), Home: credential.System, Owner: "a team"})
+		w.must(err)
+		_, err = m.Create(t.Context(), admin, secret)
+		w.must(err)
+		w.must(m.Rotate(t.Context(), admin, w.name, 0, false))
+	})
+	w.process("", func(m *secrets.Manager, _ *registry.Registry) { w.must(rotateTo(t.Context(), m, w.name, 1)) })
+	old, version := c.given(w)
+	if version != 1 || !c.valid(w, old) {
+		t.Fatalf("before: version %d", version)
+	}
+	w.process("", func(m *secrets.Manager, _ *registry.Registry) {
+		w.must(m.Rotate(t.Context(), admin, w.name, 0, false))
+	})
+	before := w.proxy.Calls(nil)
+	w.kill(crashOrder{Kind: kind, Store: w.path, Vault: w.proxy.URL(), Token: parts.vault.RootToken(), Secret: w.name, Point: point})
+	if w.proxy.Calls(nil) == before {
+		t.Error("the process that was killed did nothing")
+	}
+
+	now, version := c.given(w)
+	if !c.valid(w, now) {
+		t.Errorf("what consumers are given, version %d, doesn't work", version)
+	}
+	if !strings.Contains(point, "/retire/") && !strings.Contains(point, "/clean/") && !c.valid(w, old) {
+		t.Error("the old value ended before consumers had the new one")
+	}
+	w.process("", func(m *secrets.Manager, _ *registry.Registry) {
+		w.must(rotateTo(t.Context(), m, w.name, 2))
+		st, err := m.Get(t.Context(), admin, w.name)
+		w.must(err)
+		if st.Last.Failed != "" || st.Drift != "" || st.Problem != "" {
+			t.Errorf("failed %q, drift %q, problem %q", st.Last.Failed, st.Drift, st.Problem)
+		}
+	})
+	now, version = c.given(w)
+	if version != 2 || !c.valid(w, now) {
+		t.Errorf("after: version %d", version)
+	}
+	if c.valid(w, old) {
+		t.Error("the old value is still valid")
+	}
+	c.settled(w)
+}
+
+func (w *crashWorld) must(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+// process is what one process does with the store; it calls crash at each point.
+func (w *crashWorld) process(crash string, do func(*secrets.Manager, *registry.Registry)) {
+	w.Helper()
+	w.must(withManager(w.Context(), w.path, w.kind(w.client), crash, do))
+}
+
+func withManager(ctx context.Context, path string, kind secrets.Kind, crash string, do func(*secrets.Manager, *registry.Registry)) (err error) {
+	st, err := bolt.Open(ctx, bolt.Options{Path: path, Writer: "test"})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	reg := registry.New(st, credential.MustIssuerURL("https://broker.example"), time.Now)
+	m, err := secrets.New(secrets.Config{
+		Store: st, Registry: reg, Broker: "one", Now: time.Now, Interval: 10 * time.Millisecond, Kinds: []secrets.Kind{kind},
+		Crash: func(point string) {
+			if point == crash {
+				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+				select {} // until it is delivered
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	do(m, reg)
+	return nil
+}
+
+// rotateTo runs the manager until a version is rotated to its end, and answers
+// for the consumer.
+func rotateTo(ctx context.Context, m *secrets.Manager, id string, version uint64) error {
+	running, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(running) }()
+	defer func() { cancel(); <-ended }()
+	for {
+		st, err := m.Get(ctx, admin, id)
+		if err != nil {
+			return err
+		}
+		if rotated(version)(st) {
+			return nil
+		}
+		if a := st.Attempt; a != nil && a.Step == secrets.Drain {
+			app := secrets.Consumer{Account: credential.MustAccountID("app"), Tenant: credential.System}
+			if _, err := m.Ack(ctx, app, id, a.New.Version); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// kill starts this program again with an order, and waits until it is killed.
+func (w *crashWorld) kill(order crashOrder) {
+	w.Helper()
+	program, err := os.Executable()
+	w.must(err)
+	input, err := json.Marshal(order)
+	w.must(err)
+	child := exec.CommandContext(w.Context(), program)
+	child.Env = append(os.Environ(), crashEnv+"=1")
+	child.Stdin = bytes.NewReader(input)
+	output, err := child.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL { //nolint:forcetypeassert // on Unix
+		w.Fatalf("the process was not killed at %s: %v\n%s", order.Point, err, output)
+	}
+}
+
+// crashChild is the process that is to be killed.
+func crashChild() error {
+	var order crashOrder
+	if err := json.NewDecoder(os.Stdin).Decode(&order); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	client, err := vault.New(vault.Config{Address: order.Vault, Login: vault.Token{Secret: credential.NewSecret([]byte(order.Token))}})
+	if err != nil {
+		return err
+	}
+	if err := client.Login(ctx); err != nil {
+		return err
+	}
+	var failed error
+	err = withManager(ctx, order.Store, crashTable[order.Kind].kind(client), order.Point, func(m *secrets.Manager, _ *registry.Registry) {
+		failed = rotateTo(ctx, m, order.Secret, 2)
+	})
+	return errors.Join(err, failed)
+}
+
+func crashClient(t *testing.T, address, token string) *vault.Client {
+	t.Helper()
+	client, err := vault.New(vault.Config{Address: address, Login: vault.Token{Secret: credential.NewSecret([]byte(token))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Login(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// at counts the calls of a path through the proxy.
+func (w *crashWorld) at(path string) int { return w.proxy.Calls(devvault.At(path)) }
