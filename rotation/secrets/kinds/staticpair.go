@@ -191,13 +191,18 @@ func (k *StaticPair) Look(ctx context.Context, w *secrets.Work) (secrets.Finding
 	return secrets.Finding{}, fmt.Errorf("database-static-pair: nothing to look for in %s", w.Step)
 }
 
-// apply gives the idle role a new password.
+// apply gives the idle role a new password, unless Vault has done so by itself
+// after an earlier try that failed.
 func (p *pair) apply(ctx context.Context, w *secrets.Work) (secrets.Handle, error) {
 	r := p.idle(w)
+	now, err := p.credentials(ctx, r)
+	if err != nil || rotatedSince(now, w.New.Handle[handleApplyFrom]) {
+		return applied(r, now), err
+	}
 	if err := w.Effect("rotate", func() error { return p.db.RotateStaticRole(ctx, r.Role) }); err != nil {
 		return nil, p.explain(r, err)
 	}
-	now, err := p.credentials(ctx, r)
+	now, err = p.credentials(ctx, r)
 	return applied(r, now), err
 }
 

@@ -47,6 +47,7 @@ type pairWorld struct {
 
 	mu     sync.Mutex
 	offset time.Duration
+	points map[string]func() // what happens there, once
 }
 
 // newPair declares a pair on the servers that all tests share.
@@ -78,7 +79,7 @@ func newPairOn(t *testing.T, v *devvault.Server, pg *devpostgres.Server, address
 	reg := registry.New(st, credential.MustIssuerURL("https://broker.example"), w.now)
 	w.m, err = secrets.New(secrets.Config{
 		Store: st, Registry: reg, Broker: "one", Now: w.now, Interval: 10 * time.Millisecond, InspectEvery: time.Minute,
-		Kinds: []secrets.Kind{w.kind()}, Logger: slog.New(slog.NewTextHandler(w.said, nil)),
+		Kinds: []secrets.Kind{w.kind()}, Crash: w.reach, Logger: slog.New(slog.NewTextHandler(w.said, nil)),
 	})
 	w.must(err)
 	for _, id := range []string{"app", "worker"} {
@@ -161,6 +162,26 @@ func (w *pairWorld) now() time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return time.Now().Add(w.offset)
+}
+
+// at has something happen at a point of the next rotation.
+func (w *pairWorld) at(step secrets.Step, effect, when string, do func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.points == nil {
+		w.points = map[string]func(){}
+	}
+	w.points[secrets.Point("database-static-pair", step, effect, when)] = do
+}
+
+func (w *pairWorld) reach(point string) {
+	w.mu.Lock()
+	do := w.points[point]
+	delete(w.points, point)
+	w.mu.Unlock()
+	if do != nil {
+		do()
+	}
 }
 
 // pass turns the clock, past pauses and intervals.
