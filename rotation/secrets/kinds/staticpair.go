@@ -306,11 +306,10 @@ func (p *pair) ended(ctx context.Context, w *secrets.Work, r PairRole) (bool, er
 	if err != nil || !rotatedSince(now, w.New.Handle[handleRetireFrom]) {
 		return false, err
 	}
-	err = p.Postgres.login(ctx, now.Username, now.Password, nil)
-	if errors.Is(err, errRefused) {
+	if err = p.Postgres.login(ctx, now.Username, now.Password, nil); errors.Is(err, errRefused) {
 		return false, nil
 	}
-	return err == nil, err
+	return err == nil, err // the new one, so not the old one
 }
 
 func (p *pair) lookRetired(ctx context.Context, w *secrets.Work) (secrets.Finding, error) {
