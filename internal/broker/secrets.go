@@ -56,9 +56,16 @@ func (b *Broker) openSecrets(registerer prometheus.Registerer) error {
 		}
 		return b.vault.Namespace(namespace).KV(mount)
 	}
-	doc := b.config.doc
+	databases := func(namespace, mount string) kinds.Database {
+		if namespace == "" {
+			return b.vault.Database(mount)
+		}
+		return b.vault.Namespace(namespace).Database(mount)
+	}
+	doc, layout := b.config.doc, b.config.layout()
 	manager, err := secrets.New(secrets.Config{
-		Store: b.store, Registry: b.registry, Kinds: []secrets.Kind{kinds.NewKV(stores, b.config.layout())},
+		Store: b.store, Registry: b.registry,
+		Kinds:  []secrets.Kind{kinds.NewKV(stores, layout), kinds.NewStaticPair(databases, stores, layout)},
 		Broker: doc.Writer, Now: b.deps.Now, Logger: b.deps.Logger,
 		Workers: doc.Secrets.Workers, InspectEvery: doc.Secrets.InspectEvery, Crash: b.deps.Crash,
 	})
