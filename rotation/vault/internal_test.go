@@ -1,0 +1,238 @@
+package vault
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+)
+
+// A Vault that is down is asked at most 200 times a minute, 78 on average, and
+// noticed within the ceiling.
+func TestProbesAreSpreadBetweenTheirBounds(t *testing.T) {
+	if most := time.Minute / downFloor; most != 200 {
+		t.Errorf("at most %d probes a minute, the text says 200", most)
+	}
+	if mean := time.Minute / ((downFloor + downCeiling) / 2); mean < 76 || mean > 80 {
+		t.Errorf("%d probes a minute on average, the text says 78", mean)
+	}
+	if downCeiling > 1500*time.Millisecond {
+		t.Errorf("back after up to %s", downCeiling)
+	}
+	const tries = 2000
+	var sum time.Duration
+	distinct := make(map[time.Duration]bool)
+	for i := range tries {
+		n := 1 + i%70
+		d := spread(n, downFloor, downCeiling)
+		if d < downFloor || d > downCeiling || (n == 1 && d > 2*downFloor) {
+			t.Fatalf("after %d failures: %s", n, d)
+		}
+		sum += d
+		distinct[d] = true
+	}
+	if len(distinct) < tries/2 {
+		t.Errorf("%d different waits of %d: no jitter", len(distinct), tries)
+	}
+	if mean := sum / tries; mean < 600*time.Millisecond || mean > 900*time.Millisecond {
+		t.Errorf("%s on average", mean)
+	}
+	for n := range 100 {
+		if d := spread(n+1, refusedFloor, refusedCeiling); d < refusedFloor || d > refusedCeiling {
+			t.Fatalf("after %d refusals: %s", n+1, d)
+		}
+	}
+}
+
+func TestRenewalIsAtTwoThirds(t *testing.T) {
+	for range 1000 {
+		if d := renewAfter(time.Hour); d < 36*time.Minute || d > 42*time.Minute {
+			t.Fatalf("after %s of an hour", d)
+		}
+	}
+	s := newSession()
+	now := time.Unix(1e9, 0)
+	s.accept(auth{Token: "t", TTL: 0}, true, now)
+	if !s.renewAt.IsZero() || !s.expires.IsZero() {
+		t.Error("a token that never ends is renewed")
+	}
+	s.accept(auth{Token: "t", TTL: 1}, true, now)
+	if d := s.renewAt.Sub(now); d < minRenewal {
+		t.Errorf("renewed after %s: a hot loop", d)
+	}
+}
+
+// The loop of Run has something to wait for in every state.
+func TestRestIsNeverNothing(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	for name, s := range map[string]*session{
+		"fresh":               {},
+		"refused":             {tryFrom: now.Add(time.Second)},
+		"expired":             {secret: credential.NewSecret([]byte("t")), expires: now.Add(-time.Hour), renewAt: now.Add(-time.Hour)},
+		"due long ago":        {tryFrom: now.Add(-time.Hour), probed: now.Add(-time.Hour)},
+		"all well":            {secret: credential.NewSecret([]byte("t")), probed: now, renewAt: now.Add(time.Hour)},
+		"a clock turned back": {secret: credential.NewSecret([]byte("t")), probed: now.Add(time.Hour), renewAt: now.Add(2 * time.Hour)},
+	} {
+		if d := s.untilDue(now); d < minRest {
+			t.Errorf("%s: %s", name, d)
+		}
+	}
+}
+
+func TestAnAnswerIsBounded(t *testing.T) {
+	body := &boundedBody{io.NopCloser(strings.NewReader("12345678")), 8}
+	if got, err := io.ReadAll(body); err != nil || string(got) != "12345678" {
+		t.Errorf("exactly as much as is allowed: %q, %v", got, err)
+	}
+	body = &boundedBody{io.NopCloser(strings.NewReader("123456789")), 8}
+	if _, err := io.ReadAll(body); !errors.Is(err, errTooLong) {
+		t.Errorf("one more: %v", err)
+	}
+}
+
+func TestMetricsNameOperationsOnly(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	c, err := New(Config{Address: "https://vault.invalid", Login: Token{credential.NewSecret([]byte("t"))}, Registerer: registry})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tenant := range []string{"acme", "globex"} {
+		_, _ = c.KV("kv").Get(t.Context(), "tenants/"+tenant) // not logged in: counted all the same
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := ""
+	for _, f := range families {
+		text += strings.Join(strings.Fields(f.String()), " ")
+	}
+	if strings.Contains(text, "acme") || strings.Contains(text, "globex") {
+		t.Error("a path got into the metrics")
+	}
+	if !strings.Contains(text, `label:{name:"operation" value:"kv_read"} label:{name:"outcome" value:"logged_out"} counter:{value:2`) {
+		t.Errorf("two calls are not counted: %s", text)
+	}
+	if _, err := New(Config{Address: "https://vault.invalid", Login: Token{credential.NewSecret([]byte("t"))}, Registerer: registry}); err == nil {
+		t.Error("two clients share one set of metrics")
+	}
+}
+
+func TestOutcomesTellApart(t *testing.T) {
+	for status, c := range map[int]struct {
+		said, outcome string
+	}{
+		400: {"x", "refused"}, 403: {"x", "forbidden"}, 404: {"x", "not_found"}, 429: {"x", "rate_limited"}, 500: {"x", "uncertain"},
+		503: {"Vault is sealed", "sealed"}, 307: {"x", "standby"}, 412: {"x", "unavailable"},
+	} {
+		e := &Error{Status: status, Messages: []string{c.said}}
+		e.classify(true)
+		if got := outcome(e); got != c.outcome {
+			t.Errorf("%d: %s", status, got)
+		}
+	}
+	if outcome(nil) != "ok" {
+		t.Error("success")
+	}
+}
+
+func FuzzAnswerError(f *testing.F) {
+	f.Add([]byte(`{"errors":["permission denied"]}`), 403, "7", "hunter2-hunter2")
+	f.Add([]byte(`{"data":{"error":"x"}}`), 400, "-1", "")
+	f.Add([]byte("<html>"), 502, "NaN", "html")
+	f.Add([]byte(`{"errors":["aHVudGVyMi1odW50ZXIy"]}`), 400, "1e99", "hunter2-hunter2")
+	f.Fuzz(func(t *testing.T, body []byte, status int, after, sent string) {
+		one := &call{method: http.MethodPut, path: "kv/data/x", body: map[string]any{"password": sent}, effect: true}
+		e := answerError(one, status, http.Header{"Retry-After": {after}}, body)
+		text := e.Error()
+		if len(text) > 4*(maxMessageLength+10)+maxShownPath+200 {
+			t.Errorf("%d bytes", len(text))
+		}
+		if strings.ContainsFunc(text, unicode.IsControl) {
+			t.Errorf("control characters in %q", text)
+		}
+		for _, m := range e.Messages {
+			// What was sent can't be told from Vault's own words by chance only
+			// where it is a part of what we say ourselves.
+			if len(sent) >= echoWindow && strings.Contains(m, sent) && !strings.Contains(withheld+"not an answer of Vault: bytes and more", sent) {
+				t.Errorf("%q shows %q", m, sent)
+			}
+		}
+		if e.RetryAfter < 0 || e.RetryAfter > maxRetryAfter {
+			t.Errorf("retry after %s", e.RetryAfter)
+		}
+	})
+}
+
+func FuzzReply(f *testing.F) {
+	f.Add([]byte(`{"data":{"a":1},"lease_id":"x","lease_duration":5}`))
+	f.Add([]byte(`{"data":[],"auth":{"lease_duration":-1}}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var out reply
+		if json.Unmarshal(raw, &out) != nil {
+			return
+		}
+		s, err := out.secret(&call{method: http.MethodGet, path: "x"})
+		if (err == nil) != (s != nil) {
+			t.Errorf("%v, %v", s, err)
+		}
+	})
+}
+
+func FuzzParseVersion(f *testing.F) {
+	f.Add([]byte(`1700000000`))
+	f.Add([]byte(`{"public_key":"AAAA","creation_time":"2026-01-01T00:00:00Z"}`))
+	f.Add([]byte(`{"public_key":"-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n"}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if v, err := parseVersion(raw); err != nil && v.Public != nil {
+			t.Error("a key and an error")
+		}
+	})
+}
+
+func FuzzCiphertextVersion(f *testing.F) {
+	f.Add("vault:v1:AAAA")
+	f.Add("vault:v01:AAAA")
+	f.Fuzz(func(t *testing.T, s string) {
+		if n, err := CiphertextVersion(s); err == nil && (n < 1 || !strings.HasPrefix(s, "vault:v")) {
+			t.Errorf("%q is version %d", s, n)
+		}
+	})
+}
+
+func FuzzParseWord(f *testing.F) {
+	f.Add([]byte("hvs.token\n"))
+	f.Add([]byte("a b"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if word, err := parseWord(data); err == nil && (word == "" || strings.ContainsFunc(word, func(r rune) bool { return r <= ' ' || r > '~' })) {
+			t.Errorf("%q", word)
+		}
+	})
+}
+
+func FuzzCheckPath(f *testing.F) {
+	f.Add("kv/data/x")
+	f.Add("kv/../sys")
+	f.Fuzz(func(t *testing.T, path string) {
+		if checkPath(path) != nil {
+			return
+		}
+		for segment := range strings.SplitSeq(path, "/") {
+			if slices.Contains([]string{".", ".."}, segment) {
+				t.Errorf("%q climbs", path)
+			}
+		}
+		if strings.ContainsAny(path, "?#%\\ ") {
+			t.Errorf("%q is another path", path)
+		}
+	})
+}
