@@ -24,7 +24,8 @@ func keyRoutes() []route {
 // maxImpactTenants bounds the list of tenants in an answer.
 const maxImpactTenants = 1000
 
-func wireKey(k keys.KeyInfo) wire.Key {
+// WireKey is a signing key as operators see it.
+func WireKey(k keys.KeyInfo) wire.Key {
 	out := wire.Key{
 		ID: k.ID, Algorithm: k.Algorithm, State: string(k.State), Home: k.Home, PublishedAt: k.PublishedAt,
 		ActivatedAt: k.ActivatedAt, GoneAt: k.KeepUntil, Problem: k.Problem,
@@ -44,7 +45,7 @@ const maxLacking = 20
 // used for and waits for: how much others are at work is not for one tenant's.
 func (c *call) keyList() (answer, error) {
 	if !c.by.Tenant.IsSystem() {
-		return listed("keys", c.keys.List(), "", wireKey)
+		return listed("keys", c.keys.List(), "", WireKey)
 	}
 	live, whole, err := c.keys.Live(c.r.Context())
 	if err != nil {
@@ -56,7 +57,7 @@ func (c *call) keyList() (answer, error) {
 	}
 	wait := c.keys.Waiting()
 	return listed("keys", c.keys.List(), "", func(k keys.KeyInfo) wire.Key {
-		out := wireKey(k)
+		out := WireKey(k)
 		if n := live[k.ID]; whole {
 			out.LiveTokens = &n
 		}

@@ -303,6 +303,7 @@ func matrix() []operation {
 		{route: "GET /v1/audit of the broker", system: everyOne(200), acme: everyOne(403), aim: on("/v1/audit?tenant=system&limit=1", nil)},
 		{route: "GET /v1/audit/export", system: everyOne(200), acme: everyOne(200), aim: on("/v1/audit/export", nil)},
 		{route: "GET /v1/audit/export of another", system: everyOne(200), acme: everyOne(403), aim: on("/v1/audit/export?tenant=globex", nil)},
+		{route: "GET /v1/report", system: everyOne(200), acme: everyOne(200), aim: on("/v1/report", nil)},
 		{route: "GET /v1/explain", system: everyOne(200), acme: everyOne(200), aim: on("/v1/explain?account=owner&audience=shared&tenant=acme", nil)},
 		{route: "GET /v1/explain of another", system: everyOne(200), acme: everyOne(403), aim: on("/v1/explain?account=owner&audience=shared&tenant=globex", nil)},
 		{route: "GET /v1/explain of another's account", system: everyOne(200), acme: everyOne(404), aim: on("/v1/explain?account=root&audience=shared&tenant=acme", nil)},

@@ -70,8 +70,10 @@ type Config struct {
 	Operators issuer.Rate
 	// TrustedProxies may say in X-Forwarded-For where a request came from.
 	TrustedProxies []netip.Prefix
-	Logger         *slog.Logger          // nil: none
-	Metrics        prometheus.Registerer // nil: none
+	// Report says how the parts of the broker are, for /v1/report.
+	Report  Report
+	Logger  *slog.Logger          // nil: none
+	Metrics prometheus.Registerer // nil: none
 }
 
 type server struct {
@@ -88,14 +90,17 @@ type server struct {
 	metrics  *metrics
 	calls    *operatorLimiter
 	exports  exports
+	report   Report
+	declared *declared
 	follow   *following
 	leases   Leases // nil: there are none
 
 	// workloads are the audiences that workloads present tokens for.
 	workloads map[string]*workload
 
-	admin credential.Audience // of operators' tokens
-	https bool
+	issuerURL string
+	admin     credential.Audience // of operators' tokens
+	https     bool
 
 	basicChallenge, bearerChallenge, invalidTokenChallenge []string
 	scopeChallenge                                         map[registry.Role][]string
@@ -110,7 +115,7 @@ func New(cfg Config) (http.Handler, error) { return newServer(cfg, adminRoutes()
 
 func adminRoutes() []route {
 	return slices.Concat(tenantRoutes(), accountRoutes(), audienceRoutes(), grantRoutes(), issuerRoutes(),
-		operatorRoutes(), keyRoutes(), secretRoutes(), revocationRoutes(), leaseRoutes(), auditRoutes(), explainRoutes())
+		operatorRoutes(), keyRoutes(), secretRoutes(), revocationRoutes(), leaseRoutes(), auditRoutes(), explainRoutes(), reportRoutes())
 }
 
 func newServer(cfg Config, routes []route) (*server, error) {
@@ -136,6 +141,7 @@ func newServer(cfg Config, routes []route) (*server, error) {
 	s := &server{
 		issuer: cfg.Tokens, registry: cfg.Registry, keys: cfg.Keys, store: cfg.Store, export: cfg.Export, verifier: cfg.Verifier,
 		secrets: cfg.Secrets, now: cfg.Now, proxies: cfg.TrustedProxies, log: cfg.Logger, metrics: m, calls: calls,
+		report: cfg.Report, declared: newDeclared(), issuerURL: cfg.Issuer.String(),
 		workloads: make(map[string]*workload), admin: cfg.Issuer.Own("admin"), https: strings.HasPrefix(cfg.Issuer.String(), "https:"),
 	}
 	s.setChallenges(cfg.Issuer)

@@ -71,6 +71,16 @@ func (a *Admin) Operators() Operators {
 // Keys returns the calls for the broker's signing keys.
 func (a *Admin) Keys() Keys { return Keys{a} }
 
+// Report returns posture and health in one place: of the whole broker, or of
+// the operator's tenant.
+func (a *Admin) Report(ctx context.Context) (*wire.Report, error) {
+	var r wire.Report
+	if err := a.do(ctx, call{op: "report", method: http.MethodGet, path: "/v1/report"}, &r); err != nil {
+		return nil, err
+	}
+	return &r, nil
+}
+
 // Audit returns the calls for the audit trail.
 func (a *Admin) Audit() Audit { return Audit{a} }
 

@@ -137,12 +137,13 @@ func TestExitCodes(t *testing.T) {
 		{client.ErrUnavailable, 6},
 		{unverifiedError{verifier.ErrTenant}, 7},
 		{unverifiedError{verifier.ErrUnavailable}, 6},
+		{findingsError{"1 error"}, 8},
 	} {
 		if got, _ := classify(fmt.Errorf("wrapped: %w", k.err)); got != k.want {
 			t.Errorf("%v: exit code %d, want %d", k.err, got, k.want)
 		}
 	}
-	for code := range 8 {
+	for code := range 9 {
 		if !strings.Contains(exitCodesText, fmt.Sprintf("\n  %d  ", code)) {
 			t.Errorf("exit code %d is not documented", code)
 		}

@@ -21,6 +21,7 @@ const (
 	exitConflict    = 5
 	exitUnavailable = 6
 	exitUnverified  = 7
+	exitFindings    = 8
 )
 
 const exitCodesText = `Exit codes:
@@ -33,7 +34,8 @@ const exitCodesText = `Exit codes:
   4  there is no such object
   5  conflict: it exists already, is in use, or changed since it was read
   6  the broker can't be reached, is overloaded or not ready; try again later
-  7  a token or an audit trail did not verify`
+  7  a token or an audit trail did not verify
+  8  doctor found something that is wrong`
 
 func exitCodesTopic() *cobra.Command {
 	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesText}
@@ -85,9 +87,12 @@ var outcomes = []outcome{
 func classify(err error) (code int, hint string) {
 	var usage usageError
 	var unverified unverifiedError
+	var findings findingsError
 	switch {
 	case errors.As(err, &unverified) && !errors.Is(err, verifier.ErrUnavailable):
 		return exitUnverified, ""
+	case errors.As(err, &findings):
+		return exitFindings, ""
 	case errors.As(err, &usage):
 		return exitUsage, "See --help."
 	}

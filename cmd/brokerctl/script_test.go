@@ -94,9 +94,11 @@ var volatile = []struct {
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "HOST"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z`), "TIME"},
 	{regexp.MustCompile(`\bg_[0-9A-Za-z_-]+`), "GRANT"},
+	{regexp.MustCompile(`\bs_[0-9A-Za-z_-]{22}`), "SECRET"},
 	{regexp.MustCompile(`[A-Za-z0-9_-]{43}`), "KEYID"},
 	{regexp.MustCompile(`\b[A-Za-z0-9_-]{22}\b`), "ID"},
 	{regexp.MustCompile(`(version"?:? +)\d+`), "${1}N"},
+	{regexp.MustCompile(`\d+ records not covered`), "N records not covered"},
 	{regexp.MustCompile(`  +`), "  "},
 }
 

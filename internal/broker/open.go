@@ -180,7 +180,7 @@ func (b *Broker) wire(ctx context.Context, metrics *metrics) (http.Handler, erro
 		Issuer: c.issuer, Tokens: tokens, Registry: b.registry, Keys: b.signing.manager, Store: b.store, Export: b.keeper,
 		Verifier: operators, Revocations: followers, Leases: leases, Secrets: b.apiSecrets(),
 		SigningAlgorithms: []credential.Algorithm{c.algorithm}, Now: now,
-		Operators: c.operators(), TrustedProxies: c.proxies, Logger: logger, Metrics: metrics.registry,
+		Operators: c.operators(), TrustedProxies: c.proxies, Report: b.report(), Logger: logger, Metrics: metrics.registry,
 	})
 }
 

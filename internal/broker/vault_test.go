@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tenantbroker/tenantbroker/api/wire"
 	"github.com/tenantbroker/tenantbroker/brokertest"
 	"github.com/tenantbroker/tenantbroker/internal/broker"
 	"github.com/tenantbroker/tenantbroker/internal/devvault"
@@ -171,4 +172,31 @@ func eventually(t *testing.T, what string, holds func() bool) {
 			t.Fatalf("not within a minute: %s", what)
 		}
 	}
+}
+
+func TestTheReportTellsOfVault(t *testing.T) {
+	s := devvault.ForTest(t, devvault.Options{})
+	b := withVault(t, s)
+	report := func() *wire.Report {
+		t.Helper()
+		r, err := b.Admin().Report(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	r := report().Broker
+	if r.Vault == nil || !r.Vault.Reachable || !r.Vault.LoggedIn || r.Vault.Login != "token_file" || r.Vault.LastError != "" {
+		t.Errorf("%+v", r.Vault)
+	}
+	if !r.Store.Healthy || !r.Keys.Ready || r.Keys.Overdue || len(r.Keys.Keys) != 2 || r.Version == "" || r.Audit.Unsigned == 0 {
+		t.Errorf("%+v", r)
+	}
+	if err := s.Seal(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the report says that it is sealed", func() bool {
+		r := report().Broker.Vault
+		return !r.Reachable && r.Sealed && !r.UnreachableSince.IsZero() && r.LastError != ""
+	})
 }

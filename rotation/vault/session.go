@@ -119,6 +119,7 @@ type Status struct {
 	// UnreachableSince is since when Vault doesn't answer, is sealed or doesn't
 	// serve, as far as is known; zero: it does.
 	UnreachableSince time.Time
+	Sealed, Standby  bool  // why, where Vault says so
 	LastError        error // of the session: a login, a renewal, a probe; nil: all went well since
 	LastErrorAt      time.Time
 }
@@ -131,6 +132,7 @@ func (k *core) status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := Status{Method: k.login.method(), LoggedInAt: s.since, UnreachableSince: s.downSince}
+	out.Sealed, out.Standby = errors.Is(s.down, ErrSealed), errors.Is(s.down, ErrStandby)
 	if s.lastError != nil {
 		out.LastError, out.LastErrorAt = s.lastError, s.lastErrorAt
 	}

@@ -121,15 +121,15 @@ func (k *Keeper) signLast(ctx context.Context) error {
 		return fmt.Errorf("auditlog: signing the last heads: %w", err)
 	}
 	left := []any{"tried_for", k.cfg.Closing}
-	if n, err := k.unsigned(ctx); err == nil {
+	if n, err := k.Unsigned(ctx); err == nil {
 		left = append(left, "records", n)
 	}
 	k.cfg.Logger.Warn("the newest audit records are not covered by signed heads yet: they will be after the next start", left...)
 	return nil
 }
 
-// unsigned returns how many records come after those for which heads were signed.
-func (k *Keeper) unsigned(ctx context.Context) (n uint64, err error) {
+// Unsigned returns how many records come after those for which heads were signed.
+func (k *Keeper) Unsigned(ctx context.Context) (n uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, countTimeout)
 	defer cancel()
 	err = k.cfg.Store.View(ctx, func(r store.Reader) error {

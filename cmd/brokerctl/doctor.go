@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tenantbroker/tenantbroker/api/client"
+)
+
+func doctorCommand(a *app) *cobra.Command {
+	var strict bool
+	c := &cobra.Command{
+		Use: "doctor", Short: "Say what is wrong, and what to do next", Args: cobra.NoArgs,
+		Long: `doctor reads the broker's report and says what somebody has to look after, the
+worst first, and what to do next. Each finding is an error (something does not
+work, or is about to stop), a warning (it will, unless someone acts), or a note.
+
+It exits with 8 if there is an error; with --strict, also for a warning. If the
+broker does not answer, or does not accept this operator, it exits as any other
+command would: see brokerctl exit-codes --help.`,
+		Example: "  brokerctl doctor\n  brokerctl doctor --strict -o json",
+	}
+	c.Flags().BoolVar(&strict, "strict", false, "exit with 8 for warnings too")
+	c.RunE = a.does(func(ctx context.Context, _ []string) error {
+		return a.admin(ctx, func(ctx context.Context, admin *client.Admin) error {
+			r, err := admin.Report(ctx)
+			if err != nil {
+				return err
+			}
+			found := diagnose(r, a.now())
+			if err := a.printFindings(found); err != nil {
+				return err
+			}
+			errors, warnings := count(found, severityError), count(found, severityWarning)
+			if errors > 0 || strict && warnings > 0 {
+				return findingsError{fmt.Sprintf("%s and %s", several(errors, "error"), several(warnings, "warning"))}
+			}
+			return nil
+		})
+	})
+	return c
+}
+
+// findingsError says that doctor found something.
+type findingsError struct{ text string }
+
+func (e findingsError) Error() string { return e.text }
+
+func (a *app) printFindings(found []finding) error {
+	if a.output != outputTable {
+		return a.printData(struct {
+			Findings []finding `json:"findings"`
+		}{found})
+	}
+	var b strings.Builder
+	for _, f := range found {
+		fmt.Fprintf(&b, "%-8s %s: %s\n", strings.ToUpper(string(f.Severity)), f.Area, f.What)
+		if f.Next != "" {
+			fmt.Fprintf(&b, "         %s\n", f.Next)
+		}
+	}
+	if len(found) == 0 {
+		b.WriteString("Nothing to look after.\n")
+	}
+	for line := range strings.Lines(b.String()) {
+		if _, err := fmt.Fprintln(a.out, printable(strings.TrimSuffix(line, "\n"))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func count(found []finding, s severity) (n int) {
+	for _, f := range found {
+		if f.Severity == s {
+			n++
+		}
+	}
+	return n
+}
+
+func several(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
