@@ -28,7 +28,9 @@ func TestAReportOfATenantIsThatTenantsPart(t *testing.T) {
 	var asked []credential.Tenant
 	w.with(func(c *Config) {
 		c.Report = Report{
-			Broker: func(context.Context) wire.BrokerReport { return wire.BrokerReport{Version: "1", Keys: wire.KeysReport{Keys: []wire.Key{}}} },
+			Broker: func(context.Context) wire.BrokerReport {
+				return wire.BrokerReport{Version: "1", Keys: wire.KeysReport{Keys: []wire.Key{}}}
+			},
 			Secrets: func(_ context.Context, by registry.By) (wire.Listed[wire.SharedSecretReport], error) {
 				asked = append(asked, by.Tenant)
 				return wire.Listed[wire.SharedSecretReport]{}, nil

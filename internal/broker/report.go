@@ -5,10 +5,20 @@ import (
 
 	"github.com/tenantbroker/tenantbroker/api"
 	"github.com/tenantbroker/tenantbroker/api/wire"
+	"github.com/tenantbroker/tenantbroker/rotation/lease"
+	"github.com/tenantbroker/tenantbroker/store/registry"
 )
 
 // report is what /v1/report asks.
-func (b *Broker) report() api.Report { return api.Report{Broker: b.reportBroker} }
+func (b *Broker) report() api.Report {
+	r := api.Report{Broker: b.reportBroker}
+	if b.leases != nil {
+		r.Leases = func(ctx context.Context, by registry.By) (wire.LeasesReport, error) {
+			return reportLeases(ctx, b.leases, by)
+		}
+	}
+	return r
+}
 
 func (b *Broker) reportBroker(ctx context.Context) wire.BrokerReport {
 	out := wire.BrokerReport{Version: b.version(), Keys: b.reportKeys()}
@@ -56,4 +66,47 @@ func (b *Broker) reportVault() wire.VaultReport {
 		out.LastError, out.LastErrorAt = s.LastError.Error(), s.LastErrorAt
 	}
 	return out
+}
+
+// Bounds of what a report reads of leases.
+const (
+	leasesPage  = 500
+	leasesPages = 200 // at most; each looks at 10,000 rows or fewer
+)
+
+// reportLeases counts the leases that an operator sees, and lists those that
+// should have ended and didn't at the first attempt.
+func reportLeases(ctx context.Context, m *lease.Manager, by registry.By) (out wire.LeasesReport, err error) {
+	after := ""
+	for range leasesPages {
+		found, next, err := m.List(ctx, by, lease.Filter{}, after, leasesPage)
+		if err != nil {
+			return out, err
+		}
+		for _, l := range found {
+			switch {
+			case l.Ending == nil:
+				out.Active++
+			case l.Ending.Attempts == 0:
+				out.Ending++
+			case len(out.Failing.Items) < registry.MaxReported:
+				out.Ending++
+				out.Failing.Items = append(out.Failing.Items, failingLease(l))
+			default:
+				out.Ending++
+				out.Failing.More++
+			}
+		}
+		if after = next; after == "" {
+			break
+		}
+	}
+	return out, nil
+}
+
+func failingLease(l lease.Info) wire.LeaseReport {
+	return wire.LeaseReport{
+		ID: l.ID, Kind: string(l.Of.Kind()), Name: l.Of.Name(), Tenant: l.Tenant, Account: l.Account, Reason: l.Ending.Reason,
+		Since: l.Ending.Since, Attempts: l.Ending.Attempts, LastError: l.Ending.LastError, NextAt: l.Ending.NextAt,
+	}
 }
