@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/tenantbroker/tenantbroker/brokertest"
+	"github.com/tenantbroker/tenantbroker/internal/broker"
+	"github.com/tenantbroker/tenantbroker/internal/devvault"
 )
 
 func TestMain(m *testing.M) {
@@ -31,7 +34,11 @@ func TestScripts(t *testing.T) {
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
 			t.Parallel()
-			b := brokertest.Start(t)
+			var opts []brokertest.Option
+			if strings.HasPrefix(filepath.Base(file), "lease") {
+				opts = append(opts, withLeases(t))
+			}
+			b := brokertest.Start(t, opts...)
 			b.Tenants("acme", "globex")
 			b.Service("orders")
 			b.Worker("mailer", "orders", "orders:read orders:write", "acme")
@@ -50,6 +57,28 @@ func TestScripts(t *testing.T) {
 			})
 		})
 	}
+}
+
+// withLeases gives the broker a real Vault with a value that can be leased.
+func withLeases(t *testing.T) brokertest.Option {
+	t.Helper()
+	server := devvault.ForTest(t, devvault.Options{Dev: true})
+	if _, err := server.Do(t.Context(), http.MethodPut, "secret/data/tenants/acme/mail", map[string]any{"data": map[string]any{"key": "value"}}); err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	token, targets := filepath.Join(folder, "token"), filepath.Join(folder, "leases.yaml")
+	for path, text := range map[string]string{
+		token: server.RootToken(), targets: "targets:\n  - {kind: kv, name: mail, mount: secret, path: 'tenants/{tenant}/mail'}\n",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return brokertest.Configure(func(d *broker.Document) {
+		d.Vault.Address, d.Vault.Login, d.Vault.TokenFile = server.URL(), "token_file", token
+		d.Leases.TargetsFile = targets
+	})
 }
 
 func setup(e *testscript.Env, b *brokertest.Broker) error {
@@ -95,6 +124,7 @@ var volatile = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z`), "TIME"},
 	{regexp.MustCompile(`\bg_[0-9A-Za-z_-]+`), "GRANT"},
 	{regexp.MustCompile(`\bs_[0-9A-Za-z_-]{22}`), "SECRET"},
+	{regexp.MustCompile(`\b[0-9a-hjkmnp-tv-z]{26}\b`), "LEASE"},
 	{regexp.MustCompile(`[A-Za-z0-9_-]{43}`), "KEYID"},
 	{regexp.MustCompile(`\b[A-Za-z0-9_-]{22}\b`), "ID"},
 	{regexp.MustCompile(`(version"?:? +)\d+`), "${1}N"},
