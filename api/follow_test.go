@@ -355,8 +355,11 @@ func TestPollsThatMayWait(t *testing.T) {
 	}
 	w.feed(whole, "?after=0") // without a wait it holds nothing
 	waiting = append(waiting, w.poll(ctx, acme, "?after=0"))
+	w.account("third-svc", "system")
+	w.audience("third", "third-svc")
+	third := w.followToken("third-svc", "system")
 	w.handler.follow.polls.most = 3
-	if a := <-w.poll(ctx, acme, "?after=0"); a.status != 429 {
+	if a := <-w.poll(ctx, third, "?after=0"); a.status != 429 {
 		t.Errorf("one more than all: %d", a.status)
 	}
 	cancel()
@@ -405,7 +408,7 @@ func TestAWakeUpReadsTheStoreOnce(t *testing.T) {
 
 func TestAnswersAreBounded(t *testing.T) {
 	w, whole, _ := followed(t)
-	const epochs, singles = 1500, 3000
+	const epochs, singles = 1500, 4000
 	w.commit(func(tx store.Tx) error {
 		for n := range epochs {
 			id := credential.MustAccountID(fmt.Sprintf("%0128d", n))

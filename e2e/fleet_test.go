@@ -80,8 +80,8 @@ func runFleet(path string, in io.Reader, out io.Writer) error {
 			}
 		}
 	}
-	fmt.Fprintln(out, "ready", (heap()-before)/fleetEach)
-	var mu sync.Mutex // one line at a time
+	_, _ = fmt.Fprintln(out, "ready", (heap()-before)/fleetEach) // if nobody reads, nobody asks
+	var mu sync.Mutex                                            // one line at a time
 	for lines := bufio.NewScanner(in); lines.Scan(); {
 		tenant := lines.Text()
 		for _, v := range fleet {
@@ -90,10 +90,10 @@ func runFleet(path string, in io.Reader, out io.Writer) error {
 				mu.Lock()
 				defer mu.Unlock()
 				if err != nil {
-					fmt.Fprintln(out, "failed", err)
+					_, _ = fmt.Fprintln(out, "failed", err)
 					return
 				}
-				fmt.Fprintln(out, "refused", tenant, at.UnixNano())
+				_, _ = fmt.Fprintln(out, "refused", tenant, at.UnixNano())
 			})
 		}
 	}
@@ -146,7 +146,7 @@ func heap() int64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return int64(m.HeapInuse + m.StackInuse) //nolint:gosec // far below
+	return int64(m.HeapInuse + m.StackInuse)
 }
 
 // fleetProcess is one process of verifiers.
@@ -218,7 +218,8 @@ func fleet(t *testing.T, most time.Duration) {
 	// suspend has all watch, and suspends; slowest waits for all to notice.
 	suspend := func(tenant string) time.Time {
 		for _, f := range processes {
-			fmt.Fprintln(f.in, tenant)
+			_, err := fmt.Fprintln(f.in, tenant)
+			p.must(err)
 		}
 		from := time.Now()
 		_, err := admin.Tenants().Suspend(t.Context(), credential.MustTenant(tenant), 0, "test")

@@ -26,7 +26,7 @@ func TestAServiceOfOneTenantLearnsOfAccountsItHasMet(t *testing.T) {
 	}
 	w.token(w.asking("worker", want{"audience": "acme-orders", "scope": "read"}))
 	w.token(w.asking("worker", nil))
-	w.refusal(w.asking("stranger", want{"audience": "acme-orders", "scope": "write"}))
+	_ = w.refusal(w.asking("stranger", want{"audience": "acme-orders", "scope": "write"})) // it got nothing
 	for _, account := range []string{"worker", "stranger", "orders-svc"} {
 		_, err := w.reg.DisableAccount(t.Context(), w.op, credential.MustAccountID(account), 0)
 		w.must(err)

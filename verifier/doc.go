@@ -10,6 +10,9 @@
 // Verified tokens are remembered, in bounded number; expiry, revocation and the
 // presence of the signing key are checked on every call nevertheless.
 //
+// What the broker revoked before its time a Verifier knows from a Follower, given
+// as Config.Revocations. Without one, tokens live until they expire.
+//
 // The keys are confirmed while they are used. One that the broker withdraws is
 // accepted for the max-age of its key set and jwks.Grace, no longer while the
 // broker can be reached; through an outage the last keys serve for a day.

@@ -144,7 +144,7 @@ func feedStale(m credential.JSONMember) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	return max(leastStale, time.Duration(min(n, uint64(mostStale/time.Second)))*time.Second), nil //nolint:gosec // bounded here
+	return max(leastStale, time.Duration(min(n, uint64(mostStale/time.Second)))*time.Second), nil
 }
 
 func feedIDs(m credential.JSONMember) ([]string, error) {

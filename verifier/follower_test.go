@@ -192,7 +192,10 @@ func TestTheFirstAnswerHasToBeOne(t *testing.T) {
 			}
 		}},
 		"cut off": {func(*feedServer) func(http.ResponseWriter, *http.Request) {
-			return func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "99"); writeFeed(w, "{") }
+			return func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Length", "99")
+				writeFeed(w, "{")
+			}
 		}},
 	} {
 		f := newFeedServer(t)

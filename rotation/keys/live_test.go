@@ -66,4 +66,3 @@ func TestLiveTokensOfARestartedBroker(t *testing.T) {
 		t.Error("before the start")
 	}
 }
-

@@ -92,7 +92,7 @@ func nextSeq(tx store.Tx, now time.Time) (uint64, error) {
 	}
 	next := max(last+1, now.UnixMicro())
 	_, err = tx.Put(sequence, sequenceRow, encode(next), version)
-	return uint64(next), err //nolint:gosec // not negative
+	return uint64(next), err
 }
 
 // withdraw takes an entry out of the feed, if it is still there.

@@ -85,7 +85,7 @@ func (h *Hub) Look(ctx context.Context) error {
 		return err
 	}
 	if h.reached(newest) && h.cfg.Woken != nil {
-		h.cfg.Woken(max(0, h.cfg.Now().Sub(time.UnixMicro(int64(newest))))) //nolint:gosec // not negative
+		h.cfg.Woken(max(0, h.cfg.Now().Sub(time.UnixMicro(int64(newest)))))
 	}
 	return nil
 }

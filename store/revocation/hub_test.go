@@ -84,7 +84,7 @@ func TestTheHubDrains(t *testing.T) {
 func TestTheHubTellsOfAStoreThatFails(t *testing.T) {
 	failing := storetest.NewFailing(open(t))
 	h := newHub(t, failing, nil)
-	if err := failing.Store.Close(); err != nil {
+	if err := failing.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if err := h.Look(t.Context()); err == nil {
