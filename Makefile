@@ -12,8 +12,9 @@ help: ## list the targets
 build: ## build broker and brokerctl into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/broker ./cmd/brokerctl
 
-demo: build ## play the main job on real input, in under a minute
-	@$(BIN)/broker demo
+demo: build ## play the main job on real input, in under a minute; VAULT=1: with keys in a real Vault
+	@$(if $(VAULT),script/vault >/dev/null)
+	@$(BIN)/broker demo $(if $(VAULT),--vault)
 
 setup: ## install what the tests need and the machine lacks
 	@script/setup

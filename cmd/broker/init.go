@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net/url"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -14,24 +15,39 @@ import (
 )
 
 func initCommand() *cobra.Command {
-	var folder, operator string
+	var folder, operator, like string
 	document := broker.Default()
 	c := &cobra.Command{
-		Use:   "init --data DIR --issuer URL",
+		Use:   "init --data DIR {--issuer URL | --like FILE}",
 		Short: "Make a data folder: configuration, keys, store, first operator",
 		Long: `init makes a data folder (mode 0700) with a configuration, a key-encryption key,
 a store and the private key of the first operator (mode 0600 each). It refuses a
 folder that holds anything.
+
+--like takes everything else from a configuration, such as that of deploy/vault
+with the keys in Vault. Keys are made where it says; data_dir and kek_file are
+those of the new folder.
 
 The issuer is the URL at which clients reach the broker; it becomes the iss of
 every token and can't be changed later. It is https without a path; http is for
 loopback only.`,
 		Example: `  broker init --data ./data --issuer https://broker.example.com
   broker init --data ./data --issuer http://127.0.0.1:8080
-  broker init --data ./data --issuer https://broker.example.com --listen :443 --tls-cert chain.pem --tls-key key.pem`,
+  broker init --data ./data --issuer https://broker.example.com --listen :443 --tls-cert chain.pem --tls-key key.pem
+  broker init --data ./data --like /etc/tenantbroker/broker.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if !c.Flags().Changed("listen") {
+			if like != "" {
+				path, err := filepath.Abs(like) // names in it count from its folder, in the new one too
+				if err != nil {
+					return err
+				}
+				config, err := broker.Load(path, os.LookupEnv)
+				if err != nil {
+					return err
+				}
+				document = config.Document()
+			} else if !c.Flags().Changed("listen") {
 				document.Listen = listenFor(document.Issuer, document.Listen)
 			}
 			// In the document a relative name counts from the data folder.
@@ -61,8 +77,11 @@ loopback only.`,
 	c.Flags().StringVar(&document.TLS.CertFile, "tls-cert", "", "PEM file with the certificate chain")
 	c.Flags().StringVar(&document.TLS.KeyFile, "tls-key", "", "PEM file with its private key")
 	c.Flags().StringVar(&operator, "operator", "admin", "account id of the first operator")
-	for _, name := range []string{"data", "issuer"} {
-		_ = c.MarkFlagRequired(name) // fails for a flag that doesn't exist
+	c.Flags().StringVar(&like, "like", "", "a configuration to take everything else from")
+	_ = c.MarkFlagRequired("data") // fails for a flag that doesn't exist
+	c.MarkFlagsOneRequired("issuer", "like")
+	for _, name := range []string{"issuer", "listen", "ops-listen", "tls-cert", "tls-key"} {
+		c.MarkFlagsMutuallyExclusive("like", name)
 	}
 	c.MarkFlagsRequiredTogether("tls-cert", "tls-key")
 	return c
@@ -86,15 +105,20 @@ func printInitialized(w io.Writer, made broker.Initialized, d broker.Document) e
      To serve TLS itself, set tls.cert_file and tls.key_file there first.
 `
 	}
+	listed, copies := fmt.Sprintf("\n  %-14s the key-encryption key", filepath.Base(made.KEK)),
+		fmt.Sprintf(`Keep a copy of %s somewhere else than the backups:
+     with both, anyone can sign tokens; with the backups alone, nobody can restore.`, made.KEK)
+	if made.KEK == "" {
+		listed, copies = "", fmt.Sprintf(`The key-encryption key is %s in Vault: who backs the broker up must
+     back Vault up too, since without that key nobody can restore.`, d.KEKVaultKey)
+	}
 	_, err := fmt.Fprintf(w, `Made %s:
-  %-14s the configuration
-  %-14s the key-encryption key
+  %-14s the configuration%s
   %-14s the store
   %-14s the private key of the operator %s
 
 Next:
-  1. Keep a copy of %s somewhere else than the backups:
-     with both, anyone can sign tokens; with the backups alone, nobody can restore.
+  1. %s
 
   2. broker serve --config %s
 %s
@@ -102,8 +126,8 @@ Next:
      Move that key to the operator's own machine: the broker does not need it.
 `,
 		filepath.Dir(made.Config),
-		filepath.Base(made.Config), filepath.Base(made.KEK), "store.db", filepath.Base(made.OperatorKey), made.Operator,
-		made.KEK, made.Config, served, d.Issuer, made.Operator, made.OperatorKey)
+		filepath.Base(made.Config), listed, "store.db", filepath.Base(made.OperatorKey), made.Operator,
+		copies, made.Config, served, d.Issuer, made.Operator, made.OperatorKey)
 	return err
 }
 

@@ -23,9 +23,15 @@ import (
 // limit is how long the whole play may take.
 const limit = time.Minute
 
+// Options say how the demo is played.
+type Options struct {
+	Program string // the name to tell the reader to run
+	Vault   bool   // with the keys in a real Vault, and a shared secret rotated there
+}
+
 // Run plays the demo, telling it on out. It returns an error if any
-// expectation did not hold. program is the name to tell the reader to run.
-func Run(ctx context.Context, out io.Writer, program string) error {
+// expectation did not hold.
+func Run(ctx context.Context, out io.Writer, o Options) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	folder, err := os.MkdirTemp("", "tenantbroker-demo-")
@@ -35,13 +41,13 @@ func Run(ctx context.Context, out io.Writer, program string) error {
 	defer func() { _ = os.RemoveAll(folder) }()
 
 	s := &stage{story: &story{out: out}, folder: folder}
-	if err := s.play(ctx); err != nil {
+	if err := s.play(ctx, o.Vault); err != nil {
 		return err
 	}
 	if s.broken > 0 {
 		return fmt.Errorf("demo: %d of %d expectations did not hold", s.broken, s.held+s.broken)
 	}
-	_, err = fmt.Fprintf(out, "\nAll %d expectations held.\n\nTo keep a broker running and try it by hand:  %s dev\n", s.held, program)
+	_, err = fmt.Fprintf(out, "\nAll %d expectations held.\n\nTo keep a broker running and try it by hand:  %s dev\n", s.held, o.Program)
 	return err
 }
 
@@ -55,12 +61,25 @@ type stage struct {
 	admin    *client.Admin
 	platform *platform
 	service  *downstream
+	vault    *custody // nil: keys are sealed in the store
 
 	workerKey              *ecdsa.PrivateKey
 	acmeToken, globexToken string
 }
 
-func (s *stage) play(ctx context.Context) (err error) {
+func (s *stage) play(ctx context.Context, withVault bool) (err error) {
+	acts := []func(context.Context) error{s.declare, s.issue, s.cross, s.forge, s.audit}
+	if withVault {
+		acts = []func(context.Context) error{s.declare, s.issue, s.inVault, s.cross, s.forge, s.audit}
+		defer func() {
+			if s.vault != nil {
+				s.vault.Stop()
+			}
+		}()
+		if err := s.startVault(ctx); err != nil {
+			return err
+		}
+	}
 	if s.platform, err = startPlatform(ctx); err != nil {
 		return err
 	}
@@ -75,7 +94,7 @@ func (s *stage) play(ctx context.Context) (err error) {
 			s.service.close()
 		}
 	}()
-	for _, act := range []func(context.Context) error{s.declare, s.issue, s.cross, s.forge, s.audit} {
+	for _, act := range acts {
 		if err := act(ctx); err != nil {
 			return err
 		}
@@ -99,6 +118,9 @@ func (s *stage) startBroker(ctx context.Context) (stop func() error, err error) 
 	doc.Issuer, doc.Listen, doc.Ops.Listen = s.issuer.String(), listen, ""
 	doc.Development.AllowLoopbackHTTP = true
 	doc.Audit.HeadInterval = time.Second
+	if s.vault != nil {
+		s.vault.configure(&doc)
+	}
 	s.made, err = broker.Init(ctx, broker.InitOptions{
 		Folder: filepath.Join(s.folder, "data"), Document: doc, Operator: "olivia", Now: time.Now, Logger: quiet,
 	})

@@ -10,7 +10,7 @@ import (
 
 func TestTheDemoHoldsAndSaysHowToGoOn(t *testing.T) {
 	var out bytes.Buffer
-	if err := Run(t.Context(), &out, "bin/broker"); err != nil {
+	if err := Run(t.Context(), &out, Options{Program: "bin/broker"}); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, want := range []string{
@@ -26,6 +26,23 @@ func TestTheDemoHoldsAndSaysHowToGoOn(t *testing.T) {
 	}
 }
 
+func TestTheDemoWithVaultHolds(t *testing.T) {
+	var out bytes.Buffer
+	if err := Run(t.Context(), &out, Options{Program: "bin/broker", Vault: true}); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	for _, want := range []string{
+		"transit/keys/tenantbroker-es256", "403", "503 temporarily_unavailable", "200: anvil, rocket skates",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("not told: %s", want)
+		}
+	}
+	if strings.Contains(out.String(), "   NO ") || strings.Contains(out.String(), "hvs.") {
+		t.Errorf("an expectation did not hold, or a token is shown:\n%s", out.String())
+	}
+}
+
 // Where a broker in earnest is set up by the environment, the demo keeps off it.
 func TestTheDemoKeepsOffTheDataOfOthers(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "production")
@@ -34,7 +51,7 @@ func TestTheDemoKeepsOffTheDataOfOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := Run(t.Context(), &out, "bin/broker"); err != nil {
+	if err := Run(t.Context(), &out, Options{Program: "bin/broker"}); err != nil {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 	if entries, err := os.ReadDir(folder); err != nil || len(entries) > 0 {
