@@ -180,11 +180,19 @@ func checkPages(path string) (err error) {
 			err = fmt.Errorf("unreadable: %v", p)
 		}
 	}()
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second, PreLoadFreelist: true})
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
 	if err != nil {
 		return err
 	}
 	err = db.View(func(tx *bbolt.Tx) error {
+		// A page beyond the end of a mapped file is a fault that nothing recovers from.
+		if tx.Size() > info.Size() {
+			return fmt.Errorf("%d bytes of %d", info.Size(), tx.Size())
+		}
 		var faults bytes.Buffer
 		n := 0
 		for fault := range tx.Check() { // to its end: it is another goroutine's channel

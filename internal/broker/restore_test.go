@@ -528,13 +528,20 @@ func TestRestoreRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}), func(*testing.T) broker.Config { return other }, "audit key"},
-		"a damaged page": {damaged(func(path string) {
+		"damaged pages": {damaged(func(path string) {
+			if err := broker.AlterBackup(t.Context(), config(t, b.ConfigFile()), path, func(store string) error {
+				return overwrite(store, 2*os.Getpagesize()) // the first two say where the others are
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}), nil, "damaged: 1 faults"},
+		"missing pages": {damaged(func(path string) {
 			if err := broker.AlterBackup(t.Context(), config(t, b.ConfigFile()), path, func(store string) error {
 				return os.Truncate(store, 12_000)
 			}); err != nil {
 				t.Fatal(err)
 			}
-		}), nil, "damaged"},
+		}), nil, "damaged: 12000 bytes of "},
 		"a copy of the store's file": {config(t, b.ConfigFile()).StorePath(), nil, "a plain copy of a store"},
 		"a folder":                   {t.TempDir(), nil, "not a regular file"},
 		"another issuer": {good, func(t *testing.T) broker.Config {
@@ -586,4 +593,14 @@ func TestRestoreRefusesWhileTheFolderIsServed(t *testing.T) {
 	if _, err := broker.Restore(t.Context(), o); err != nil {
 		t.Errorf("once it has stopped: %v", err)
 	}
+}
+
+// overwrite puts zeros over a file from an offset to its end.
+func overwrite(path string, from int) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	clear(data[from:])
+	return os.WriteFile(path, data, 0o600)
 }

@@ -205,7 +205,7 @@ func try(ctx context.Context, m mutation) error {
 		return fmt.Errorf("the mutation does not compile:\n%s", out)
 	case err == nil:
 		return errors.New("the test stayed green")
-	case !strings.Contains(out, "--- FAIL: ") && !strings.Contains(out, "panic: "):
+	case !strings.Contains(out, "--- FAIL: ") && !strings.Contains(out, "panic: ") && !strings.Contains(out, "fatal error: "):
 		return fmt.Errorf("no test failed:\n%s", out)
 	}
 	return nil
