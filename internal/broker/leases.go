@@ -15,6 +15,8 @@ import (
 	"github.com/tenantbroker/tenantbroker/api"
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/rotation/lease"
+	"github.com/tenantbroker/tenantbroker/rotation/secrets"
+	"github.com/tenantbroker/tenantbroker/rotation/secrets/kinds"
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
@@ -106,7 +108,8 @@ func (b *Broker) openLeases(ctx context.Context, m *metrics) (*api.Leasing, erro
 	}
 	b.leases, err = lease.New(lease.Config{
 		Store: b.store, Registry: b.registry, Issuer: c.issuer, Vault: lease.Through(b.vault), Targets: targets,
-		Now: b.deps.Now, Logger: b.deps.Logger, Settle: c.doc.Leases.Settle, Served: b.served,
+		Now: b.deps.Now, Logger: b.deps.Logger, Settle: c.doc.Leases.Settle,
+		Served: b.served, Stamp: kinds.VersionField,
 	})
 	if err != nil {
 		return nil, err
@@ -119,6 +122,25 @@ func (b *Broker) openLeases(ctx context.Context, m *metrics) (*api.Leasing, erro
 		return nil, err
 	}
 	return &api.Leasing{Verifier: v, Leases: b.leases}, nil
+}
+
+// served tells what rotates a value that it was handed to an account.
+func (b *Broker) served(ctx context.Context, s lease.Served) {
+	version := kinds.ParseVersion(s.Stamp)
+	if b.secrets == nil || version == 0 {
+		return
+	}
+	id, _, known, err := b.secrets.ByResource(ctx, kinds.KVResource("", s.Mount, s.Path))
+	if err == nil && known {
+		c := s.Claims
+		err = b.secrets.Seen(ctx, secrets.Consumer{
+			Account: c.Subject, Tenant: c.Tenant, RequestID: s.RequestID, IP: s.IP, JTI: c.ID,
+		}, id, version)
+	}
+	// The lease is on record; that the consumer was seen shows with the next one.
+	if err != nil {
+		b.deps.Logger.Warn("a consumer of a shared secret could not be noted", "secret", id, "account", s.Claims.Subject.String(), "error", err)
+	}
 }
 
 // Leases returns the keeper of leases, nil if the broker has none.

@@ -54,9 +54,8 @@ type Broker struct {
 	store    store.Store
 	broken   chan error // the store can't be written until restart
 	restored *restored
-	vault    *vault.Client      // nil: none
-	leases   *lease.Manager     // nil: none
-	served   func(lease.Served) // told of each value that a workload leases; nil: nobody is
+	vault    *vault.Client  // nil: none
+	leases   *lease.Manager // nil: none
 	signing  signingParts
 	follow   following
 	registry *registry.Registry

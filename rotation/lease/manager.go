@@ -23,21 +23,25 @@ type Config struct {
 	Targets  Targets
 	Now      func() time.Time
 
-	// Served is told of each KV value that a workload was given, before it is
-	// answered: who watches a rotation learns of its consumers. It must not block.
-	Served func(Served)
+	// Served is told of each KV value that a workload is given, when that is on
+	// record and before it is answered: who rotates the value learns of its
+	// consumers.
+	Served func(context.Context, Served)
+	// Stamp is the field of a KV value that says which version of a secret it
+	// is, for Served; "": none.
+	Stamp  string
 	Logger *slog.Logger // nil: none
 	// Settle is how long Vault may go on with a call whose caller is gone, its
 	// max_request_duration and some more; zero: 100 s.
 	Settle time.Duration
 }
 
-// Served is one KV value that a workload was given.
+// Served is one KV value that a workload is given.
 type Served struct {
-	Tenant      credential.Tenant
-	Account     credential.AccountID
+	Holder
 	Mount, Path string
-	Version     int
+	Version     int    // of the KV engine
+	Stamp       string // the text of that field of the value; "" if it has none
 }
 
 // Manager makes leases and ends them. It is safe for concurrent use; Run must
@@ -49,7 +53,8 @@ type Manager struct {
 	vault    Vault
 	targets  Targets
 	now      func() time.Time
-	served   func(Served)
+	served   func(context.Context, Served)
+	stamp    string
 	log      *slog.Logger
 	settle   time.Duration
 
@@ -75,11 +80,11 @@ func New(c Config) (*Manager, error) {
 		c.Settle = defaultSettle
 	}
 	if c.Served == nil {
-		c.Served = func(Served) {}
+		c.Served = func(context.Context, Served) {}
 	}
 	return &Manager{
 		store: c.Store, registry: c.Registry, issuer: c.Issuer, vault: c.Vault, targets: c.Targets, now: c.Now,
-		served: c.Served, log: c.Logger, settle: c.Settle, wake: make(chan struct{}, 1),
+		served: c.Served, stamp: c.Stamp, log: c.Logger, settle: c.Settle, wake: make(chan struct{}, 1),
 	}, nil
 }
 

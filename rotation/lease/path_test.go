@@ -61,7 +61,7 @@ func TestAValueLeaseFromBeginningToEnd(t *testing.T) {
 	if got := string(g.Data.Reveal()); got != `{"key":"globex-value","port":25}` {
 		t.Errorf("%s", got)
 	}
-	if len(w.served) != 1 || w.served[0].Version != 1 || w.served[0].Tenant.String() != "globex" || w.served[0].Account.String() != "worker" {
+	if len(w.served) != 1 || w.served[0].Version != 1 || w.served[0].Claims.Tenant.String() != "globex" || w.served[0].Claims.Subject.String() != "worker" || w.served[0].Stamp != "" {
 		t.Errorf("served: %+v", w.served)
 	}
 	w.all()

@@ -24,7 +24,7 @@ func (m *Manager) obtainValue(ctx context.Context, h Holder, q Request, l *row) 
 	}
 	target, _ := m.targets.find(l.Of)
 	l.Path = target.path(l.Tenant)
-	data, version, err := m.read(ctx, target.Mount, l.Path)
+	value, err := m.read(ctx, target.Mount, l.Path)
 	if err != nil {
 		return Granted{}, err
 	}
@@ -36,7 +36,7 @@ func (m *Manager) obtainValue(ctx context.Context, h Holder, q Request, l *row) 
 		if err := room(tx, l); err != nil {
 			return err
 		}
-		r := h.asked(m.record(l, "lease.created", fmt.Sprintf("version %d", version)))
+		r := h.asked(m.record(l, "lease.created", value.String()))
 		r.Expires = l.ExpiresAt
 		tx.Append(r)
 		return l.put(tx, nil)
@@ -45,38 +45,62 @@ func (m *Manager) obtainValue(ctx context.Context, h Holder, q Request, l *row) 
 		return Granted{}, err
 	}
 	m.at("recorded")
-	m.served(Served{l.Tenant, l.Account, l.Mount, l.Path, version})
-	return Granted{ID: l.ID, ExpiresAt: l.ExpiresAt, Data: data}, nil
+	m.served(ctx, Served{h, l.Mount, l.Path, value.version, value.stamp})
+	return Granted{ID: l.ID, ExpiresAt: l.ExpiresAt, Data: value.data}, nil
 }
 
-// read returns the value at a path as JSON.
+// value is what is at a path.
+type value struct {
+	data    credential.Secret // a JSON object
+	version int
+	stamp   string
+}
+
+// String names the version, for the record.
+func (v value) String() string {
+	if v.stamp != "" {
+		return fmt.Sprintf("version %d, %s of the secret", v.version, v.stamp)
+	}
+	return fmt.Sprintf("version %d", v.version)
+}
+
+// read returns the value at a path.
 //
 // Errors: ErrNoValue, ErrUnavailable.
-func (m *Manager) read(ctx context.Context, mount, path string) (credential.Secret, int, error) {
+func (m *Manager) read(ctx context.Context, mount, path string) (value, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	value, err := m.vault.Value(ctx, mount, path)
+	found, err := m.vault.Value(ctx, mount, path)
 	switch {
 	case errors.Is(err, vault.ErrNotFound):
-		return credential.Secret{}, 0, ErrNoValue
+		return value{}, ErrNoValue
 	case err != nil:
-		return credential.Secret{}, 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return value{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	data, err := json.Marshal(value.Data)
+	data, err := json.Marshal(found.Data)
 	switch {
 	case err != nil:
-		return credential.Secret{}, 0, errors.New("lease: a value is no JSON") // without it
+		return value{}, errors.New("lease: a value is no JSON") // without it
 	case len(data) > MaxData:
-		return credential.Secret{}, 0, fmt.Errorf("%w: the value is over %d bytes", ErrUnavailable, MaxData)
-	case len(value.Data) == 0:
-		return credential.Secret{}, 0, ErrNoValue
+		return value{}, fmt.Errorf("%w: the value is over %d bytes", ErrUnavailable, MaxData)
+	case len(found.Data) == 0:
+		return value{}, ErrNoValue
 	}
-	return credential.NewSecret(data), value.Version, nil
+	out := value{data: credential.NewSecret(data), version: found.Version}
+	if m.stamp != "" {
+		if stamp, ok := found.Data[m.stamp].(string); ok && len(stamp) <= maxStamp {
+			out.stamp = stamp
+		}
+	}
+	return out, nil
 }
+
+// maxStamp bounds a stamp, which goes on record, bytes.
+const maxStamp = 20
 
 // renewValue reads what is there now and records the new end.
 func (m *Manager) renewValue(ctx context.Context, h Holder, id string, ttl time.Duration, l *row) (Granted, error) {
-	data, version, err := m.read(ctx, l.Mount, l.Path)
+	value, err := m.read(ctx, l.Mount, l.Path)
 	if err != nil {
 		return Granted{}, err
 	}
@@ -89,12 +113,12 @@ func (m *Manager) renewValue(ctx context.Context, h Holder, id string, ttl time.
 		if next, err = m.prolonged(tx, h, cur, ttl); err != nil {
 			return err
 		}
-		m.appendRenewal(tx, h, next, next.ExpiresAt, fmt.Sprintf("version %d", version))
+		m.appendRenewal(tx, h, next, next.ExpiresAt, value.String())
 		return next.put(tx, cur)
 	})
 	if err != nil {
 		return Granted{}, err
 	}
-	m.served(Served{next.Tenant, next.Account, next.Mount, next.Path, version})
-	return Granted{ID: id, ExpiresAt: next.ExpiresAt, Data: data}, nil
+	m.served(ctx, Served{h, next.Mount, next.Path, value.version, value.stamp})
+	return Granted{ID: id, ExpiresAt: next.ExpiresAt, Data: value.data}, nil
 }

@@ -196,7 +196,7 @@ func (w *world) open(st store.Store) {
 	w.faults = &faults{Vault: Through(w.client)}
 	w.m, err = New(Config{
 		Store: st, Registry: w.reg, Issuer: w.issuer, Vault: w.faults, Targets: w.targets(), Now: w.now,
-		Served: func(s Served) { w.served = append(w.served, s) },
+		Served: func(_ context.Context, s Served) { w.served = append(w.served, s) }, Stamp: "stamp",
 	})
 	w.must(err)
 	w.watch, w.reconciling = watch{}, reconciling{}
