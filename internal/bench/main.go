@@ -19,6 +19,7 @@ func main() {
 	requests := flag.Int("requests", 20_000, "requests per run")
 	large := flag.Int("large", 1_000_000, "tenants, accounts and grants of the large world; 0: leave it out")
 	folder := flag.String("dir", "", "where the data folders are kept and, if seeded before, used again (default: a temporary one)")
+	only := flag.Bool("vault", false, "measure only what has to do with Vault")
 	flag.Parse()
 	if *floor {
 		fail(serveFloor())
@@ -26,7 +27,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	fail(benchmark(ctx, *binary, *folder, *requests, *rounds, *large))
+	fail(benchmark(ctx, *binary, *folder, *requests, *rounds, *large, *only))
 }
 
 func fail(err error) {
@@ -45,7 +46,7 @@ type bench struct {
 	floor    *process
 }
 
-func benchmark(ctx context.Context, binary, folder string, requests, rounds, large int) error {
+func benchmark(ctx context.Context, binary, folder string, requests, rounds, large int, onlyVault bool) error {
 	if folder == "" {
 		temporary, err := os.MkdirTemp("", "tenantbroker-bench-")
 		if err != nil {
@@ -61,11 +62,14 @@ func benchmark(ctx context.Context, binary, folder string, requests, rounds, lar
 	}
 	defer func() { _ = b.floor.stop() }()
 
-	if err := b.verifier(ctx); err != nil {
-		return err
-	}
 	small, err := b.world(ctx, 1_000)
 	if err != nil {
+		return err
+	}
+	if err := b.vault(ctx, small); err != nil || onlyVault {
+		return err
+	}
+	if err := b.verifier(ctx); err != nil {
 		return err
 	}
 	if err := b.issuing(ctx, small); err != nil {

@@ -75,12 +75,15 @@ func accountOf(i int) credential.AccountID {
 }
 
 // seed makes the data folder with n tenants, accounts and grants.
-func seed(ctx context.Context, folder, listen string, n int) (*world, error) {
+func seed(ctx context.Context, folder, listen string, n int, changes ...func(*broker.Document)) (*world, error) {
 	doc := broker.Default()
 	doc.Issuer, doc.Listen, doc.Ops.Listen = "http://"+listen, listen, ""
 	doc.Log.Level = "warn"
 	doc.Limits.AccountPerSecond, doc.Limits.AccountBurst = 1_000_000, 1_000_000
 	doc.Limits.TenantPerSecond, doc.Limits.TenantBurst = 1_000_000, 1_000_000
+	for _, change := range changes {
+		change(&doc)
+	}
 	quiet := slog.New(slog.DiscardHandler)
 	made, err := broker.Init(ctx, broker.InitOptions{
 		Folder: folder, Document: doc, Operator: "bench", Now: time.Now, Logger: quiet,
