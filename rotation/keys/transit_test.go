@@ -382,3 +382,29 @@ func FuzzParseTransitBlob(f *testing.F) {
 		}
 	})
 }
+
+// Somebody raises the lowest version that signs above the standby's.
+func TestAStandbyThatVaultNoLongerSignsWithIsNotActivated(t *testing.T) {
+	c, home := newClock(), newTransit(t, TransitConfig{})
+	m := startManager(t, Config{Home: home, Now: c.now})
+	standby := states(m)[Standby][0]
+	engine, name := home.config.Engine("transit"), home.keyName(credential.ES256)
+	if err := errors.Join(engine.Rotate(t.Context(), name), engine.SetMinimums(t.Context(), name, 1, 3)); err != nil {
+		t.Fatal(err)
+	}
+	c.add(DefaultRotation)
+	tick(t, m)
+	for _, k := range m.List() {
+		if k.ID == standby && (k.State != Standby || !strings.Contains(k.Problem, "min_encryption_version is 3")) {
+			t.Errorf("%s: problem %q", k.State, k.Problem)
+		}
+	}
+	c.add(2 * DefaultMaxAge)
+	tick(t, m)
+	if got := activeID(t, m); got == standby {
+		t.Error("it is active")
+	}
+	if err := verifies(t, m, mint(t, m)); err != nil {
+		t.Error(err)
+	}
+}
