@@ -61,7 +61,7 @@ type Broker struct {
 	registry *registry.Registry
 	issuer   *issuer.Issuer
 	keeper   *auditlog.Keeper
-	secrets  *secrets.Manager // nil: no Vault
+	secrets  *secrets.Manager
 
 	certificate *certificate // nil: plain HTTP
 	connections *limitedListener
@@ -177,7 +177,7 @@ func (b *Broker) wire(ctx context.Context, metrics *metrics) (http.Handler, erro
 	}
 	return api.New(api.Config{
 		Issuer: c.issuer, Tokens: tokens, Registry: b.registry, Keys: b.signing.manager, Store: b.store, Export: b.keeper,
-		Verifier: operators, Revocations: followers, Leases: leases, Secrets: b.apiSecrets(),
+		Verifier: operators, Revocations: followers, Leases: leases, Secrets: b.secrets,
 		SigningAlgorithms: []credential.Algorithm{c.algorithm}, Now: now,
 		Operators: c.operators(), TrustedProxies: c.proxies, Report: b.report(), Logger: logger, Metrics: metrics.registry,
 	})

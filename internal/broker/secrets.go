@@ -2,17 +2,20 @@ package broker
 
 import (
 	"context"
+	"net/url"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/tenantbroker/tenantbroker/api"
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/issuer"
+	"github.com/tenantbroker/tenantbroker/issuer/outbound"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets/kinds"
+	"github.com/tenantbroker/tenantbroker/rotation/vault"
 )
 
-// Secrets is how shared secrets are rotated, and where in Vault they lie. It
-// counts only with a Vault.
+// Secrets is how shared secrets are rotated, and where in Vault they lie.
 type Secrets struct {
 	Mount        string        `yaml:"mount" help:"KV engine, version 2, with the values of shared secrets"`
 	TenantFolder string        `yaml:"tenant_folder" help:"folder there with a folder for each tenant"`
@@ -45,27 +48,11 @@ func (c *Config) layout() kinds.Layout {
 	return kinds.Layout{Mount: s.Mount, Tenants: s.TenantFolder, Shared: s.SharedFolder}
 }
 
-// openSecrets makes what rotates shared secrets; without a Vault nothing does.
+// openSecrets makes what rotates shared secrets.
 func (b *Broker) openSecrets(registerer prometheus.Registerer) error {
-	if b.vault == nil {
-		return nil
-	}
-	stores := func(namespace, mount string) kinds.Store {
-		if namespace == "" {
-			return b.vault.KV(mount)
-		}
-		return b.vault.Namespace(namespace).KV(mount)
-	}
-	databases := func(namespace, mount string) kinds.Database {
-		if namespace == "" {
-			return b.vault.Database(mount)
-		}
-		return b.vault.Namespace(namespace).Database(mount)
-	}
-	doc, layout := b.config.doc, b.config.layout()
+	doc := b.config.doc
 	manager, err := secrets.New(secrets.Config{
-		Store: b.store, Registry: b.registry,
-		Kinds:  []secrets.Kind{kinds.NewKV(stores, layout), kinds.NewStaticPair(databases, stores, layout)},
+		Store: b.store, Registry: b.registry, Kinds: b.secretKinds(),
 		Broker: doc.Writer, Now: b.deps.Now, Logger: b.deps.Logger,
 		Workers: doc.Secrets.Workers, InspectEvery: doc.Secrets.InspectEvery, Crash: b.deps.Crash,
 	})
@@ -76,22 +63,59 @@ func (b *Broker) openSecrets(registerer prometheus.Registerer) error {
 	return registerer.Register(manager)
 }
 
-// apiSecrets is what the API asks: nil without a type where there is nothing.
-func (b *Broker) apiSecrets() api.Secrets {
-	if b.secrets == nil {
-		return nil
+// secretKinds are the kinds of secret that this broker rotates: without a Vault
+// only what a webhook looks after.
+func (b *Broker) secretKinds() []secrets.Kind {
+	hook := kinds.NewWebhook(b.outbound, b.webhookToken)
+	if b.vault == nil {
+		return []secrets.Kind{hook}
 	}
-	return b.secrets
+	in := func(namespace string) *vault.Client {
+		if namespace == "" {
+			return b.vault
+		}
+		return b.vault.Namespace(namespace)
+	}
+	stores := func(namespace, mount string) kinds.Store { return in(namespace).KV(mount) }
+	databases := func(namespace, mount string) kinds.Database { return in(namespace).Database(mount) }
+	layout := b.config.layout()
+	return []secrets.Kind{
+		kinds.NewKV(stores, layout), kinds.NewStaticPair(databases, stores, layout),
+		kinds.NewSecret(b.registry, b.tryClientSecret, stores, layout, b.deps.Now), hook,
+	}
 }
 
-// rotateSecrets rotates shared secrets, if there is anything that does.
-func (b *Broker) rotateSecrets(ctx context.Context) error {
-	if b.secrets == nil {
-		<-ctx.Done()
-		return nil
+// outbound returns a client that reaches what a webhook's spec allows.
+func (b *Broker) outbound(ranges []string, bundle string) (kinds.Doer, error) {
+	client, err := outbound.NewClient(outbound.Options{
+		AllowedCIDRs: ranges, CABundle: bundle, AllowLoopbackHTTP: b.config.doc.Development.AllowLoopbackHTTP,
+	})
+	if err != nil {
+		return nil, err // a nil *Client in the interface would not be nil
 	}
-	return b.secrets.Run(ctx)
+	return client, nil
 }
 
-// Secrets returns what rotates shared secrets, nil without a Vault.
+// webhookTokenLife is longer than any call of a webhook.
+var webhookTokenLife = credential.MustLifetime(time.Minute)
+
+// webhookToken issues the broker's own token for a webhook.
+func (b *Broker) webhookToken(ctx context.Context, owner credential.AccountID, audience credential.Audience, tenant credential.Tenant) (credential.Secret, error) {
+	got, err := b.issuer.Own(ctx, issuer.OwnRequest{Account: owner, Audience: audience, Tenant: tenant, Lifetime: webhookTokenLife})
+	if err != nil {
+		return credential.Secret{}, err
+	}
+	return credential.NewSecret([]byte(got.AccessToken)), nil
+}
+
+// tryClientSecret authenticates with a client secret as a workload does, at the
+// endpoint that has no other effect. What it asks about is no token.
+func (b *Broker) tryClientSecret(ctx context.Context, account credential.AccountID, secret credential.Secret) error {
+	_, err := b.issuer.Introspect(ctx, issuer.IntrospectRequest{Request: issuer.Request{
+		Form: url.Values{"token": {"none"}}, Basic: &issuer.Basic{ClientID: account.String(), Secret: secret},
+	}})
+	return err
+}
+
+// Secrets returns what rotates shared secrets.
 func (b *Broker) Secrets() *secrets.Manager { return b.secrets }

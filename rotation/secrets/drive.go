@@ -175,9 +175,6 @@ func (m *Manager) rest(ctx context.Context, rec record, kind Kind, d Decision, n
 // checkDrift looks whether the value is as the broker left it, and says so when
 // that changed.
 func (m *Manager) checkDrift(ctx context.Context, rec record, kind Kind) error {
-	if rec.state.Current == nil {
-		return nil
-	}
 	found, err := m.inspectNow(ctx, rec, kind)
 	next := rec.state.clone()
 	switch {
@@ -186,7 +183,10 @@ func (m *Manager) checkDrift(ctx context.Context, rec record, kind Kind) error {
 	case err != nil:
 		next.Problem = bounded(err.Error())
 	default:
-		next.Problem, next.Drift = "", bounded(found.Drift)
+		next.Problem = ""
+		if rec.state.Current != nil { // else there is nothing to compare with
+			next.Drift = bounded(found.Drift)
+		}
 	}
 	if a := next.Attempt; a != nil && a.Held {
 		next.Drift = rec.state.Drift // an operator has the say

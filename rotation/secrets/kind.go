@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential"
 )
@@ -42,9 +43,10 @@ type Kind interface {
 
 // Subject is the secret that a spec belongs to.
 type Subject struct {
-	ID        string
-	Tenant    credential.Tenant // zero: shared
-	Consumers []credential.AccountID
+	ID            string
+	Tenant        credential.Tenant // zero: shared
+	Owner         credential.AccountID
+	MaxAge, Drain time.Duration // how old a value gets, and how long its successor may take
 }
 
 // Checked is a spec that was read.
@@ -57,8 +59,9 @@ type Checked struct {
 	// what is the tenant's by its name.
 	Whole     bool // only operators of the whole broker declare it
 	Sensitive bool // it needs the role that client secrets need
-	// Accounts are those that the spec names; they must be the tenant's.
-	Accounts []credential.AccountID
+	// Accounts are those that the spec names; they must be the tenant's. Lends
+	// are those whose powers the value, or its rotation, hands on.
+	Accounts, Lends []credential.AccountID
 }
 
 // Work is one step of one rotation, for a kind.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/tenantbroker/tenantbroker/audit"
 	"github.com/tenantbroker/tenantbroker/credential"
@@ -31,14 +32,16 @@ func (m *Manager) prepare(by registry.By, s *Secret) (prepared, error) {
 	if !by.Sees(s.Home()) {
 		return prepared{}, fmt.Errorf("%w: the secret's tenant is outside the operator's bounds", registry.ErrForbidden)
 	}
-	checked, err := kind.Check(s.Spec, Subject{ID: s.ID, Tenant: s.Tenant, Consumers: s.Consumers})
+	checked, err := kind.Check(s.Spec, Subject{
+		ID: s.ID, Tenant: s.Tenant, Owner: s.Owner, MaxAge: time.Duration(s.MaxAge), Drain: time.Duration(s.DrainDeadline),
+	})
 	if err != nil {
 		return prepared{}, err
 	}
 	if checked.Whole && !by.Tenant.IsSystem() {
 		return prepared{}, fmt.Errorf("%w: this kind of secret is for operators of the whole broker", registry.ErrForbidden)
 	}
-	s.Spec, s.Resources = checked.Spec, checked.Resources
+	s.Spec, s.Resources, s.UpdatedBy, s.Within = checked.Spec, checked.Resources, by.Subject, by.Tenant
 	return prepared{s, checked}, nil
 }
 
@@ -109,6 +112,11 @@ func (m *Manager) rests(c *registry.Change, old *Secret, next prepared) error {
 			if next.Shared && field == "spec" && !account.Home.IsSystem() {
 				return registry.Invalid(field, "an account of a tenant, in a secret of none")
 			}
+		}
+	}
+	for _, id := range next.checked.Lends {
+		if err := c.MayLend("spec", id); err != nil {
+			return err
 		}
 	}
 	if next.Pair != "" {

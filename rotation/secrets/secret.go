@@ -52,6 +52,10 @@ type Secret struct {
 	CreatedBy string    `json:"created_by"`
 	UpdatedAt time.Time `json:"updated_at"`
 	Version   uint64    `json:"-"` // of the row
+	// UpdatedBy and Within are on whose word it is rotated: the operator who
+	// declared it as it is, and what bounded that operator.
+	UpdatedBy credential.AccountID `json:"updated_by"`
+	Within    credential.Tenant    `json:"within"`
 
 	// Resources are the things out there that the kind changes, such as a path;
 	// no two secrets have one in common.
@@ -65,6 +69,11 @@ func (s *Secret) Home() credential.Tenant {
 		return credential.System
 	}
 	return s.Tenant
+}
+
+// Rotated is on whose word the secret is rotated.
+func (s *Secret) Rotated() registry.Rotated {
+	return registry.Rotated{Secret: s.ID, By: s.UpdatedBy, Within: s.Within}
 }
 
 // clone returns a secret whose lists can be changed.

@@ -1,6 +1,7 @@
 package kinds
 
 import (
+	"bytes"
 	"encoding/json"
 	"reflect"
 	"strings"
@@ -38,7 +39,12 @@ func readSpec(raw json.RawMessage, v any) error {
 			return registry.Invalid("spec."+string(m.Name), "not of the right form")
 		}
 	}
-	return json.Unmarshal(raw, v)
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields() // further down
+	if err := d.Decode(v); err != nil {
+		return registry.Invalid("spec", "has a member that this kind doesn't know")
+	}
+	return nil
 }
 
 // newField returns a pointer to a new value of the field with this name.
