@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/audit"
@@ -181,7 +182,7 @@ func (m *Manager) checkDrift(ctx context.Context, rec record, kind Kind) error {
 	case errors.Is(err, ErrAway):
 		return nil
 	case err != nil:
-		next.Problem = bounded(err.Error())
+		next.Problem = bounded(shown(err))
 	default:
 		next.Problem = ""
 		if rec.state.Current != nil { // else there is nothing to compare with
@@ -226,7 +227,7 @@ func (m *Manager) begin(ctx context.Context, rec record, kind Kind) error {
 	asked := rec.state.Asked
 	if err != nil {
 		next := rec.state.clone()
-		next.Problem = bounded(err.Error())
+		next.Problem = bounded(shown(err))
 		next.Failures++
 		next.RetryAt = now.Add(jittered(delay(firstBackoff, longestPause, next.Failures)))
 		_, err = m.commit(ctx, rec, next)
@@ -323,13 +324,22 @@ func (m *Manager) wakePairs(ctx context.Context, rec record) {
 func (m *Manager) failed(ctx context.Context, rec record, err error, unknown bool) error {
 	now := instant(m.now())
 	if errors.Is(err, ErrDrift) {
-		_, err = m.commit(ctx, rec, rec.state.elsewhere(now, err.Error()), m.event(rec, "secret.drift_found", err.Error()))
+		_, err = m.commit(ctx, rec, rec.state.elsewhere(now, shown(err)), m.event(rec, "secret.drift_found", shown(err)))
 		return err
 	}
 	m.log.Warn("a step of a rotation failed", "secret", rec.secret.ID, "step", string(rec.state.Attempt.Step), "error", err)
 	pause := jittered(rec.state.Attempt.pause())
-	_, err = m.commit(ctx, rec, rec.state.erred(now, err.Error(), pause, unknown, errors.Is(err, ErrAway)))
+	_, err = m.commit(ctx, rec, rec.state.erred(now, shown(err), pause, unknown, errors.Is(err, ErrAway)))
 	return err
+}
+
+// shown is the text of a kind's error without what the sentinels say.
+func shown(err error) string {
+	text := err.Error()
+	for _, s := range []error{ErrAway, ErrNotDone, ErrDrift} {
+		text = strings.ReplaceAll(text, s.Error()+": ", "")
+	}
+	return text
 }
 
 // look resolves a step whose outcome is not known.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -14,6 +16,9 @@ import (
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets/kinds"
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
+	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/bolt"
+	"github.com/tenantbroker/tenantbroker/store/registry"
 )
 
 func databasesOf(c *vault.Client) kinds.Databases {
@@ -45,11 +50,11 @@ func publishedAt(w *crashWorld) (data map[string]any, version uint64) {
 }
 
 // oneVersionAt fails unless only the newest version has its data.
-func oneVersionAt(w *crashWorld) {
+func oneVersionAt(w *crashWorld, version int) {
 	m, err := w.client.KV("secret").Metadata(w.Context(), "shared/"+w.name)
 	w.must(err)
-	if m.CurrentVersion != 2 {
-		w.Errorf("version %d was written, not 2", m.CurrentVersion)
+	if m.CurrentVersion != version {
+		w.Errorf("version %d was written, not %d", m.CurrentVersion, version)
 	}
 	for n, v := range m.Versions {
 		if v.Destroyed != (n != m.CurrentVersion) {
@@ -60,7 +65,7 @@ func oneVersionAt(w *crashWorld) {
 
 type crashingPair struct{}
 
-func (*crashingPair) kind(c *vault.Client) secrets.Kind {
+func (*crashingPair) kind(c *vault.Client, _ *registry.Registry) secrets.Kind {
 	return kinds.NewStaticPair(databasesOf(c), storesOf(c), kinds.DefaultLayout())
 }
 
@@ -97,8 +102,8 @@ func (*crashingPair) valid(w *crashWorld, value any) bool {
 }
 
 // settled: two rotations took four calls of Vault, whatever came between.
-func (*crashingPair) settled(w *crashWorld) {
-	oneVersionAt(w)
+func (*crashingPair) settled(w *crashWorld, version int) {
+	oneVersionAt(w, version)
 	for _, end := range []string{"a", "b"} {
 		if n := w.at("database/rotate-role/" + w.name + "-" + end); n != 2 {
 			w.Errorf("static role %s was rotated %d times, not 2", end, n)
@@ -108,7 +113,7 @@ func (*crashingPair) settled(w *crashWorld) {
 
 type crashingKV struct{}
 
-func (*crashingKV) kind(c *vault.Client) secrets.Kind {
+func (*crashingKV) kind(c *vault.Client, _ *registry.Registry) secrets.Kind {
 	return kinds.NewKV(storesOf(c), kinds.DefaultLayout())
 }
 
@@ -140,9 +145,114 @@ func (*crashingKV) valid(w *crashWorld, value any) bool {
 	return false
 }
 
-func (*crashingKV) settled(w *crashWorld) {
-	oneVersionAt(w)
+func (*crashingKV) settled(w *crashWorld, version int) {
+	oneVersionAt(w, version)
+	nothingStaged(w)
+}
+
+// nothingStaged fails if something is left where values wait.
+func nothingStaged(w *crashWorld) {
 	if _, err := w.client.KV("secret").Metadata(w.Context(), "shared/"+w.name+".next"); !errors.Is(err, vault.ErrNotFound) {
 		w.Errorf("something is left where values wait: %v", err)
+	}
+}
+
+type crashingSecret struct{}
+
+func (*crashingSecret) kind(c *vault.Client, r *registry.Registry) secrets.Kind {
+	authenticate := func(ctx context.Context, id credential.AccountID, secret credential.Secret) error {
+		return takes(ctx, r, id, secret)
+	}
+	return kinds.NewSecret(r, authenticate, storesOf(c), kinds.DefaultLayout(), time.Now)
+}
+
+// takes authenticates as the broker does.
+func takes(ctx context.Context, r *registry.Registry, id credential.AccountID, secret credential.Secret) error {
+	return r.View(ctx, admin, func(reader store.Reader) error {
+		account, _, err := r.AccountAt(reader, id)
+		if err != nil {
+			return err
+		}
+		if _, ok := account.MatchSecret(secret, time.Now()); !ok {
+			return errors.New("not a client secret of the account")
+		}
+		return nil
+	})
+}
+
+func (*crashingSecret) furnish(w *crashWorld) secrets.Secret {
+	s := crashSecret(w, "client-secret", map[string]string{"account": "app", "path": "shared/" + w.name})
+	s.MaxAge = secrets.Duration(30 * 24 * time.Hour)
+	return s
+}
+
+func (*crashingSecret) given(w *crashWorld) (value any, version uint64) {
+	data, version := publishedAt(w)
+	text, _ := data["client_secret"].(string)
+	return text, version
+}
+
+func (*crashingSecret) valid(w *crashWorld, value any) (yes bool) {
+	text, _ := value.(string)
+	w.reading(func(r *registry.Registry) {
+		yes = takes(w.Context(), r, credential.MustAccountID("app"), credential.NewSecret([]byte(text))) == nil
+	})
+	return yes
+}
+
+// reading opens the store between two processes.
+func (w *crashWorld) reading(do func(*registry.Registry)) {
+	st, err := bolt.Open(w.Context(), bolt.Options{Path: w.path, Writer: "test"})
+	w.must(err)
+	do(registry.New(st, credential.MustIssuerURL("https://broker.example"), time.Now))
+	w.must(st.Close())
+}
+
+func (*crashingSecret) settled(w *crashWorld, version int) {
+	oneVersionAt(w, version)
+	nothingStaged(w)
+	w.reading(func(r *registry.Registry) {
+		have, err := r.ClientSecrets(w.Context(), credential.MustAccountID("app"))
+		w.must(err)
+		if len(have) != 1 {
+			w.Errorf("%d client secrets are left, not one", len(have))
+		}
+	})
+}
+
+// crashingHook has its rotator in the test's own process, which nobody kills.
+type crashingHook struct{ rotators sync.Map }
+
+func (*crashingHook) kind(*vault.Client, *registry.Registry) secrets.Kind {
+	token := func(context.Context, credential.AccountID, credential.Audience, credential.Tenant) (credential.Secret, error) {
+		return credential.NewSecret([]byte(hookToken)), nil
+	}
+	return kinds.NewWebhook(loopbackOnly, token)
+}
+
+func (c *crashingHook) furnish(w *crashWorld) secrets.Secret {
+	r := newRotator(w.T)
+	c.rotators.Store(w.name, r)
+	return crashSecret(w, "webhook", map[string]string{"url": r.server.URL + "/rotate", "audience": "rotator", "tenant": "acme"})
+}
+
+func (c *crashingHook) rotator(w *crashWorld) *rotator {
+	r, _ := c.rotators.Load(w.name)
+	return r.(*rotator) //nolint:forcetypeassert // stored by furnish
+}
+
+func (c *crashingHook) given(w *crashWorld) (value any, version uint64) {
+	return c.rotator(w).given()
+}
+
+func (c *crashingHook) valid(w *crashWorld, value any) bool { return c.rotator(w).works(value) }
+
+func (c *crashingHook) settled(w *crashWorld, version int) {
+	r := c.rotator(w)
+	if good := r.good(); len(good) != 1 || good[0] != uint64(version) { //nolint:gosec // small
+		w.Errorf("the versions %v are good, not only %d", good, version)
+	}
+	if n := r.twice(); n > 0 {
+		w.Errorf("%d steps were carried out twice", n)
 	}
 }

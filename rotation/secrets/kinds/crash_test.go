@@ -25,7 +25,7 @@ import (
 // crashing is one kind in the table of crashes. Between the calls the test
 // rotates, kills and restarts.
 type crashing interface {
-	kind(*vault.Client) secrets.Kind
+	kind(*vault.Client, *registry.Registry) secrets.Kind
 	// furnish makes what is out there, and returns the secret to declare.
 	furnish(w *crashWorld) secrets.Secret
 	// given is what consumers are given now, with its version.
@@ -33,13 +33,16 @@ type crashing interface {
 	// valid reports whether what they were given works.
 	valid(w *crashWorld, value any) bool
 	// settled fails the test where something is left over, or was done twice.
-	settled(w *crashWorld)
+	// version is the one that consumers have.
+	settled(w *crashWorld, version int)
 }
 
 // crashTable has every kind.
 var crashTable = map[string]crashing{
+	"client-secret":        &crashingSecret{},
 	"database-static-pair": &crashingPair{},
 	"kv":                   &crashingKV{},
+	"webhook":              &crashingHook{},
 }
 
 // crashWorld is a secret with one version, and a store that processes take turns at.
@@ -56,6 +59,7 @@ type crashWorld struct {
 // is in no list of processes.
 type crashOrder struct {
 	Kind, Store, Vault, Token, Secret, Point string
+	Unproven                                 bool // the proof of the new value fails
 }
 
 const crashEnv = "TENANTBROKER_TEST_CRASH"
@@ -69,18 +73,24 @@ func TestKilledAtEveryPoint(t *testing.T) {
 		t.Fatal(parts.err)
 	}
 	for name, c := range crashTable {
-		points := secrets.Points(c.kind(nil))
+		points := secrets.Points(c.kind(nil, nil))
 		if len(points) == 0 {
 			t.Errorf("%s has no side effects", name)
 		}
 		for _, point := range points {
-			t.Run(point, func(t *testing.T) { killedAt(t, c, name, point) })
+			if !strings.Contains(point, "/withdraw/") { // only of one that was given up
+				t.Run(point, func(t *testing.T) { killedAt(t, c, name, point) })
+			}
+			if strings.Contains(point, "/clean/") {
+				t.Run("given up/"+point, func(t *testing.T) { killedGivingUp(t, c, name, point) })
+			}
 		}
 	}
 }
 
-func killedAt(t *testing.T, c crashing, kind, point string) {
-	w := &crashWorld{T: t, crashing: c, name: fmt.Sprintf("crash-%d", parts.count.Add(1)), path: filepath.Join(t.TempDir(), "db")}
+// furnished is a world with one version, and another asked for.
+func furnished(t *testing.T, c crashing) (w *crashWorld, old any) {
+	w = &crashWorld{T: t, crashing: c, name: fmt.Sprintf("crash-%d", parts.count.Add(1)), path: filepath.Join(t.TempDir(), "db")}
 	w.proxy = devvault.ProxyForTest(t, parts.vault)
 	w.client = crashClient(t, w.proxy.URL(), parts.vault.RootToken())
 	secret := c.furnish(w)
@@ -92,18 +102,48 @@ func killedAt(t *testing.T, c crashing, kind, point string) {
 		w.must(m.Rotate(t.Context(), admin, w.name, 0, false))
 	})
 	w.process("", func(m *secrets.Manager, _ *registry.Registry) { w.must(rotateTo(t.Context(), m, w.name, 1)) })
-	old, version := c.given(w)
+	var version uint64
+	old, version = c.given(w)
 	if version != 1 || !c.valid(w, old) {
 		t.Fatalf("before: version %d", version)
 	}
 	w.process("", func(m *secrets.Manager, _ *registry.Registry) {
 		w.must(m.Rotate(t.Context(), admin, w.name, 0, false))
 	})
-	before := w.proxy.Calls(nil)
-	w.kill(crashOrder{Kind: kind, Store: w.path, Vault: w.proxy.URL(), Token: parts.vault.RootToken(), Secret: w.name, Point: point})
-	if w.proxy.Calls(nil) == before {
-		t.Error("the process that was killed did nothing")
+	return w, old
+}
+
+func (w *crashWorld) order(kind, point string) crashOrder {
+	return crashOrder{Kind: kind, Store: w.path, Vault: w.proxy.URL(), Token: parts.vault.RootToken(), Secret: w.name, Point: point}
+}
+
+// A rotation whose proof fails is given up; the process that cleans up is killed.
+func killedGivingUp(t *testing.T, c crashing, kind, point string) {
+	w, old := furnished(t, c)
+	order := w.order(kind, point)
+	order.Unproven = true
+	w.kill(order)
+	wants := func(when string) {
+		if now, version := c.given(w); version != 1 || !c.valid(w, now) || !c.valid(w, old) {
+			t.Errorf("%s the old value is not what it was: version %d", when, version)
+		}
 	}
+	wants("killed:")
+	w.process("", func(m *secrets.Manager, _ *registry.Registry) {
+		st, err := m.Get(t.Context(), admin, w.name)
+		w.must(err)
+		if st.Attempt == nil || st.Attempt.Step != secrets.Clean {
+			t.Errorf("killed elsewhere than in the clean-up: %+v", st.Attempt)
+		}
+		w.must(rotateUntil(t.Context(), m, w.name, func(st secrets.Status) bool { return st.Last != nil && st.Last.Failed != "" }))
+	})
+	wants("after:")
+	c.settled(w, 1)
+}
+
+func killedAt(t *testing.T, c crashing, kind, point string) {
+	w, old := furnished(t, c)
+	w.kill(w.order(kind, point))
 
 	now, version := c.given(w)
 	if !c.valid(w, now) {
@@ -127,7 +167,7 @@ func killedAt(t *testing.T, c crashing, kind, point string) {
 	if c.valid(w, old) {
 		t.Error("the old value is still valid")
 	}
-	c.settled(w)
+	c.settled(w, 2)
 }
 
 func (w *crashWorld) must(err error) {
@@ -140,10 +180,10 @@ func (w *crashWorld) must(err error) {
 // process is what one process does with the store; it calls crash at each point.
 func (w *crashWorld) process(crash string, do func(*secrets.Manager, *registry.Registry)) {
 	w.Helper()
-	w.must(withManager(w.Context(), w.path, w.kind(w.client), crash, do))
+	w.must(withManager(w.Context(), w.path, func(r *registry.Registry) secrets.Kind { return w.kind(w.client, r) }, crash, do))
 }
 
-func withManager(ctx context.Context, path string, kind secrets.Kind, crash string, do func(*secrets.Manager, *registry.Registry)) (err error) {
+func withManager(ctx context.Context, path string, kind func(*registry.Registry) secrets.Kind, crash string, do func(*secrets.Manager, *registry.Registry)) (err error) {
 	st, err := bolt.Open(ctx, bolt.Options{Path: path, Writer: "test"})
 	if err != nil {
 		return err
@@ -151,7 +191,7 @@ func withManager(ctx context.Context, path string, kind secrets.Kind, crash stri
 	defer func() { err = errors.Join(err, st.Close()) }()
 	reg := registry.New(st, credential.MustIssuerURL("https://broker.example"), time.Now)
 	m, err := secrets.New(secrets.Config{
-		Store: st, Registry: reg, Broker: "one", Now: time.Now, Interval: 10 * time.Millisecond, Kinds: []secrets.Kind{kind},
+		Store: st, Registry: reg, Broker: "one", Now: time.Now, Interval: 10 * time.Millisecond, Kinds: []secrets.Kind{kind(reg)},
 		Crash: func(point string) {
 			if point == crash {
 				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -169,6 +209,12 @@ func withManager(ctx context.Context, path string, kind secrets.Kind, crash stri
 // rotateTo runs the manager until a version is rotated to its end, and answers
 // for the consumer.
 func rotateTo(ctx context.Context, m *secrets.Manager, id string, version uint64) error {
+	return rotateUntil(ctx, m, id, rotated(version))
+}
+
+// rotateUntil is rotateTo with another end. What has failed to be proven, an
+// operator gives up.
+func rotateUntil(ctx context.Context, m *secrets.Manager, id string, ok func(secrets.Status) bool) error {
 	running, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(running) }()
@@ -178,8 +224,13 @@ func rotateTo(ctx context.Context, m *secrets.Manager, id string, version uint64
 		if err != nil {
 			return err
 		}
-		if rotated(version)(st) {
+		if ok(st) {
 			return nil
+		}
+		if a := st.Attempt; a != nil && a.Step == secrets.Prove && a.Error != "" && a.Abort == "" {
+			if err := m.Abort(ctx, admin, id, 0); err != nil {
+				return err
+			}
 		}
 		if a := st.Attempt; a != nil && a.Step == secrets.Drain {
 			app := secrets.Consumer{Account: credential.MustAccountID("app"), Tenant: credential.System}
@@ -228,10 +279,26 @@ func crashChild() error {
 		return err
 	}
 	var failed error
-	err = withManager(ctx, order.Store, crashTable[order.Kind].kind(client), order.Point, func(m *secrets.Manager, _ *registry.Registry) {
+	err = withManager(ctx, order.Store, func(r *registry.Registry) secrets.Kind {
+		kind := crashTable[order.Kind].kind(client, r)
+		if order.Unproven {
+			return unproven{kind}
+		}
+		return kind
+	}, order.Point, func(m *secrets.Manager, _ *registry.Registry) {
 		failed = rotateTo(ctx, m, order.Secret, 2)
 	})
 	return errors.Join(err, failed)
+}
+
+// unproven is a kind whose new values never work.
+type unproven struct{ secrets.Kind }
+
+func (k unproven) Do(ctx context.Context, w *secrets.Work) (secrets.Handle, error) {
+	if w.Step == secrets.Prove {
+		return nil, errors.New("it does not work")
+	}
+	return k.Kind.Do(ctx, w)
 }
 
 func crashClient(t *testing.T, address, token string) *vault.Client {
