@@ -132,8 +132,8 @@ func (g *Registry) rotate(ctx context.Context, r Rotated, id credential.AccountI
 	})
 }
 
-// ClientSecrets lists the ids of an account's client secrets that have not ended.
-func (g *Registry) ClientSecrets(ctx context.Context, id credential.AccountID) (ids []string, err error) {
+// RotatedSecrets lists the ids of an account's client secrets that have not ended.
+func (g *Registry) RotatedSecrets(ctx context.Context, id credential.AccountID) (ids []string, err error) {
 	err = g.store.View(ctx, func(r store.Reader) error {
 		a, err := loadAccount(r, id)
 		if err != nil {

@@ -16,7 +16,7 @@ import (
 
 // Accounts keeps the client secrets of accounts; *registry.Registry does.
 type Accounts interface {
-	ClientSecrets(ctx context.Context, id credential.AccountID) ([]string, error)
+	RotatedSecrets(ctx context.Context, id credential.AccountID) ([]string, error)
 	AddRotatedSecret(ctx context.Context, r registry.Rotated, id credential.AccountID, credentialID, hash string, expiresAt time.Time) error
 	DropRotatedSecrets(ctx context.Context, r registry.Rotated, id credential.AccountID, credentialIDs ...string) error
 }
@@ -128,7 +128,7 @@ func (k *Secret) Inspect(ctx context.Context, w *secrets.Work) (secrets.Inspecti
 	if err != nil {
 		return secrets.Inspection{}, err
 	}
-	have, err := k.accounts.ClientSecrets(ctx, spec.Account)
+	have, err := k.accounts.RotatedSecrets(ctx, spec.Account)
 	if err != nil {
 		return secrets.Inspection{}, err
 	}
@@ -284,7 +284,7 @@ func (k *Secret) Look(ctx context.Context, w *secrets.Work) (secrets.Finding, er
 }
 
 func (k *Secret) lookFor(ctx context.Context, spec SecretSpec, id string) (secrets.Finding, error) {
-	have, err := k.accounts.ClientSecrets(ctx, spec.Account)
+	have, err := k.accounts.RotatedSecrets(ctx, spec.Account)
 	if err != nil {
 		return secrets.Finding{}, err
 	}
@@ -295,7 +295,7 @@ func (k *Secret) lookFor(ctx context.Context, spec SecretSpec, id string) (secre
 }
 
 func (k *Secret) lookGone(ctx context.Context, spec SecretSpec, ids []string) (secrets.Finding, error) {
-	have, err := k.accounts.ClientSecrets(ctx, spec.Account)
+	have, err := k.accounts.RotatedSecrets(ctx, spec.Account)
 	if err != nil && !errors.Is(err, registry.ErrNotFound) {
 		return secrets.Finding{}, err
 	}

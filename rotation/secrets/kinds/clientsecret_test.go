@@ -83,7 +83,7 @@ func TestClientSecret_AnswersThatAreLost(t *testing.T) {
 		w.breaks(path, devvault.Fault{Times: 1, Effect: true, Status: http.StatusInternalServerError})
 	}
 	w.rotate(2)
-	have, err := w.registry.ClientSecrets(t.Context(), app)
+	have, err := w.registry.RotatedSecrets(t.Context(), app)
 	w.must(err)
 	if len(have) != 1 || !w.works(w.read().Data["client_secret"]) {
 		t.Errorf("%d client secrets are left", len(have))
@@ -96,7 +96,7 @@ func TestClientSecret_Drift(t *testing.T) {
 	w := newWorld(t)
 	w.declareSecret(nil)
 	w.rotate(1)
-	have, err := w.registry.ClientSecrets(t.Context(), app)
+	have, err := w.registry.RotatedSecrets(t.Context(), app)
 	w.must(err)
 	_, err = w.registry.RemoveCredential(t.Context(), admin, app, 0, have[0])
 	w.must(err)
@@ -135,7 +135,7 @@ func TestClientSecret_NotOfAnOperator(t *testing.T) {
 	if !strings.Contains(st.Last.Failed, "forbidden") {
 		t.Errorf("%q", st.Last.Failed)
 	}
-	if have, err := w.registry.ClientSecrets(t.Context(), app); err != nil || len(have) != 1 {
+	if have, err := w.registry.RotatedSecrets(t.Context(), app); err != nil || len(have) != 1 {
 		t.Errorf("%v %v", have, err)
 	}
 	// And none is declared for it.

@@ -212,7 +212,7 @@ func (*crashingSecret) settled(w *crashWorld, version int) {
 	oneVersionAt(w, version)
 	nothingStaged(w)
 	w.reading(func(r *registry.Registry) {
-		have, err := r.ClientSecrets(w.Context(), credential.MustAccountID("app"))
+		have, err := r.RotatedSecrets(w.Context(), credential.MustAccountID("app"))
 		w.must(err)
 		if len(have) != 1 {
 			w.Errorf("%d client secrets are left, not one", len(have))
