@@ -62,6 +62,9 @@ func (c *call) inSight(req issuer.ExplainRequest, found issuer.Explanation) (iss
 		return issuer.Explanation{}, err
 	}
 	known := err == nil
+	if s := c.workloads["revocations"]; s != nil && req.Audience == s.audience {
+		return found, nil // it rests on no grant, and the account is in sight
+	}
 	var seen []issuer.GrantVerdict
 	for _, g := range found.Grants {
 		switch _, err := c.registry.Grant(c.r.Context(), c.by, g.ID); {

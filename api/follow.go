@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/tenantbroker/tenantbroker/api/wire"
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
@@ -51,10 +53,16 @@ func (s *server) newFollowing(cfg Config) (*following, error) {
 		return nil, err
 	}
 	s.workloads["revocations"] = w
-	return &following{
+	made := &following{
 		hub: f.Hub, members: f.Members, polls: polls{most: f.Polls, of: make(map[credential.AccountID]int)},
 		answers: answers{store: s.store, issuer: cfg.Issuer.String(), reading: make(chan struct{}, readersAtOnce)},
-	}, nil
+	}
+	if cfg.Metrics != nil {
+		err = cfg.Metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tenantbroker_revocation_polls", Help: "Verifiers that wait for revocations.",
+		}, func() float64 { return float64(made.polls.count()) }))
+	}
+	return made, err
 }
 
 // mayFollow holds a follower to what the token endpoint asks: the account's

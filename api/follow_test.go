@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"runtime"
 	"slices"
 	"strings"
@@ -459,4 +460,20 @@ func TestAStoreThatCantBeReadIsUnavailable(t *testing.T) {
 	}
 	broken.err = nil
 	w.feed(whole, "")
+}
+
+func TestExplainTellsAnOperatorOfATenantWhoMayFollow(t *testing.T) {
+	w, _, _ := followed(t)
+	local := w.operator("local", "viewer", "acme")
+	path := "/v1/explain?account=acme-svc&tenant=acme&audience=" + url.QueryEscape(testIssuer+"/revocations")
+	if a := w.call(local, "GET", path, nil); a.json("decision") != "allow" || a.json("grant") == "" {
+		t.Errorf("%s", a.body)
+	}
+	w.account("no-svc", "acme")
+	if a := w.call(local, "GET", strings.Replace(path, "acme-svc", "no-svc", 1), nil); a.json("reason") != "owns_no_audience" {
+		t.Errorf("%s", a.body)
+	}
+	if a := w.call(local, "GET", strings.Replace(path, "acme-svc", "orders-svc", 1), nil); a.status != 404 {
+		t.Errorf("another's account: %d %s", a.status, a.body)
+	}
 }

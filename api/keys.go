@@ -48,8 +48,8 @@ func (c *call) keyList() (answer, error) {
 		return listed("keys", c.keys.List(), "", WireKey)
 	}
 	live, whole, err := c.keys.Live(c.r.Context())
-	if err != nil {
-		return answer{}, err
+	if err != nil { // the ring is shown all the same: whoever looks may have a failing disk
+		c.w.cause, whole = err, false
 	}
 	var uptake keys.Uptake
 	if c.follow != nil && c.follow.members != nil {

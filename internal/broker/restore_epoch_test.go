@@ -22,8 +22,15 @@ func TestARestoredStoreHoldsAnEpochOfTheRestore(t *testing.T) {
 	if _, err := broker.Backup(t.Context(), config(t, b.ConfigFile()), backup, clock.Now); err != nil {
 		t.Fatal(err)
 	}
+	// What followers were told since, the backup doesn't know.
+	if err := b.Internal().Store().Update(t.Context(), func(tx store.Tx) error {
+		return revocation.AddKeys(tx, clock.Now().Add(5*time.Minute), "lost") // by a clock that ran ahead
+	}); err != nil {
+		t.Fatal(err)
+	}
+	seen := feedAfter(t, b.Internal().Store(), 0).Through
 	b.Stop()
-	clock.Advance(time.Hour)
+	clock.Advance(time.Minute)
 	to := elsewhere(t, b)
 	if _, err := broker.Restore(t.Context(), broker.RestoreOptions{
 		From: backup, Config: to, Now: clock.Now, Logger: slog.New(slog.DiscardHandler),
@@ -39,10 +46,28 @@ func TestARestoredStoreHoldsAnEpochOfTheRestore(t *testing.T) {
 		epoch, err = revocation.Epoch(r, revocation.Everything())
 		return err
 	})
+	told := map[revocation.Kind]int{}
+	for _, e := range feedAfter(t, opened.Store(), seen).Entries {
+		told[e.Kind]++
+	}
+	if told[revocation.All] != 1 || told[revocation.Key] < 2 {
+		t.Errorf("whoever followed the lost store is told of %v", told)
+	}
 	if err = errors.Join(err, opened.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if age := clock.Now().Sub(epoch); age < 0 || age > 2*time.Second {
 		t.Errorf("everything before %s is revoked, restored at %s", epoch, clock.Now())
 	}
+}
+
+func feedAfter(t *testing.T, st store.Store, seq uint64) (p revocation.Page) {
+	t.Helper()
+	if err := st.View(t.Context(), func(r store.Reader) (err error) {
+		p, err = revocation.Read(r, revocation.Whole(), seq, 100)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
