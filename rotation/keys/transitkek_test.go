@@ -255,7 +255,7 @@ func TestRenewSaysThatVaultIsAway(t *testing.T) {
 
 func TestForgottenMarksCountAllThatIsThereAsSpent(t *testing.T) {
 	st, c, home := openStore(t), newClock(), newTransit(t, TransitConfig{})
-	m := startManager(t, Config{Store: st, Home: home, Now: c.now})
+	startManager(t, Config{Store: st, Home: home, Now: c.now})
 	for range 2 { // versions of a time that the store doesn't know
 		if err := home.config.Engine("transit").Rotate(t.Context(), home.keyName("ES256")); err != nil {
 			t.Fatal(err)
@@ -265,7 +265,7 @@ func TestForgottenMarksCountAllThatIsThereAsSpent(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.add(DefaultRotation)
-	m = startManager(t, Config{Store: st, Home: home, Now: c.now})
+	m := startManager(t, Config{Store: st, Home: home, Now: c.now})
 	c.add(2 * DefaultMaxAge) // the standby's notice, watched anew
 	tick(t, m)
 	if latest := transitInfo(t, home, "ES256").LatestVersion; latest != 5 {
