@@ -45,7 +45,7 @@ func (m *Manager) Live(ctx context.Context) (tokens map[string]uint64, whole boo
 		}
 		return err
 	})
-	for err == nil && l.at < end && time.Since(started) < liveTime {
+	for first := true; err == nil && l.at < end && (first || time.Since(started) < liveTime); first = false {
 		err = m.store.View(ctx, func(r store.Reader) error { return l.read(ctx, r, end) })
 	}
 	if err != nil {

