@@ -35,7 +35,11 @@ func TestAnAttemptInFlightHoldsTheAcknowledgementUp(t *testing.T) {
 		if err := p.awaitOthers(over, 2); !errors.Is(err, context.Canceled) {
 			t.Error("an attempt with the former login was not waited for")
 		}
-		config.Tracer.(pgx.ConnectTracer).TraceConnectEnd(t.Context(), pgx.TraceConnectEndData{}) //nolint:forcetypeassert // it is ours
+		tracer, is := config.Tracer.(pgx.ConnectTracer)
+		if !is {
+			t.Fatal("the driver would not tell of the end of an attempt")
+		}
+		tracer.TraceConnectEnd(t.Context(), pgx.TraceConnectEndData{})
 	}
 	if err := p.awaitOthers(over, 2); err != nil {
 		t.Errorf("nothing is in flight with the former login: %v", err)

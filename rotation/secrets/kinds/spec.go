@@ -87,7 +87,11 @@ func checkPath(field, path string, limit int) error {
 }
 
 func unusual(r rune) bool {
-	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '_' || r == '.' || r == '-')
+	switch {
+	case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '_', r == '.', r == '-':
+		return false
+	}
+	return true
 }
 
 // checkName is checkPath for one segment.

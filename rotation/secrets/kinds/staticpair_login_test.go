@@ -13,6 +13,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -38,7 +39,13 @@ func (p *pooler) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.port = listener.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // of tcp
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.port, err = strconv.Atoi(port); err != nil {
+		t.Fatal(err)
+	}
 	p.served.Go(func() {
 		for {
 			client, err := listener.Accept()
@@ -74,7 +81,7 @@ func (p *pooler) serve(client net.Conn) {
 	for from, to := range p.users {
 		startup = strings.Replace(startup, "user\x00"+from+"\x00", "user\x00"+to+"\x00", 1)
 	}
-	head := binary.BigEndian.AppendUint32(nil, uint32(len(startup)+4)) //nolint:gosec // short
+	head := binary.BigEndian.AppendUint32(nil, uint32(len(startup)+4))
 	if _, err := server.Write(append(head, startup...)); err != nil {
 		return
 	}

@@ -155,7 +155,7 @@ func (p *Postgres) check() error {
 // notOfHosts leaves letters, digits and what names and addresses have. No
 // comma, which lists hosts, and no slash, which begins a socket.
 func notOfHosts(r rune) bool {
-	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '.' || r == '_' || r == ':')
+	return r != ':' && unusual(r)
 }
 
 func loopback(host string) bool {
