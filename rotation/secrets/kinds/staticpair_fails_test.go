@@ -157,9 +157,7 @@ func TestAnswersOfVaultThatAreLost(t *testing.T) {
 	}
 	faults := map[string]devvault.Fault{
 		"500 after effect":     {Effect: true, Status: http.StatusInternalServerError},
-		"503 after effect":     {Effect: true, Status: http.StatusServiceUnavailable},
 		"cut off after effect": {Effect: true, Cut: true},
-		"cut off before":       {Cut: true},
 		"500 before":           {Status: http.StatusInternalServerError},
 	}
 	for write, path := range writes {

@@ -216,7 +216,7 @@ func (w *pairWorld) status() secrets.Status {
 // until turns the clock until the status is as wanted.
 func (w *pairWorld) until(what string, ok func(secrets.Status) bool) secrets.Status {
 	w.Helper()
-	for range 10_000 {
+	for range 4_000 {
 		st := w.status()
 		if ok(st) {
 			return st
