@@ -11,6 +11,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
 	"github.com/tenantbroker/tenantbroker/rotation/lease"
+	"github.com/tenantbroker/tenantbroker/rotation/secrets/kinds"
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
 )
 
@@ -96,7 +97,8 @@ func playKEK(w *world, c *vault.Client, name, _ string) error {
 
 // playKV stages a value, publishes it over the last one, and retires that.
 func playKV(w *world, c *vault.Client, _, folder string) error {
-	ctx, kv := w.Context(), c.KV("secret")
+	var kv kinds.Store = c.KV("secret")
+	ctx := w.Context()
 	for _, path := range []string{folder + "/acme/mail", "shared/" + folder + "-smtp"} {
 		before, err := kv.Get(ctx, path)
 		if err != nil && !errors.Is(err, vault.ErrNotFound) {
@@ -129,15 +131,19 @@ func playKV(w *world, c *vault.Client, _, folder string) error {
 }
 
 func playStatic(w *world, c *vault.Client, _, _ string) error {
-	ctx, db := w.Context(), c.Database("database")
-	if _, err := db.StaticRole(ctx, "legacy-a"); err != nil {
-		return err
+	var db kinds.Database = c.Database("database")
+	for _, role := range []string{"legacy-a", "legacy-b"} {
+		if _, err := db.StaticRole(w.Context(), role); err != nil {
+			return err
+		}
+		if err := db.RotateStaticRole(w.Context(), role); err != nil {
+			return err
+		}
+		if _, err := db.StaticCredentials(w.Context(), role); err != nil {
+			return err
+		}
 	}
-	if err := db.RotateStaticRole(ctx, "legacy-a"); err != nil {
-		return err
-	}
-	_, err := db.StaticCredentials(ctx, "legacy-a")
-	return err
+	return nil
 }
 
 // playLeaseDatabase makes a user, renews it, finds it by its role, ends it.
@@ -191,6 +197,8 @@ func TestEveryCallIsPlayed(t *testing.T) {
 	for of, played := range map[reflect.Type][]string{
 		reflect.TypeFor[keys.TransitEngine](): {"Create", "Key", "Rotate", "SetMinimums", "Sign"},
 		reflect.TypeFor[keys.TransitSealer](): {"Decrypt", "Encrypt"},
+		reflect.TypeFor[kinds.Store]():        {"DeleteAll", "Destroy", "Get", "GetVersion", "Metadata", "Put"},
+		reflect.TypeFor[kinds.Database]():     {"RotateStaticRole", "StaticCredentials", "StaticRole"},
 		reflect.TypeFor[lease.Vault](): {
 			"Credentials", "DeleteRole", "Known", "Leases", "PutRole", "Renew", "Revoke", "Roles",
 			"Session", // asks nobody

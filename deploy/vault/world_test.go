@@ -24,7 +24,8 @@ import (
 type world struct {
 	*testing.T
 	*devvault.Server
-	path string // a folder with the command vault
+	path     string // a folder with the command vault
+	postgres *devpostgres.Server
 }
 
 func newWorld(t *testing.T) *world {
@@ -41,7 +42,9 @@ func newWorld(t *testing.T) *world {
 }
 
 // in is the same world in a subtest.
-func (w *world) in(t *testing.T) *world { return &world{T: t, Server: w.Server, path: w.path} }
+func (w *world) in(t *testing.T) *world {
+	return &world{T: t, Server: w.Server, path: w.path, postgres: w.postgres}
+}
 
 // setup runs the set-up as an operator does, and returns what it printed.
 func (w *world) setup(token string, args ...string) (string, error) {
@@ -115,14 +118,7 @@ func (w *world) client(login vault.Login) (*vault.Client, error) {
 // approle logs in as the AppRole that the set-up made.
 func (w *world) approle() *vault.Client {
 	w.Helper()
-	role := w.root(http.MethodGet, "auth/approle/role/tenantbroker/role-id", nil)
-	made := w.root(http.MethodPost, "auth/approle/role/tenantbroker/secret-id", nil)
-	secretID, _ := made["secret_id"].(string)
-	roleID, _ := role["role_id"].(string)
-	file := filepath.Join(w.TempDir(), "secret-id")
-	if err := os.WriteFile(file, []byte(secretID), 0o600); err != nil {
-		w.Fatal(err)
-	}
+	roleID, file := w.appRole()
 	c, err := w.client(vault.AppRole{RoleID: roleID, SecretIDFile: file})
 	if err != nil {
 		w.Fatal(err)
@@ -130,32 +126,47 @@ func (w *world) approle() *vault.Client {
 	return c
 }
 
+// appRole returns the role id and a file with a secret id.
+func (w *world) appRole() (roleID, secretIDFile string) {
+	w.Helper()
+	role := w.root(http.MethodGet, "auth/approle/role/tenantbroker/role-id", nil)
+	made := w.root(http.MethodPost, "auth/approle/role/tenantbroker/secret-id", nil)
+	secretID, _ := made["secret_id"].(string)
+	roleID, _ = role["role_id"].(string)
+	secretIDFile = filepath.Join(w.TempDir(), "secret-id")
+	if err := os.WriteFile(secretIDFile, []byte(secretID), 0o600); err != nil {
+		w.Fatal(err)
+	}
+	return roleID, secretIDFile
+}
+
 // database is a PostgreSQL with the objects for leases, and a user of which
 // Vault has the password; Vault is connected to it as operators are told to.
 func (w *world) database() {
 	w.Helper()
 	pg := devpostgres.ForTest(w.T, devpostgres.Options{})
+	w.postgres = pg
 	const password = "0123456789abcdef-not-secret"
 	if err := pg.SQL(w.Context(), "postgres", "CREATE DATABASE orders"); err != nil {
 		w.Fatal(err)
 	}
 	if err := pg.SQL(w.Context(), "orders", postgres.SQL, "CREATE ROLE orders_app NOLOGIN", "SELECT tenantbroker.allow_base('orders_app')",
 		"ALTER ROLE tenantbroker_vault PASSWORD '"+password+"'",
-		"CREATE ROLE legacy_a LOGIN PASSWORD 'first'"); err != nil {
+		"CREATE ROLE legacy_a LOGIN", "CREATE ROLE legacy_b LOGIN"); err != nil {
 		w.Fatal(err)
 	}
 	url := strings.Replace(pg.DSN("user", "password", "orders"), "user:password", "{{username}}:{{password}}", 1)
 	for name, config := range map[string]map[string]any{
 		"orders": {"allowed_roles": "tb_*", "username": "tenantbroker_vault", "password": password},
-		"legacy": {"allowed_roles": "legacy-a", "username": devpostgres.Superuser, "password": pg.SuperPassword()},
+		"legacy": {"allowed_roles": "legacy-a,legacy-b", "username": devpostgres.Superuser, "password": pg.SuperPassword()},
 	} {
 		config["plugin_name"], config["connection_url"] = "postgresql-database-plugin", url
 		config["password_authentication"] = "scram-sha-256"
 		w.root(http.MethodPost, "database/config/"+name, config)
 	}
-	w.root(http.MethodPost, "database/static-roles/legacy-a", map[string]any{
-		"db_name": "legacy", "username": "legacy_a", "rotation_period": "87600h",
-	})
+	for role, user := range map[string]string{"legacy-a": "legacy_a", "legacy-b": "legacy_b"} {
+		w.root(http.MethodPost, "database/static-roles/"+role, map[string]any{"db_name": "legacy", "username": user, "rotation_period": "87600h"})
+	}
 }
 
 // state is all that the set-up changes, to compare.
