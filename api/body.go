@@ -147,7 +147,7 @@ func readsItself(t reflect.Type) bool {
 // tried by itself.
 func decodeError(err error, v any, members []credential.JSONMember) error {
 	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) && wrong.Field != "" {
-		return refuse(wire.CodeInvalid, showName(wrong.Field), "must be "+kindName(wrong.Type))
+		return refuse(wire.CodeInvalid, showName(memberName(wrong.Field, reflect.TypeOf(v).Elem())), "must be "+kindName(wrong.Type))
 	}
 	for _, m := range members {
 		field, _ := jsonField(reflect.TypeOf(v).Elem(), string(m.Name))
@@ -156,6 +156,17 @@ func decodeError(err error, v any, members []credential.JSONMember) error {
 		}
 	}
 	return refuse(wire.CodeInvalid, "", publicText(err))
+}
+
+// memberName is the path of a member without the names of embedded structs,
+// which no client knows.
+func memberName(path string, t reflect.Type) string {
+	for i := range t.NumField() {
+		if f := t.Field(i); f.Anonymous {
+			path = strings.TrimPrefix(path, f.Name+".")
+		}
+	}
+	return path
 }
 
 // publicText is the text of a parser of credential, which names rules and

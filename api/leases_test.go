@@ -159,6 +159,9 @@ func TestTokensForLeasesAreForLeases(t *testing.T) {
 	foreign := w.post(wire.PathToken, w.tokenForm("worker", "orders", "acme")).json("access_token")
 	for _, r := range adminRoutes() {
 		path := strings.NewReplacer("{id}", id, "{name}", "x", "{grant}", "x", "{kid}", "x", "{credential}", "x").Replace(r.path)
+		if r.workload == workloadAcks { // for the consumers of shared secrets, who may lease them too
+			continue
+		}
 		if r.workload != workloadLeases {
 			if a := w.call(token, r.method, path, mail); a.status != 401 {
 				t.Errorf("%s %s with a token for leases: %d", r.method, r.path, a.status)

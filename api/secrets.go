@@ -2,12 +2,15 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 
 	"github.com/tenantbroker/tenantbroker/api/wire"
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
+	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
+	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
 // Secrets keeps shared secrets; *secrets.Manager is one.
@@ -24,6 +27,36 @@ type Secrets interface {
 	Ack(ctx context.Context, who secrets.Consumer, id string, version uint64) (secrets.Uptake, error)
 }
 
+// Rotating is what serving shared secrets needs.
+type Rotating struct {
+	Secrets  Secrets
+	Verifier Verifier // of tokens for <issuer>/leases, by which consumers acknowledge
+}
+
+// workloadAcks are the consumers that acknowledge. Their tokens are those for
+// leases, whether or not there is anything to lease.
+const workloadAcks = "acks"
+
+func (s *server) serveSecrets(cfg Config) error {
+	if cfg.Secrets == nil {
+		return nil
+	}
+	if cfg.Secrets.Verifier == nil || cfg.Secrets.Secrets == nil {
+		return errors.New("api: shared secrets need a verifier and somebody who keeps them")
+	}
+	s.secrets = cfg.Secrets.Secrets
+	w, err := s.newWorkload(cfg.Secrets.Verifier, cfg.Issuer.Leases(),
+		func(r store.Reader, _ *registry.Account, t *verifier.Token) (bool, error) {
+			grant, err := s.registry.GrantOf(r, t.Claims())
+			if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrChanged) {
+				return false, nil
+			}
+			return err == nil && !t.Tenant().IsSystem() && grant.InForce(s.now()), err
+		})
+	s.workloads[workloadAcks] = w
+	return err
+}
+
 func secretRoutes() []route {
 	return []route{
 		{method: http.MethodGet, path: "/v1/secrets", role: registry.RoleViewer, query: []string{"limit", "cursor", "tenant", "account"}, do: listSecrets},
@@ -36,6 +69,7 @@ func secretRoutes() []route {
 		{method: http.MethodDelete, path: "/v1/secrets/{id}", role: registry.RoleSecurity, query: reasonParam, do: deleteSecret},
 		{method: http.MethodPost, path: "/v1/secrets/{id}/rotate", role: registry.RoleOperator, do: rotateSecret},
 		{method: http.MethodPost, path: "/v1/secrets/{id}/abort", role: registry.RoleOperator, do: abortSecret},
+		{method: http.MethodPost, path: "/v1/secrets/{id}/ack", workload: workloadAcks, serve: ackSecret},
 	}
 }
 
@@ -238,4 +272,25 @@ func rotateSecrets(c *call) (answer, error) {
 		return answer{}, err
 	}
 	return ok(wirePlan(plan, !in.Plan), 0)
+}
+
+// ackSecret takes a consumer's word. A secret that is not the consumer's, or not
+// of its token's tenant, is not found.
+func ackSecret(c *workloadCall) (answer, error) {
+	var in wire.SecretAck
+	if err := c.body(&in); err != nil {
+		return answer{}, err
+	}
+	who := secrets.Consumer{
+		Account: c.token.ClientID(), Tenant: c.token.Tenant(), JTI: c.token.ID(), RequestID: c.w.id, IP: ipText(c.w.ip),
+		Still: func(r store.Reader) error { _, err := c.stands(r); return err },
+	}
+	u, err := c.secrets.Ack(c.r.Context(), who, c.vars["id"], in.Version)
+	if errors.Is(err, errStanding) || errors.Is(err, verifier.ErrRevoked) {
+		return answer{}, c.unaccepted(err)
+	}
+	if err != nil {
+		return answer{}, err
+	}
+	return ok(wire.SecretAcked{ID: c.vars["id"], Version: u.Version, At: u.At}, 0)
 }

@@ -59,8 +59,8 @@ type Config struct {
 	Revocations *Following
 	// Leases serves tenant-bound leases; nil: there are none.
 	Leases *Leasing
-	// Secrets keeps shared secrets; nil: nobody does.
-	Secrets Secrets
+	// Secrets serves shared secrets; nil: nobody keeps any.
+	Secrets *Rotating
 	// SigningAlgorithms are those of the broker's own keys, for the metadata.
 	SigningAlgorithms []credential.Algorithm
 	Now               func() time.Time
@@ -140,7 +140,7 @@ func newServer(cfg Config, routes []route) (*server, error) {
 	}
 	s := &server{
 		issuer: cfg.Tokens, registry: cfg.Registry, keys: cfg.Keys, store: cfg.Store, export: cfg.Export, verifier: cfg.Verifier,
-		secrets: cfg.Secrets, now: cfg.Now, proxies: cfg.TrustedProxies, log: cfg.Logger, metrics: m, calls: calls,
+		now: cfg.Now, proxies: cfg.TrustedProxies, log: cfg.Logger, metrics: m, calls: calls,
 		report: cfg.Report, declared: newDeclared(), issuerURL: cfg.Issuer.String(),
 		workloads: make(map[string]*workload), admin: cfg.Issuer.Own("admin"), https: strings.HasPrefix(cfg.Issuer.String(), "https:"),
 	}
@@ -150,7 +150,7 @@ func newServer(cfg Config, routes []route) (*server, error) {
 			return nil, err
 		}
 	}
-	if err := s.serveLeases(cfg); err != nil {
+	if err := errors.Join(s.serveLeases(cfg), s.serveSecrets(cfg)); err != nil {
 		return nil, err
 	}
 	s.token = &oauthEndpoint{s, wire.PathToken, issuer.TokenEndpoint, s.issueToken}

@@ -109,19 +109,26 @@ func (c *workloadCall) authenticate() error {
 // again before anything is released.
 func (c *workloadCall) inStanding() error {
 	err := c.store.View(c.r.Context(), func(r store.Reader) (err error) {
-		if c.account, err = c.alive(r, c.token); err != nil {
-			return err
-		}
-		entitled, err := c.kind.entitled(r, c.account, c.token)
-		if err == nil && !entitled {
-			err = errStanding
-		}
+		c.account, err = c.stands(r)
 		return err
 	})
 	if err != nil {
 		return c.unaccepted(err)
 	}
 	return nil
+}
+
+// stands is inStanding in one state, such as that of a commit.
+func (c *workloadCall) stands(r store.Reader) (*registry.Account, error) {
+	account, err := c.alive(r, c.token)
+	if err != nil {
+		return nil, err
+	}
+	entitled, err := c.kind.entitled(r, account, c.token)
+	if err == nil && !entitled {
+		err = errStanding
+	}
+	return account, err
 }
 
 func (c *workloadCall) unaccepted(err error) error {

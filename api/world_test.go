@@ -151,11 +151,11 @@ func newWorldWith(t *testing.T, v vault.Config) *world {
 	}))
 	w.secrets = must[*secrets.Manager](t)(secrets.New(secrets.Config{
 		Store: st, Registry: w.registry, Broker: "w1", Now: w.clock,
-		Kinds: []secrets.Kind{kinds.NewKV(nil, kinds.DefaultLayout())}, // declared, not run
+		Kinds: []secrets.Kind{kinds.NewKV(nil, kinds.DefaultLayout()), nothing{}}, // of these only one is run
 	}))
 	w.config = Config{
 		Leases:      &Leasing{Verifier: holder, Leases: w.leases},
-		Secrets:     w.secrets,
+		Secrets:     &Rotating{Verifier: holder, Secrets: w.secrets},
 		Revocations: &Following{Verifier: follower, Hub: w.hub, Members: w.members},
 		Issuer:      iss, Tokens: tokens, Registry: w.registry, Keys: w.keys, Store: st, Export: keeper, Verifier: admin,
 		SigningAlgorithms: []credential.Algorithm{credential.ES256}, Now: w.clock, Metrics: w.metrics,

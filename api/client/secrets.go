@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"net/http"
 
@@ -75,4 +76,48 @@ func (s Secrets) rotateAll(ctx context.Context, body wire.SecretsRotate) (*wire.
 		return nil, err
 	}
 	return &plan, nil
+}
+
+// AckSecret says that this workload uses a version of a shared secret, of which
+// it is a consumer, for one tenant. It is said again after each restart or not:
+// only the newest version counts. The account needs a grant for <issuer>/leases.
+//
+// Errors: an *Error; ErrNotFound is no such secret, or not this workload's.
+func (c *Client) AckSecret(ctx context.Context, tenant credential.Tenant, id string, version uint64) (*wire.SecretAcked, error) {
+	path, err := under("/v1/secrets", id, "ack")
+	if err != nil {
+		return nil, err
+	}
+	req := TokenRequest{Tenant: tenant, Audience: c.issuer.Leases()}
+	token, err := c.Token(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	acked, err := c.ackSecret(ctx, path, token, version)
+	if errors.Is(err, ErrInvalidClient) { // its grant may have changed since the token was issued
+		if token, err = c.freshToken(ctx, req); err == nil {
+			acked, err = c.ackSecret(ctx, path, token, version)
+		}
+	}
+	return acked, err
+}
+
+func (c *Client) ackSecret(ctx context.Context, path string, token *Token, version uint64) (*wire.SecretAcked, error) {
+	const op = "secret ack"
+	res, err := c.Leases().call(ctx, op, http.MethodPost, path, token, wire.SecretAck{Version: version})
+	if err != nil {
+		return nil, err
+	}
+	var acked wire.SecretAcked
+	if err := decode(op, res, &acked); err != nil {
+		return nil, err
+	}
+	return &acked, nil
+}
+
+// freshToken gets a token past the cache.
+func (c *Client) freshToken(ctx context.Context, req TokenRequest) (*Token, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	return c.fetch(ctx, req)
 }

@@ -284,3 +284,35 @@ func waitText(w *wire.SecretWait) string {
 	}
 	return text
 }
+
+func secretAck(a *app) *cobra.Command {
+	given := new(profile)
+	var tenant credential.Tenant
+	var version uint64
+	c := &cobra.Command{
+		Use: "ack SECRET --version N --tenant T", Short: "Say that a version is in use, as a consumer", Args: cobra.ExactArgs(1),
+		Long: `ack tells the broker that this workload uses a version of a shared secret, so that
+the old one may end. It is a call of the consumer itself, as the identity of the
+context or the one given; its account needs a grant for the audience <issuer>/leases.
+The version is in the field tenantbroker_version beside the value.`,
+		Example: "  brokerctl secret ack orders-hmac --version 7 --tenant acme --account mailer --key mailer.pem",
+	}
+	identityFlags(c, given)
+	parsed(c.Flags(), &tenant, credential.ParseTenant, "tenant", "tenant", "the tenant of the secret; any of one's own for a shared one (required)")
+	c.Flags().Uint64Var(&version, "version", 0, "the version that is in use (required)")
+	required(c, "tenant", "version")
+	c.RunE = a.does(func(ctx context.Context, args []string) error {
+		id, err := argument(args[0], secretArgument)
+		if err != nil {
+			return err
+		}
+		return a.as(given, func(c *client.Client) error {
+			acked, err := c.AckSecret(ctx, tenant, id.String(), version)
+			if err != nil {
+				return err
+			}
+			return a.done(acked, "%s is known to be on version %d", acked.ID, acked.Version)
+		})
+	})
+	return c
+}

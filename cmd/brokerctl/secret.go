@@ -22,7 +22,7 @@ func secretCommand(a *app) *cobra.Command {
 rotates it: stage, apply, prove, promote, drain, retire. Nothing is promoted that
 was not proven, and the old value ends only when every consumer was seen on the
 new one. The value itself is never shown here: it is in Vault.`,
-		secretList(a), secretGet(a), secretStatus(a), secretCreate(a), secretUpdate(a), secretRotate(a), secretAbort(a),
+		secretList(a), secretGet(a), secretStatus(a), secretCreate(a), secretUpdate(a), secretRotate(a), secretAck(a), secretAbort(a),
 		deletion(a, "secret", "SECRET", "orders-db",
 			"delete forgets a shared secret; its value stays where it is. The id is never used again.",
 			secretArgument, func(ctx context.Context, admin *client.Admin, id credential.AccountID, version uint64, reason string) error {

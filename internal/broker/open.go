@@ -153,7 +153,8 @@ func (b *Broker) wire(ctx context.Context, metrics *metrics) (http.Handler, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := b.openSecrets(metrics.registry); err != nil {
+	rotating, err := b.openSecrets(ctx, metrics.registry)
+	if err != nil {
 		return nil, err
 	}
 	// What was revoked since, the API asks the store itself on every call.
@@ -177,7 +178,7 @@ func (b *Broker) wire(ctx context.Context, metrics *metrics) (http.Handler, erro
 	}
 	return api.New(api.Config{
 		Issuer: c.issuer, Tokens: tokens, Registry: b.registry, Keys: b.signing.manager, Store: b.store, Export: b.keeper,
-		Verifier: operators, Revocations: followers, Leases: leases, Secrets: b.secrets,
+		Verifier: operators, Revocations: followers, Leases: leases, Secrets: rotating,
 		SigningAlgorithms: []credential.Algorithm{c.algorithm}, Now: now,
 		Operators: c.operators(), TrustedProxies: c.proxies, Report: b.report(), Logger: logger, Metrics: metrics.registry,
 	})

@@ -7,12 +7,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tenantbroker/tenantbroker/api"
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/issuer"
 	"github.com/tenantbroker/tenantbroker/issuer/outbound"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets/kinds"
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
+	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
 // Secrets is how shared secrets are rotated, and where in Vault they lie.
@@ -48,8 +50,8 @@ func (c *Config) layout() kinds.Layout {
 	return kinds.Layout{Mount: s.Mount, Tenants: s.TenantFolder, Shared: s.SharedFolder}
 }
 
-// openSecrets makes what rotates shared secrets.
-func (b *Broker) openSecrets(registerer prometheus.Registerer) error {
+// openSecrets makes what rotates shared secrets, and what the API serves them by.
+func (b *Broker) openSecrets(ctx context.Context, registerer prometheus.Registerer) (*api.Rotating, error) {
 	doc := b.config.doc
 	manager, err := secrets.New(secrets.Config{
 		Store: b.store, Registry: b.registry, Kinds: b.secretKinds(),
@@ -57,10 +59,16 @@ func (b *Broker) openSecrets(registerer prometheus.Registerer) error {
 		Workers: doc.Secrets.Workers, InspectEvery: doc.Secrets.InspectEvery, Crash: b.deps.Crash,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	b.secrets = manager
-	return registerer.Register(manager)
+	consumers, err := verifier.New(ctx, verifier.Config{
+		Issuer: b.config.issuer.String(), Audience: b.config.issuer.Leases().String(), Keys: b.signing.manager, Now: b.deps.Now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &api.Rotating{Verifier: consumers, Secrets: manager}, registerer.Register(manager)
 }
 
 // secretKinds are the kinds of secret that this broker rotates: without a Vault

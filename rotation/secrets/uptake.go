@@ -19,6 +19,8 @@ type Consumer struct {
 	RequestID string
 	IP        string
 	JTI       string
+	// Still, unless nil, says in the commit whether the consumer may still speak.
+	Still func(store.Reader) error
 }
 
 // may reports whether the consumer has to do with the secret: it is named, and
@@ -64,6 +66,11 @@ func (m *Manager) take(ctx context.Context, who Consumer, id string, version uin
 		return now, false, err
 	}
 	err = m.store.Update(ctx, func(tx store.Tx) error {
+		if who.Still != nil {
+			if err := who.Still(tx); err != nil {
+				return err
+			}
+		}
 		s, row, fresh, err := m.weigh(tx, who, id, version, how)
 		if now, changed = s, fresh; err != nil || !fresh {
 			return err
