@@ -57,7 +57,7 @@ func (b *bench) transit(ctx context.Context, server *devvault.Server) error {
 	if err != nil {
 		return err
 	}
-	ways := []way{{1, callers}, {64, 1}, {64, 2}, {64, 4}, {128, 2}}
+	ways := []way{{1, callers}, {16, 4}, {32, 4}, {64, 1}, {64, 4}, {128, 4}}
 	results := make([][]signing, len(ways))
 	for round := range b.rounds + 1 { // the first one warms up
 		for i, w := range ways {

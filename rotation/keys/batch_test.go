@@ -299,3 +299,28 @@ func TestAKeyThatVaultRefusesIsOpenedAnew(t *testing.T) {
 		})
 	}
 }
+
+func TestASecondCallIsMadeWhenAWholeBatchWaits(t *testing.T) {
+	g := newGate()
+	b := newBatcher(t, g, 3, 2, 100)
+	all := []<-chan asked{ask(t.Context(), b, "0")}
+	<-g.batches
+	for i := range 2 {
+		all = append(all, ask(t.Context(), b, "x"))
+		queued(b, i+1)
+	}
+	if len(g.batches) != 0 {
+		t.Error("a call for less than a batch beside another one")
+	}
+	all = append(all, ask(t.Context(), b, "x"))
+	if got := <-g.batches; len(got) != 3 {
+		t.Errorf("%d in the second call", len(got))
+	}
+	g.answer <- nil
+	g.answer <- nil
+	for _, done := range all {
+		if out := <-done; out.err != nil {
+			t.Error(out.err)
+		}
+	}
+}

@@ -56,11 +56,12 @@ func (m *Manager) limit(ctx context.Context) error {
 		}
 		m.limited.told[name] = tell
 	}
-	m.limited.again = time.Time{}
-	if problems != nil {
-		m.limited.again = now.Add(limitEvery)
+	if problems == nil {
+		m.limited.again, m.limited.problem = time.Time{}, ""
+		return nil
 	}
-	if text := fmt.Sprint(problems); problems != nil && text != m.limited.problem {
+	m.limited.again = now.Add(limitEvery)
+	if text := problems.Error(); text != m.limited.problem {
 		m.log.Warn("a home could not be told which keys sign no more", "error", text)
 		m.limited.problem = text
 	}

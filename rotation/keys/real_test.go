@@ -22,6 +22,10 @@ var dev struct {
 }
 
 func TestMain(m *testing.M) {
+	if point := os.Getenv(dieAt); point != "" {
+		fmt.Fprintln(os.Stderr, tickUntil(point, os.Args[1:]))
+		os.Exit(1)
+	}
 	code := m.Run()
 	if dev.server != nil {
 		dev.server.Stop()

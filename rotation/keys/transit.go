@@ -30,7 +30,7 @@ const (
 	DefaultTransitMount  = "transit"
 	DefaultTransitPrefix = "tenantbroker"
 	DefaultBatch         = 64
-	DefaultCalls         = 2
+	DefaultCalls         = 4
 	DefaultWaiting       = 2048
 	MaxBatch             = 128
 	// callTimeout bounds a call to Vault. A Vault that takes longer counts as one
