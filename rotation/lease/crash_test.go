@@ -119,7 +119,7 @@ func (w *world) child(c childTask, h Holder) *exec.Cmd {
 	w.Helper()
 	w.must(w.st.Close())
 	c.Store, c.Vault, c.Token, c.Issuer = w.path, parts.vault.URL(), parts.vault.RootToken(), w.issuer.String()
-	c.Database, c.Offset = w.database, w.clock.now().Sub(time.Now())
+	c.Database, c.Offset = w.database, time.Until(w.now())
 	if !h.Claims.Tenant.IsZero() {
 		c.Claims = h.Claims.AppendJSON(nil)
 	}

@@ -14,16 +14,16 @@ import (
 	"github.com/tenantbroker/tenantbroker/store/registry"
 )
 
-// uncertain is what the client answers when a call may have taken effect.
-var uncertain = fmt.Errorf("%w, %w: lost on the way", vault.ErrUncertain, vault.ErrUnavailable)
+// errUncertain is what the client answers when a call may have taken effect.
+var errUncertain = fmt.Errorf("%w, %w: lost on the way", vault.ErrUncertain, vault.ErrUnavailable)
 
 // What Vault did without an answer is found and ended.
 func TestAUserThatNobodyGotIsEnded(t *testing.T) {
 	for name, fault := range map[string]func(*faults){
-		"the role was written":      func(f *faults) { f.failAfter("put role", uncertain) },
+		"the role was written":      func(f *faults) { f.failAfter("put role", errUncertain) },
 		"the role was refused":      func(f *faults) { f.fail("put role", vault.ErrForbidden) },
-		"the user was made":         func(f *faults) { f.failAfter("credentials", uncertain) },
-		"the user was perhaps made": func(f *faults) { f.fail("credentials", uncertain) },
+		"the user was made":         func(f *faults) { f.failAfter("credentials", errUncertain) },
+		"the user was perhaps made": func(f *faults) { f.fail("credentials", errUncertain) },
 		"the user was refused":      func(f *faults) { f.fail("credentials", vault.ErrRefused) },
 		"the call was not sent":     func(f *faults) { f.fail("put role", vault.ErrUnavailable) },
 		"the second was not sent":   func(f *faults) { f.fail("credentials", vault.ErrUnavailable) },
@@ -281,7 +281,7 @@ func TestARenewalThatFails(t *testing.T) {
 		after bool
 		err   error
 	}{
-		"refused": {false, vault.ErrRefused}, "uncertain": {false, uncertain}, "uncertain, and done": {true, uncertain},
+		"refused": {false, vault.ErrRefused}, "uncertain": {false, errUncertain}, "uncertain, and done": {true, errUncertain},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

@@ -92,8 +92,8 @@ const idLength = 26
 // newID returns 26 characters: 48 bits of milliseconds and 80 random ones.
 func newID(at time.Time) string {
 	var b [16]byte
-	binary.BigEndian.PutUint64(b[:8], uint64(at.UnixMilli())<<16) //nolint:gosec // no time before 1970
-	_, _ = rand.Read(b[6:])                                       // never fails (crypto/rand, Go 1.24)
+	binary.BigEndian.PutUint64(b[:8], uint64(at.UnixMilli())<<16)
+	_, _ = rand.Read(b[6:]) // never fails (crypto/rand, Go 1.24)
 	return digits.EncodeToString(b[:])
 }
 

@@ -91,7 +91,7 @@ func (t through) Session() Session {
 	out := Session{Since: s.LoggedInAt, Expires: s.TokenExpiry}
 	switch {
 	case !s.UnreachableSince.IsZero():
-		out.Down = fmt.Errorf("Vault doesn't serve since %s", s.UnreachableSince.UTC().Format(time.RFC3339)) //nolint:revive,staticcheck // a name
+		out.Down = fmt.Errorf("Vault doesn't serve since %s", s.UnreachableSince.UTC().Format(time.RFC3339))
 	case !s.LoggedIn:
 		out.Down = errNoLogin
 	}
