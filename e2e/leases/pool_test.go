@@ -13,14 +13,14 @@ import (
 
 	"github.com/tenantbroker/tenantbroker/api/client"
 	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/examples/pglease"
 	"github.com/tenantbroker/tenantbroker/internal/devvault"
 )
 
 // pooled is an application with a pool of connections under constant queries.
 // Nothing is tried again: what fails, failed.
 type pooled struct {
-	pool    *pgxpool.Pool
-	lease   atomic.Pointer[client.Lease]
+	pool    *pglease.Pool
 	changes atomic.Int64
 	queries atomic.Int64
 	wrong   atomic.Int64
@@ -29,33 +29,22 @@ type pooled struct {
 
 const poolSize = 10
 
-// newPooled makes the pool. Each connection logs in as the user of that moment.
+// newPooled makes the pool, which is the one of the guide.
 func newPooled(w *leasing) *pooled {
 	w.Helper()
-	p := &pooled{}
 	config, err := pgxpool.ParseConfig(w.postgres.DSN("nobody", "yet", "orders"))
 	w.must(err)
 	config.MaxConns = poolSize
-	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) (err error) {
-		c.User, c.Password, err = p.lease.Load().Login()
-		return err
-	}
-	p.pool, err = pgxpool.NewWithConfig(w.Context(), config)
+	p := &pooled{}
+	p.pool, err = pglease.New(w.Context(), config)
 	w.must(err)
 	w.Cleanup(p.pool.Close)
 	return p
 }
 
-// changed is what an application does with the next user: new connections are
-// its, those of the user before end as they come back. That one goes on for a
-// third of a lease's life: no statement here takes as long.
-func (p *pooled) changed(_ context.Context, l *client.Lease) error {
-	first := p.lease.Swap(l) == nil
-	if !first {
-		p.pool.Reset()
-	}
+func (p *pooled) changed(ctx context.Context, l *client.Lease) error {
 	p.changes.Add(1)
-	return nil
+	return p.pool.Changed(ctx, l)
 }
 
 // work queries until ctx ends: reads, and transactions that write.
@@ -97,7 +86,7 @@ func TestLeases_NoStatementFailsWhileUsersChange(t *testing.T) {
 	all.Go(func() {
 		kept <- w.Client(billing).Leases().Keep(ctx, client.Keeping{Request: leaseOf(acme, "database:orders"), Changed: p.changed})
 	})
-	w.eventually("the first lease", func() bool { return p.lease.Load() != nil })
+	w.eventually("the first lease", func() bool { return p.changes.Load() > 0 })
 	mark, err := w.postgres.Mark()
 	w.must(err)
 	working, finish := context.WithCancel(t.Context())

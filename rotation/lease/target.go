@@ -2,6 +2,7 @@ package lease
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -174,4 +175,13 @@ func (t Targets) mounts() []string {
 	}
 	slices.Sort(all)
 	return all
+}
+
+// List returns the targets by kind and name.
+func (t Targets) List() []Target {
+	list := make([]Target, 0, len(t.byName))
+	for _, name := range slices.Sorted(maps.Keys(t.byName)) {
+		list = append(list, t.byName[name])
+	}
+	return list
 }
