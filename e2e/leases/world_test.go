@@ -40,7 +40,7 @@ type leasing struct {
 
 const targets = `
 targets:
-  - {kind: database, name: orders, mount: database, connection: orders, base_role: orders_app, ttl: 5s, max_ttl: 5s, max_life: 5s}
+  - {kind: database, name: orders, mount: database, connection: orders, base_role: orders_app, ttl: 7s, max_ttl: 7s, max_life: 7s}
   - {kind: database, name: ledger, mount: database, connection: orders, base_role: orders_app, ttl: 5m, max_ttl: 10m}
   - {kind: kv, name: mail, mount: secret, path: "tenants/{tenant}/mail"}
 `
