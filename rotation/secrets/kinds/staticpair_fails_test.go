@@ -14,6 +14,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/internal/devpostgres"
 	"github.com/tenantbroker/tenantbroker/internal/devvault"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
+	"github.com/tenantbroker/tenantbroker/rotation/vault"
 )
 
 // says waits for an error of the step, and holds it to words.
@@ -244,6 +245,35 @@ func TestVaultKilledWhileItRotates(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A database that is slower than the broker's patience: what comes of the call
+// that was given up, and of the one after it, is one password.
+func TestADatabaseThatIsTooSlow(t *testing.T) {
+	w := newPair(t)
+	stop := w.run()
+	w.rotate(1)
+	w.wants("b", 1)
+	stop()
+	patient := w.client
+	w.client = w.connected(vault.Config{Timeout: 200 * time.Millisecond})
+	w.makeRole(w.spec().Roles[0], map[string]any{"rotation_period": "87600h", "rotation_statements": []string{
+		"SELECT pg_advisory_xact_lock(43)", `ALTER ROLE "{{name}}" PASSWORD '{{password}}'`,
+	}})
+	release := w.hold(43)
+	stop = w.run()
+	w.ask(false)
+	w.says(secrets.Apply, "may have taken effect")
+	w.wants("b", 1)
+	release()
+	w.until("drain", draining(2))
+	w.wants("a", 2)
+	stop()
+	w.client = patient
+	w.run()
+	w.ack(2)
+	w.until("rotated", rotated(2))
+	w.wants("a", 2)
 }
 
 // hold takes an advisory lock, for which the next rotation in Vault waits.

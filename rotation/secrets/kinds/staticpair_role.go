@@ -92,7 +92,8 @@ func (p *pair) explain(r PairRole, err error) error {
 		return fmt.Errorf("%w: vault write %s/static-roles/%s db_name=NAME username=%s rotation_period=%dh",
 			&noRoleError{p.path(r)}, p.Mount, r.Role, r.Username, int(MinRotationPeriod/time.Hour))
 	case answer.Status == http.StatusForbidden:
-		return fmt.Errorf("%w: the broker's policy in Vault needs read on %s/static-roles/%s and static-creds/%s, and update on rotate-role/%s", fromVault(err), p.Mount, r.Role, r.Role, r.Role)
+		return fmt.Errorf("the broker's policy in Vault needs read on %s/static-roles/%s and static-creds/%s, and update on rotate-role/%s: %w",
+			p.Mount, r.Role, r.Role, r.Role, fromVault(err))
 	case says(saysNotAllowed):
 		return fmt.Errorf("static role %s is not among the allowed_roles of its connection in Vault: add it with vault write %s/config/NAME allowed_roles=…", p.path(r), p.Mount)
 	case !says(saysRotating):

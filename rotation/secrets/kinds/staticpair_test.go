@@ -2,12 +2,17 @@ package kinds_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 
+	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
+	"github.com/tenantbroker/tenantbroker/rotation/secrets/kinds"
+	"github.com/tenantbroker/tenantbroker/rotation/vault"
+	"github.com/tenantbroker/tenantbroker/store/registry"
 )
 
 // One after the other; the former login works until every consumer was seen on
@@ -173,6 +178,36 @@ func TestRolesThatCanNotBeRotatedAreRefused(t *testing.T) {
 			[]string{"vault has no static role database/", "vault write database/static-roles/", "username="},
 		},
 		{
+			"not among the allowed roles", func(w *pairWorld) {
+				w.connection("none")
+				for _, r := range w.spec().Roles {
+					w.makeRole(r, map[string]any{"db_name": w.name, "rotation_period": "87600h"})
+				}
+			},
+			func(w *pairWorld) { w.connection("*") },
+			[]string{"is not among the allowed_roles", "vault write database/config/"},
+		},
+		{
+			"two databases", func(w *pairWorld) {
+				w.connection("*")
+				w.makeRole(w.spec().Roles[1], map[string]any{"db_name": w.name, "rotation_period": "87600h"})
+			},
+			func(w *pairWorld) { w.makeRole(w.spec().Roles[1], map[string]any{"rotation_period": "87600h"}) },
+			[]string{"are for one database"},
+		},
+		{
+			"a role for another user", func(w *pairWorld) {
+				w.sql(fmt.Sprintf("CREATE ROLE %q LOGIN", w.name+"_c"))
+				w.root(http.MethodDelete, "database/static-roles/"+w.name+"-b", nil)
+				w.makeRole(kinds.PairRole{Role: w.name + "-b", Username: w.name + "_c"}, map[string]any{"rotation_period": "87600h"})
+			},
+			func(w *pairWorld) {
+				w.root(http.MethodDelete, "database/static-roles/"+w.name+"-b", nil)
+				w.makeRole(w.spec().Roles[1], map[string]any{"rotation_period": "87600h"})
+			},
+			[]string{"_c\", and the spec says"},
+		},
+		{
 			"the idle user is gone", func(w *pairWorld) { w.sql(fmt.Sprintf("DROP ROLE %q", w.user("b"))) },
 			func(w *pairWorld) {
 				w.sql(fmt.Sprintf("CREATE ROLE %q LOGIN", w.user("b")))
@@ -196,6 +231,7 @@ func TestRolesThatCanNotBeRotatedAreRefused(t *testing.T) {
 			w := newPair(t)
 			c.spoil(w)
 			w.run()
+			w.until("told without a rotation", func(st secrets.Status) bool { return st.Problem != "" })
 			w.ask(true)
 			st := w.until("refused", func(st secrets.Status) bool { return st.Problem != "" })
 			for _, words := range c.says {
@@ -272,5 +308,63 @@ func TestWhatIsPublishedWasProven(t *testing.T) {
 	if _, err := k.Do(t.Context(), work); err == nil || !strings.Contains(err.Error(), "after its password was proven") {
 		t.Errorf("%v", err)
 	}
+	w.wants("b", 1)
+}
+
+// Nothing of a pair can be in a second secret.
+func TestARoleIsOfOnePair(t *testing.T) {
+	w := newPair(t)
+	mine := w.spec()
+	for name, edit := range map[string]func(*kinds.StaticPairSpec){
+		"a role":      func(s *kinds.StaticPairSpec) { s.Roles[1].Role = mine.Roles[0].Role },
+		"a user":      func(s *kinds.StaticPairSpec) { s.Roles[0].Username = mine.Roles[1].Username },
+		"the path":    func(s *kinds.StaticPairSpec) { s.Publish = mine.Publish },
+		"nothing yet": func(*kinds.StaticPairSpec) {},
+	} {
+		other := mine
+		other.Roles = [2]kinds.PairRole{{Role: w.name + "-x", Username: w.name + "_x"}, {Role: w.name + "-y", Username: w.name + "_y"}}
+		other.Publish.Path = "shared/other-" + w.name
+		edit(&other)
+		secret := w.secret()
+		secret.ID = fmt.Sprintf("other-%d", parts.count.Add(1))
+		raw, err := json.Marshal(other)
+		w.must(err)
+		secret.Spec = raw
+		_, err = w.m.Create(t.Context(), admin, secret)
+		if name == "nothing yet" && err != nil || name != "nothing yet" && !errors.Is(err, registry.ErrExists) {
+			t.Errorf("%s in a second secret: %v", name, err)
+		}
+		if err == nil {
+			w.must(w.m.Delete(t.Context(), admin, secret.ID, 0))
+		}
+	}
+	byTenant := admin
+	byTenant.Tenant = credential.MustTenant("acme")
+	secret := w.secret()
+	secret.ID, secret.Shared, secret.Tenant = "of-acme", false, byTenant.Tenant
+	if _, err := w.m.Create(t.Context(), byTenant, secret); !errors.Is(err, registry.ErrForbidden) {
+		t.Errorf("declared by an operator of a tenant: %v", err)
+	}
+}
+
+// A policy that lacks a path is said, with the path; nothing was done.
+func TestAPolicyThatIsTooNarrow(t *testing.T) {
+	w := newPair(t)
+	w.root(http.MethodPut, "sys/policies/acl/"+w.name, map[string]any{"policy": `
+		path "database/static-roles/*" { capabilities = ["read"] }
+		path "database/static-creds/*" { capabilities = ["read"] }
+		path "secret/*" { capabilities = ["read", "create", "update", "delete", "list"] }`})
+	made := w.root(http.MethodPut, "auth/token/create", map[string]any{"policies": []string{w.name}})
+	auth, _ := made["auth"].(map[string]any)
+	token, _ := auth["client_token"].(string)
+	asRoot := w.client
+	w.client = w.connected(vault.Config{Login: vault.Token{Secret: credential.NewSecret([]byte(token))}})
+	stop := w.run()
+	w.ask(false)
+	w.says(secrets.Apply, "the broker's policy in Vault needs", "update on rotate-role/"+w.name+"-b")
+	stop()
+	w.client = asRoot
+	w.run()
+	w.until("drain", draining(1))
 	w.wants("b", 1)
 }

@@ -67,10 +67,7 @@ func newPairOn(t *testing.T, v *devvault.Server, pg *devpostgres.Server, address
 		w.sql(fmt.Sprintf("CREATE ROLE %q LOGIN PASSWORD 'before Vault'", r.Username))
 		w.makeRole(r, map[string]any{"rotation_period": "87600h"})
 	}
-	client, err := vault.New(vault.Config{Address: address, CAFile: caFor(v, address), Login: vault.Token{Secret: credential.NewSecret([]byte(v.RootToken()))}})
-	w.must(err)
-	w.must(client.Login(t.Context()))
-	w.client = client
+	w.client = w.connected(vault.Config{Address: address, CAFile: caFor(v, address)})
 	w.path = filepath.Join(t.TempDir(), "db")
 	st, err := bolt.Open(t.Context(), bolt.Options{Path: w.path, Writer: "test"})
 	w.must(err)
@@ -89,6 +86,33 @@ func newPairOn(t *testing.T, v *devvault.Server, pg *devpostgres.Server, address
 	_, err = w.m.Create(t.Context(), admin, w.secret())
 	w.must(err)
 	return w
+}
+
+// connected returns a client that is logged in, as root unless the
+// configuration says otherwise.
+func (w *pairWorld) connected(c vault.Config) *vault.Client {
+	w.Helper()
+	if c.Address == "" {
+		c.Address, c.CAFile = w.vault.URL(), w.vault.CACert()
+	}
+	if c.Login == nil {
+		c.Login = vault.Token{Secret: credential.NewSecret([]byte(w.vault.RootToken()))}
+	}
+	client, err := vault.New(c)
+	w.must(err)
+	w.must(client.Login(w.Context()))
+	return client
+}
+
+// connection gives Vault another connection to the same database, called like
+// the secret.
+func (w *pairWorld) connection(allowed string) {
+	w.Helper()
+	w.root(http.MethodPut, "database/config/"+w.name, map[string]any{
+		"plugin_name": "postgresql-database-plugin", "allowed_roles": allowed, "password_authentication": "scram-sha-256",
+		"connection_url": fmt.Sprintf("postgresql://{{username}}:{{password}}@%s:%d/postgres?sslmode=disable", w.postgres.Host(), w.postgres.Port()),
+		"username":       devpostgres.Superuser, "password": w.postgres.SuperPassword(),
+	})
 }
 
 func caFor(v *devvault.Server, address string) string {
