@@ -251,7 +251,7 @@ until its schedule says so or brokerctl secret rotate is asked for.
 
 Kinds and their specs:
   kv                      path, and mount, field, length, alphabet
-  database-static-pair    mount, roles a and b, dsn, path
+  database-static-pair    roles, publish, postgres, query; see docs/guides/postgres-rotation.md
   client-secret           account, path, lifetime
   webhook                 url, audience`,
 		Example: `  brokerctl secret create orders-hmac --kind kv --tenant acme --set path=tenants/acme/orders-hmac \

@@ -31,6 +31,6 @@ func Example() {
 	// pool is a *pgxpool.Pool: pool.QueryRow(ctx, …)
 }
 
-// acknowledge tells the broker: POST /v1/secrets/orders/ack {"version": …}, with
+// acknowledge tells the broker: POST /v1/secrets/orders-db/ack {"version": …}, with
 // the token that the application has for <issuer>/leases.
 func acknowledge(ctx context.Context, version uint64) error { return nil }

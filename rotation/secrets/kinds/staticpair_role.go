@@ -21,15 +21,11 @@ import (
 // takes 5 s to 292 years.
 const MinRotationPeriod = 10 * 365 * 24 * time.Hour
 
-// checkRole refuses a static role whose password changes by Vault's own timer,
-// or that is for another user.
+// checkRole refuses a static role whose password changes by Vault's own timer.
 func (p *pair) checkRole(ctx context.Context, r PairRole) (vault.StaticRole, error) {
 	role, err := p.db.StaticRole(ctx, r.Role)
 	if err != nil {
 		return role, p.explain(r, err)
-	}
-	if role.Username != r.Username {
-		return role, fmt.Errorf("static role %s is for the user %q, and the spec says %q", p.path(r), role.Username, r.Username)
 	}
 	if role.RotationSchedule != "" || role.RotationPeriod < MinRotationPeriod {
 		timer := fmt.Sprintf("every %s", role.RotationPeriod)
