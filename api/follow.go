@@ -10,6 +10,7 @@ import (
 
 	"github.com/tenantbroker/tenantbroker/api/wire"
 	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/issuer"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
@@ -32,6 +33,10 @@ type Following struct {
 // otherwise.
 const DefaultPolls = 2048
 
+// followRate bounds the polls of one account: when much is revoked, each of its
+// hundreds of verifiers comes back several times a second.
+var followRate = issuer.Rate{PerSecond: 1000, Burst: 2000}
+
 // following serves the feed.
 type following struct {
 	hub     *revocation.Hub
@@ -50,6 +55,9 @@ func (s *server) newFollowing(cfg Config) (*following, error) {
 	}
 	w, err := s.newWorkload(f.Verifier, cfg.Issuer.Revocations(), s.mayFollow)
 	if err != nil {
+		return nil, err
+	}
+	if w.calls, err = newOperatorLimiter(followRate); err != nil {
 		return nil, err
 	}
 	s.workloads["revocations"] = w
@@ -102,6 +110,17 @@ func revoke(c *call) (answer, error) {
 	return ok(wire.Revoked{Kind: in.Kind, ID: in.ID, Tenant: in.Tenant, Already: already}, 0)
 }
 
+// knownKeys are those of the ring's: what else a verifier reports is not kept.
+func (c *workloadCall) knownKeys(reported []string) (known []string) {
+	ring := c.keys.Public()
+	for _, kid := range reported {
+		if k, ok := ring.Find(kid); ok {
+			known = append(known, k.ID())
+		}
+	}
+	return known
+}
+
 // answerTime is how long an answer may take on top of what it waits: the write
 // timeout of the server, which a long poll would run into.
 const answerTime = 15 * time.Second
@@ -115,7 +134,7 @@ func followRevocations(c *workloadCall) (answer, error) {
 	}
 	f, wait := c.follow, preferredWait(c.r.Header)
 	if ask.instance != "" && f.members != nil {
-		defer f.members.Join(c.account.ID, ask.instance, ask.keys)()
+		defer f.members.Join(c.account.ID, ask.instance, c.knownKeys(ask.keys))()
 	}
 	view := revocation.Within(c.account.Home)
 	var found *feedAnswer

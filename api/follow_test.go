@@ -374,7 +374,7 @@ func TestPollsThatMayWait(t *testing.T) {
 
 func TestCallsOfAFollowerAreLimited(t *testing.T) {
 	w, whole, acme := followed(t)
-	if r := w.handler.workloads["revocations"].calls.rate; r != workloadRate {
+	if r := w.handler.workloads["revocations"].calls.rate; r != followRate {
 		t.Errorf("by default %+v", r)
 	}
 	w.handler.workloads["revocations"].calls = must[*operatorLimiter](t)(newOperatorLimiter(issuer.Rate{PerSecond: 1, Burst: 3}))

@@ -38,7 +38,10 @@ func TestKeysShowWhatTheyAreUsedForAndWaitFor(t *testing.T) {
 		t.Errorf("%+v", ring["standby"].Waits)
 	}
 	id := "iiiiiiiiiiiiiiii"
-	w.call(whole, "GET", wire.PathRevocations+"?verifier="+id+"&keys="+active, nil)
+	w.call(whole, "GET", wire.PathRevocations+"?verifier="+id+"&keys=unknown,"+active, nil)
+	if u := w.members.Uptake(); len(u.Holding) != 1 {
+		t.Errorf("what is no key of the ring is kept: %v", u.Holding)
+	}
 	w.call(whole, "GET", wire.PathRevocations+"?verifier="+id+"2&keys="+active+","+standby, nil)
 	w.handler.keys = waitingKeys{w.keys, keys.Wait{For: keys.WaitUptake, KeyID: standby, Missing: 1}}
 	ring = list(op)

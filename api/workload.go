@@ -16,8 +16,8 @@ import (
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
-// workloadRate bounds the calls of one account to the endpoints for workloads:
-// enough for hundreds of its processes that come back at once.
+// workloadRate bounds the calls of one account to an endpoint for workloads,
+// unless that says otherwise: enough for hundreds of its processes that come back at once.
 var workloadRate = issuer.Rate{PerSecond: 100, Burst: 1000}
 
 // workload is one of the broker's own audiences that workloads, not operators,

@@ -22,10 +22,10 @@ const feedPath = "/v1/revocations"
 
 // Times of a follower.
 const (
-	pollWait     = 25 * time.Second      // asked of the broker; less than proxies give up after
-	pollSlack    = 15 * time.Second      // for the answer, on top
-	pollSpacing  = 50 * time.Millisecond // between two polls, however much there is to tell
-	emptySpacing = time.Second           // after an answer that came too soon and says nothing
+	pollWait     = 25 * time.Second       // asked of the broker; less than proxies give up after
+	pollSlack    = 15 * time.Second       // for the answer, on top
+	pollSpacing  = 250 * time.Millisecond // between two polls, however much there is to tell
+	emptySpacing = time.Second            // after an answer that came too soon and says nothing
 	firstPause   = 100 * time.Millisecond
 	longestPause = time.Second // doubled up to here, since two seconds is the promise
 	keysPause    = 5 * time.Second
