@@ -15,7 +15,8 @@ func demoCommand() *cobra.Command {
 		Short: "Play the broker's main job in a temporary folder, in under a minute",
 		Long: `demo starts a broker in a temporary folder and plays its main job on real input,
 telling what it expects and what it sees. With --vault the signing keys live in a
-real HashiCorp Vault: the one in PATH (1.21 or newer), or what script/vault built.`,
+real HashiCorp Vault, the one in PATH (1.21 or newer) or what script/vault built,
+and a secret that lies there is rotated while a worker uses it.`,
 		Example: `  broker demo
   broker demo --vault`,
 		Args: cobra.NoArgs,
@@ -25,6 +26,6 @@ real HashiCorp Vault: the one in PATH (1.21 or newer), or what script/vault buil
 			return demo.Run(ctx, c.OutOrStdout(), demo.Options{Program: os.Args[0], Vault: vault})
 		},
 	}
-	c.Flags().BoolVar(&vault, "vault", false, "keep the keys in a real Vault")
+	c.Flags().BoolVar(&vault, "vault", false, "keep the keys in a real Vault, and rotate a shared secret there")
 	return c
 }

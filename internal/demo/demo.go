@@ -70,7 +70,7 @@ type stage struct {
 func (s *stage) play(ctx context.Context, withVault bool) (err error) {
 	acts := []func(context.Context) error{s.declare, s.issue, s.cross, s.forge, s.audit}
 	if withVault {
-		acts = []func(context.Context) error{s.declare, s.issue, s.inVault, s.cross, s.forge, s.audit}
+		acts = []func(context.Context) error{s.declare, s.issue, s.inVault, s.rotateSecret, s.cross, s.forge, s.audit}
 		defer func() {
 			if s.vault != nil {
 				s.vault.Stop()
@@ -120,6 +120,9 @@ func (s *stage) startBroker(ctx context.Context) (stop func() error, err error) 
 	doc.Audit.HeadInterval = time.Second
 	if s.vault != nil {
 		s.vault.configure(&doc)
+		if doc.Leases.TargetsFile, err = s.targetsFile(); err != nil {
+			return nil, err
+		}
 	}
 	s.made, err = broker.Init(ctx, broker.InitOptions{
 		Folder: filepath.Join(s.folder, "data"), Document: doc, Operator: "olivia", Now: time.Now, Logger: quiet,

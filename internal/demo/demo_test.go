@@ -32,7 +32,7 @@ func TestTheDemoWithVaultHolds(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, want := range []string{
-		"transit/keys/tenantbroker-es256", "403", "503 temporarily_unavailable", "200: anvil, rocket skates",
+		"transit/keys/tenantbroker-es256", "403", "503 temporarily_unavailable", "the mail service takes the new key", "200: anvil, rocket skates",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("not told: %s", want)
