@@ -57,7 +57,8 @@ type Manager struct {
 	current  atomic.Pointer[snapshot]
 	readings atomic.Uint64 // how many readings of the ring have begun
 	poke     chan struct{}
-	away     atomic.Bool // something waits for a home that is out of reach
+	away     atomic.Bool           // something waits for a home that is out of reach
+	problem  atomic.Pointer[error] // of the last turn; nil: none
 
 	mu      sync.Mutex // held by whoever reads or changes the ring
 	signers map[string]*Signer
@@ -238,8 +239,13 @@ func (m *Manager) tick(ctx context.Context) error {
 	return err
 }
 
-// noteAway notes whether something waits for a home that is out of reach.
+// noteAway notes what a turn couldn't do, and whether something waits for a home
+// that is out of reach.
 func (m *Manager) noteAway(err error) {
+	m.problem.Store(nil)
+	if err != nil {
+		m.problem.Store(&err)
+	}
 	s := m.state()
 	m.away.Store(errors.Is(err, ErrUnavailable) || s != nil && s.outOfReach())
 }
@@ -312,12 +318,22 @@ func (m *Manager) MaxAge() time.Duration {
 }
 
 // Ready returns nil if there is a key to sign with, and its home can be reached.
+// ErrNotReady says why there is none, where that is known.
 func (m *Manager) Ready() error {
 	s := m.current.Load()
-	if s == nil || s.active == nil {
+	switch {
+	case s == nil:
 		return ErrNotReady
+	case s.active != nil:
+		return s.active.ready()
 	}
-	return s.active.ready()
+	if active, ok := s.ring.Active(); ok && s.broken[active.ID] != nil {
+		return fmt.Errorf("%w: %w", ErrNotReady, s.broken[active.ID])
+	}
+	if problem := m.problem.Load(); problem != nil {
+		return fmt.Errorf("%w: %w", ErrNotReady, *problem)
+	}
+	return ErrNotReady
 }
 
 // Format writes the ring's name, whatever the verb.
