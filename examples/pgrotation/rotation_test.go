@@ -60,7 +60,7 @@ func TestAnApplicationThroughTwentyRotations(t *testing.T) {
 
 	config, err := pgxpool.ParseConfig(fmt.Sprintf("host=%s port=%d dbname=postgres sslmode=disable pool_max_conns=%d", w.postgres.Host(), w.postgres.Port(), workers))
 	w.must(err)
-	config.MaxConnLifetime = 50 * time.Millisecond // so that new connections are made all the time
+	config.MaxConnLifetime = 200 * time.Millisecond // so that new connections are made all the time
 	source := pgrotation.VaultKV(http.DefaultClient, w.vault.URL(), "secret/data/shared/orders", func() string { return w.token })
 	pool, err := pgrotation.Open(ctx, config, source)
 	w.must(err)
@@ -120,7 +120,7 @@ func TestAnApplicationThroughTwentyRotations(t *testing.T) {
 func ask(ctx context.Context, pool *pgrotation.Pool, worker, i int, rows *atomic.Int64) error {
 	if i%20 != 0 {
 		var n int
-		if err := pool.QueryRow(ctx, "SELECT $1::int", i).Scan(&n); err != nil {
+		if err := pool.QueryRow(ctx, "SELECT $1::int FROM pg_sleep(0.002)", i).Scan(&n); err != nil {
 			return err
 		}
 		if n != i {
