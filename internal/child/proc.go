@@ -36,7 +36,7 @@ func parseCPU(stat string) (time.Duration, error) {
 	}
 	var ticks uint64
 	for _, f := range []string{fields[user], fields[system]} {
-		n, err := strconv.ParseUint(f, 10, 48)
+		n, err := strconv.ParseUint(f, 10, 38) // two of them fit into a Duration
 		if err != nil {
 			return 0, fmt.Errorf("child: /proc/PID/stat: %w", err)
 		}

@@ -51,7 +51,8 @@ func TestParseCPU(t *testing.T) {
 
 func FuzzParseCPU(f *testing.F) {
 	f.Add("4711 (vault) S 1 2 3 4 5 6 7 8 9 10 250 50 13 14 15")
-	f.Add("1 (a) b) S 1 2 3 4 5 6 7 8 9 10 281474976710655 281474976710655 1")
+	f.Add("1 (a) b) S 1 2 3 4 5 6 7 8 9 10 274877906943 274877906943 1")
+	f.Add("1 (a) b) S 1 2 3 4 5 6 7 8 9 10 1000000000000 0 1")
 	f.Fuzz(func(t *testing.T, stat string) {
 		if got, err := parseCPU(stat); err == nil && got < 0 {
 			t.Errorf("%q: %v", stat, got)
