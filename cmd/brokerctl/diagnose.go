@@ -161,13 +161,13 @@ func (d *diagnosis) sharedSecrets(l *wire.Listed[wire.SharedSecretReport]) {
 	for _, s := range l.Items {
 		area := "secret " + s.ID
 		if s.Failing {
-			d.add(severityError, area, "The old value stays valid. What it waits for is in the last error.", "its rotation fails since %d attempts: %s", s.Attempts, s.LastError)
+			d.add(severityError, area, "The old value stays valid. Look at it: brokerctl secret get "+s.ID, "its rotation fails: %s", s.LastError)
 		}
 		if s.Drift != "" {
 			d.add(severityError, area, "Somebody, or Vault's own timer, changed it outside of the broker: find out who.", "it drifted: %s", s.Drift)
 		}
 		if s.Overdue {
-			d.add(severityError, area, "Rotate it, or ask its owner: "+orNobody(s.Owner), "it is past its deadline; last proven %s", orNever(s.LastProof))
+			d.add(severityError, area, "Rotate it (brokerctl secret rotate "+s.ID+"), or ask its owner: "+orNobody(s.Owner), "it is past its deadline; last proven %s", orNever(s.LastProof))
 		}
 		if len(s.WaitingFor) > 0 {
 			names := make([]string, 0, len(s.WaitingFor))

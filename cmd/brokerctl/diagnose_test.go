@@ -69,7 +69,7 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 		"a renewal that failed":  {change: func(r *wire.Report) { r.Broker.Vault.LastError = "500" }, want: severityWarning, says: "500"},
 		"a secret that fails": {change: func(r *wire.Report) {
 			r.SharedSecrets.Items = []wire.SharedSecretReport{{ID: "db", Failing: true, Attempts: 3, LastError: "no login"}}
-		}, want: severityError, says: "fails since 3 attempts: no login"},
+		}, want: severityError, says: "fails: no login"},
 		"a secret that drifted": {change: func(r *wire.Report) { r.SharedSecrets.Items = []wire.SharedSecretReport{{ID: "db", Drift: "by hand"}} }, want: severityError, says: "by hand"},
 		"a secret overdue": {change: func(r *wire.Report) {
 			r.SharedSecrets.Items = []wire.SharedSecretReport{{ID: "db", Overdue: true, Owner: "dba"}}

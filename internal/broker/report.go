@@ -12,6 +12,11 @@ import (
 // report is what /v1/report asks.
 func (b *Broker) report() api.Report {
 	r := api.Report{Broker: b.reportBroker}
+	if b.secrets != nil {
+		r.Secrets = func(ctx context.Context, by registry.By) (wire.Listed[wire.SharedSecretReport], error) {
+			return reportSecrets(ctx, b.secrets, by)
+		}
+	}
 	if b.leases != nil {
 		r.Leases = func(ctx context.Context, by registry.By) (wire.LeasesReport, error) {
 			return reportLeases(ctx, b.leases, by)
