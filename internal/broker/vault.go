@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tenantbroker/tenantbroker/api"
+	"github.com/tenantbroker/tenantbroker/rotation/keys"
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
 )
 
@@ -45,17 +47,33 @@ func (b *Broker) keepVault(ctx context.Context) error {
 	return b.vault.Run(ctx)
 }
 
-// vaultCheck is what /readyz says of Vault. Requests are answered with keys
-// that are sealed here whether it is up or not, so its outage only degrades
-// the broker; that it is needed to sign shows in the check of the signing key.
+// vaultCheck is what /readyz says of Vault. A broker whose key is sealed here
+// issues whether Vault is up or not, so its outage only degrades it; one whose
+// key is in Vault can't answer without it.
 func (b *Broker) vaultCheck(context.Context) error {
-	switch s := b.vault.Status(); {
+	err := vaultProblem(b.vault.Status())
+	if err == nil || b.signsInVault() {
+		return err
+	}
+	return api.Degraded(err)
+}
+
+func vaultProblem(s vault.Status) error {
+	switch {
 	case !s.UnreachableSince.IsZero():
-		return api.Degraded(fmt.Errorf("since %s: %w", s.UnreachableSince.UTC().Format(time.RFC3339), s.LastError))
+		return fmt.Errorf("since %s: %w", s.UnreachableSince.UTC().Format(time.RFC3339), s.LastError)
 	case !s.LoggedIn && s.LastError != nil:
-		return api.Degraded(fmt.Errorf("not logged in: %w", s.LastError))
+		return fmt.Errorf("not logged in: %w", s.LastError)
 	case !s.LoggedIn:
-		return api.Degraded(errors.New("not logged in yet"))
+		return errors.New("not logged in yet")
 	}
 	return nil
+}
+
+// signsInVault reports whether the key that signs now lives in Vault, which
+// during a change of home is not what the configuration says.
+func (b *Broker) signsInVault() bool {
+	return slices.ContainsFunc(b.signing.manager.List(), func(k keys.KeyInfo) bool {
+		return k.State == keys.Active && k.Home == keys.TransitHome
+	})
 }

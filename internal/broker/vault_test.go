@@ -13,6 +13,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/brokertest"
 	"github.com/tenantbroker/tenantbroker/internal/broker"
 	"github.com/tenantbroker/tenantbroker/internal/devvault"
+	"github.com/tenantbroker/tenantbroker/rotation/keys"
 )
 
 const vaultless = "issuer: https://broker.example.com\ndata_dir: data\nkek_file: kek.key\n"
@@ -93,7 +94,7 @@ func TestConfigCheckLooksAtTheFilesOfTheVaultLogin(t *testing.T) {
 }
 
 // withVault starts a broker that logs in with a token of its own.
-func withVault(t *testing.T, s *devvault.Server) *brokertest.Broker {
+func withVault(t *testing.T, s *devvault.Server, change ...func(*broker.Document)) *brokertest.Broker {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(s.RootToken()), 0o600); err != nil {
@@ -102,6 +103,9 @@ func withVault(t *testing.T, s *devvault.Server) *brokertest.Broker {
 	b := brokertest.Start(t, brokertest.Configure(func(d *broker.Document) {
 		d.Vault.Address, d.Vault.CAFile, d.Vault.Timeout = s.URL(), s.CACert(), time.Second
 		d.Vault.Login, d.Vault.TokenFile = "token_file", file
+		for _, fn := range change {
+			fn(d)
+		}
 	}))
 	b.Tenants("acme")
 	b.Service("orders")
@@ -133,6 +137,30 @@ func TestABrokerOutlivesItsVault(t *testing.T) {
 		t.Errorf("up %q", up)
 	}
 	b.TokenFor("mailer", "orders", "acme")
+	if err := s.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is ready", func() bool {
+		_, body := readyz(t, b)
+		return strings.Contains(body, `"status":"ready"`)
+	})
+}
+
+// One whose key is in Vault can't answer, so requests should go elsewhere.
+func TestABrokerThatSignsInVaultIsNotReadyWithoutIt(t *testing.T) {
+	s := devvault.ForTest(t, devvault.Options{})
+	if err := s.Mount(t.Context(), "transit", "transit", nil); err != nil {
+		t.Fatal(err)
+	}
+	b := withVault(t, s, func(d *broker.Document) { d.Signing.Home = keys.TransitHome })
+	if status, body := readyz(t, b); status != http.StatusOK || !strings.Contains(body, `{"name":"vault","ok":true}`) {
+		t.Errorf("%d %s", status, body)
+	}
+	s.Kill()
+	eventually(t, "it is not ready, for want of Vault", func() bool {
+		status, body := readyz(t, b)
+		return status == http.StatusServiceUnavailable && strings.Contains(body, `{"name":"vault","ok":false`) && strings.Contains(body, `"status":"not ready"`)
+	})
 	if err := s.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
