@@ -76,9 +76,10 @@ type readiness struct {
 }
 
 type checkResult struct {
-	Name  string `json:"name"`
-	OK    bool   `json:"ok"`
-	Error string `json:"error,omitempty"`
+	Name     string `json:"name"`
+	OK       bool   `json:"ok"`
+	Degraded bool   `json:"degraded,omitempty"` // it fails, and that can be borne
+	Error    string `json:"error,omitempty"`
 }
 
 func runChecks(ctx context.Context, checks []Check) readiness {
@@ -88,8 +89,8 @@ func runChecks(ctx context.Context, checks []Check) readiness {
 		if err := c.Run(ctx); err != nil {
 			result.OK, result.Error = false, err.Error()
 			var bearable *degraded
-			switch {
-			case !errors.As(err, &bearable):
+			switch result.Degraded = errors.As(err, &bearable); {
+			case !result.Degraded:
 				out.Status = "not ready"
 			case out.Status == "ready":
 				out.Status = "degraded"

@@ -245,7 +245,7 @@ func TestOps(t *testing.T) {
 		t.Errorf("not ready: %d %s", status, body)
 	}
 	failing = Degraded(errors.New("vault is away"))
-	if status, body := get("/readyz"); status != 200 || body != `{"status":"degraded","checks":[{"name":"store","ok":true},{"name":"keys","ok":false,"error":"vault is away"}]}` {
+	if status, body := get("/readyz"); status != 200 || body != `{"status":"degraded","checks":[{"name":"store","ok":true},{"name":"keys","ok":false,"degraded":true,"error":"vault is away"}]}` {
 		t.Errorf("degraded: %d %s", status, body)
 	}
 	if status, body := get("/healthz"); status != 200 || body != `{"status":"alive"}` {

@@ -131,7 +131,7 @@ func TestABrokerOutlivesItsVault(t *testing.T) {
 	s.Kill()
 	eventually(t, "it is degraded", func() bool {
 		status, body := readyz(t, b)
-		return status == http.StatusOK && strings.Contains(body, `"status":"degraded"`) && strings.Contains(body, "since ")
+		return status == http.StatusOK && strings.Contains(body, `"status":"degraded"`) && strings.Contains(body, `{"name":"vault","ok":false,"degraded":true,"error":"since `)
 	})
 	if up := metric(t, b, "tenantbroker_vault_up"); up != "0" {
 		t.Errorf("up %q", up)
@@ -159,7 +159,7 @@ func TestABrokerThatSignsInVaultIsNotReadyWithoutIt(t *testing.T) {
 	s.Kill()
 	eventually(t, "it is not ready, for want of Vault", func() bool {
 		status, body := readyz(t, b)
-		return status == http.StatusServiceUnavailable && strings.Contains(body, `{"name":"vault","ok":false`) && strings.Contains(body, `"status":"not ready"`)
+		return status == http.StatusServiceUnavailable && strings.Contains(body, `{"name":"vault","ok":false,"error"`) && strings.Contains(body, `"status":"not ready"`)
 	})
 	if err := s.Restart(t.Context()); err != nil {
 		t.Fatal(err)

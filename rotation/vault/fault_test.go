@@ -122,6 +122,25 @@ func TestWhatWasNeverSentIsCertain(t *testing.T) {
 	}
 }
 
+func TestAWriteThatWasNeverSentIsCertain(t *testing.T) {
+	s := shared(t)
+	proxy := devvault.ProxyForTest(t, s)
+	c := loggedIn(t, vault.Config{Address: proxy.URL(), Login: vault.Token{Secret: secret(s.RootToken())}})
+	proxy.Stop()
+	var err error
+	for range 5 { // the first may still be written to a connection that is closed already
+		if _, err = c.KV("kv").Put(t.Context(), "never/sent", map[string]any{"a": "b"}, 0); !errors.Is(err, vault.ErrUncertain) {
+			break
+		}
+	}
+	if got := kindsOf(err); got != (kinds{unavailable: true}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if c.Status().UnreachableSince.IsZero() {
+		t.Error("nothing listens, and Vault counts as up")
+	}
+}
+
 func TestARateLimitOfVault(t *testing.T) {
 	s := shared(t)
 	must(t, s.Mount(t.Context(), "kv", "limited", map[string]string{"version": "2"}))

@@ -3,10 +3,13 @@ package vault
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode"
@@ -235,4 +238,64 @@ func FuzzCheckPath(f *testing.F) {
 			t.Errorf("%q is another path", path)
 		}
 	})
+}
+
+// Vault grants less and less towards the token's maximum; what is left of the
+// old one is the time to get a new one in.
+func TestATokenNearItsMaximumIsReplaced(t *testing.T) {
+	var grants atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "lookup-self") {
+			_, _ = io.WriteString(w, `{"data":{"ttl":100,"renewable":true}}`)
+			return
+		}
+		_, _ = fmt.Fprintf(w, `{"auth":{"client_token":"t","lease_duration":%d,"renewable":true}}`, grants.Load())
+	}))
+	defer server.Close()
+	c, err := New(Config{Address: server.URL, Login: Token{credential.NewSecret([]byte("t"))}})
+	if err == nil {
+		err = c.Login(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, granted := range []int64{100, 60, 50, 49, 1, 0} {
+		grants.Store(granted)
+		will, err := c.core.renew(t.Context())
+		if err != nil || will != (granted >= 50) {
+			t.Errorf("granted %d s of 100: will do %v, %v", granted, will, err)
+		}
+	}
+}
+
+func TestATokenThatIsNotAllowedSomethingIsReplacedOnceItIsOld(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	k := &core{session: newSession(), now: func() time.Time { return now }}
+	k.session.running = true
+	k.session.accept(auth{Token: "t", TTL: 3600}, true, now)
+	now = now.Add(policyPatience - time.Second)
+	if k.denied(); k.session.wanted {
+		t.Error("a fresh token is replaced: a policy that lacks something would be a storm of logins")
+	}
+	now = now.Add(time.Second)
+	if k.denied(); !k.session.wanted {
+		t.Error("an old token is kept: its policies are of the time of its login")
+	}
+}
+
+// Of many that find a token dead, those that come late must not throw away the
+// one that the first has fetched.
+func TestWhoIsLateFindsTheNewToken(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	k := &core{session: newSession(), now: func() time.Time { return now }}
+	k.session.running = true
+	k.session.accept(auth{Token: "dead"}, true, now)
+	_, old, _ := k.session.token()
+	k.session.accept(auth{Token: "new"}, true, now)
+	if !k.replace(t.Context(), old) {
+		t.Error("there is a new token")
+	}
+	if token, _, err := k.session.token(); err != nil || token != "new" {
+		t.Errorf("the new token is gone: %v", err)
+	}
 }

@@ -283,3 +283,28 @@ func TestServerNameAndOldTLS(t *testing.T) {
 		t.Errorf("another name: %v", err)
 	}
 }
+
+// What is published under one key's id must not be signed by another.
+func TestASignatureOfAnotherVersionIsRefused(t *testing.T) {
+	for said, want := range map[string]error{
+		"vault:v2:AAAA":  vault.ErrAnswer,
+		"vault:v11:AAAA": vault.ErrAnswer,
+		"vault:v1:":      vault.ErrAnswer,
+		"vault:v1:+/==":  vault.ErrAnswer,
+		"AAAA":           vault.ErrAnswer,
+		"":               vault.ErrAnswer,
+		"vault:v1:AAAA":  nil,
+	} {
+		here := newSeen(t, func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = fmt.Fprintf(w, `{"data":{"ttl":3600,"batch_results":[{"signature":%q}]}}`, said)
+		})
+		c := loggedIn(t, vault.Config{Address: here.URL, Login: vault.Token{Secret: secret("our-token")}})
+		signatures, err := c.Transit("transit").Sign(t.Context(), "k", 1, credential.ES256, [][]byte{{1}})
+		if err != nil || len(signatures) != 1 || !errors.Is(signatures[0].Err, want) {
+			t.Errorf("%q: %v, %v", said, signatures, err)
+		}
+		if _, err := c.Transit("transit").Sign(t.Context(), "k", 1, credential.ES256, [][]byte{{1}, {2}}); !errors.Is(err, vault.ErrAnswer) {
+			t.Errorf("one signature for two: %v", err)
+		}
+	}
+}
