@@ -12,8 +12,8 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential"
 )
 
-// ErrUnwrapped: a wrapping token that is used up. If it wasn't this broker, the
-// secret id is known to somebody else.
+// ErrUnwrapped is a wrapping token that is used up. If it wasn't this broker,
+// the secret id is known to somebody else.
 var ErrUnwrapped = errors.New("vault: the wrapping token was used already")
 
 // AppRole logs in with a role id and a secret id.
@@ -149,7 +149,7 @@ func (a AppRole) madeForUs(ctx context.Context, k *core, token string) error {
 // stolen says it loudly where Vault doesn't know the wrapping token any more.
 func (a AppRole) stolen(k *core, err error) error {
 	var failed *Error
-	if !errors.As(err, &failed) || !(failed.says("wrapping token is not valid") || failed.tokenIsDead()) {
+	if !errors.As(err, &failed) || (!failed.says("wrapping token is not valid") && !failed.tokenIsDead()) {
 		return err
 	}
 	k.logger.Error("SECURITY: the wrapping token of the secret id is used up or has expired, and this broker didn't use it: "+

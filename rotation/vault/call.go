@@ -133,7 +133,7 @@ func checkPath(path string) error {
 	}
 	for segment := range strings.SplitSeq(path, "/") {
 		if segment == "." || segment == ".." {
-			return fmt.Errorf("%w: a path with . or ..", ErrConfig)
+			return fmt.Errorf("%w: a path with a dot for a name", ErrConfig)
 		}
 	}
 	if strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '?' || r == '#' || r == '%' || r == '\\' }) {

@@ -152,7 +152,7 @@ func (k *keeper) login(ctx context.Context) {
 		s.drop(err, k.core.now())
 	}
 	s.mu.Unlock()
-	if ctx.Err() == nil && bits.OnesCount(uint(k.refusals)) == 1 { //nolint:gosec // counts up; the 1st, 2nd, 4th, … is told
+	if ctx.Err() == nil && bits.OnesCount(uint(k.refusals)) == 1 { // the 1st, 2nd, 4th, … is told
 		k.core.logger.Error("login to Vault failed", "method", k.core.login.method(), "error", err)
 	}
 }

@@ -54,7 +54,7 @@ func (s *session) token() (string, uint64, error) {
 	case s.lastError != nil:
 		// Told, not wrapped: that the login was refused doesn't mean that the
 		// call was.
-		return "", s.generation, errors.New(s.lastError.Error()) //nolint:err113,errorlint // see above
+		return "", s.generation, errors.New(s.lastError.Error())
 	}
 	return "", s.generation, errNoLogin
 }
