@@ -45,20 +45,30 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// binary builds the real broker once for all tests of this run.
-var binary = sync.OnceValues(func() (string, error) {
-	var err error
+// binary builds the real broker once for all tests of this run, brokerctl what
+// administers it.
+var (
+	binary    = sync.OnceValues(func() (string, error) { return build("broker") })
+	brokerctl = sync.OnceValues(func() (string, error) { return build("brokerctl") })
+)
+
+// makeBinaryFolder makes the folder of programs when the first is built.
+var makeBinaryFolder = sync.OnceValue(func() (err error) {
 	binaryFolder, err = os.MkdirTemp("", "tenantbroker-e2e-")
-	if err != nil {
+	return err
+})
+
+func build(name string) (string, error) {
+	if err := makeBinaryFolder(); err != nil {
 		return "", err
 	}
-	path := filepath.Join(binaryFolder, "broker")
-	out, err := exec.Command("go", "build", "-o", path, "../cmd/broker").CombinedOutput()
+	path := filepath.Join(binaryFolder, name)
+	out, err := exec.Command("go", "build", "-o", path, "../cmd/"+name).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return path, nil
-})
+}
 
 // process is the real broker in a process of its own, on a data folder.
 type process struct {

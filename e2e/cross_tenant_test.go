@@ -222,6 +222,7 @@ func (c *crossWorld) crossings() []crossing {
 		{route: "POST /v1/secrets/{id}/rotate", as: operator, path: "/v1/secrets/secret-of-acme/rotate", body: reason, unknown: secret, status: 404},
 		{route: "POST /v1/secrets/{id}/rotate", as: operator, path: "/v1/secrets/secret-of-acme/rotate", body: `{"force":true,"reason":"test"}`, unknown: secret, status: 404},
 		{route: "POST /v1/secrets/{id}/abort", as: operator, path: "/v1/secrets/secret-of-acme/abort", body: reason, unknown: secret, status: 404},
+		{route: "POST /v1/secrets/{id}/ack", as: worker, path: "/v1/secrets/secret-of-acme/ack", body: `{"version":1}`, unknown: secret, status: 404},
 		{route: "POST /v1/secrets/rotate", as: operator, path: "/v1/secrets/rotate", body: `{"plan":true,"id":"secret-of-acme","reason":"test"}`, unknown: secret, status: 200},
 		{route: "POST /v1/secrets/rotate", as: operator, path: "/v1/secrets/rotate", body: `{"plan":true,"tenant":"acme","reason":"test"}`, unknown: tenant, status: 200},
 		{route: "POST /v1/secrets/rotate", as: operator, path: "/v1/secrets/rotate", body: `{"plan":true,"account":"mailer-of-acme","reason":"test"}`, unknown: account, status: 200},

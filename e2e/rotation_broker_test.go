@@ -120,17 +120,35 @@ func (b *fastBroker) reconfigure(change func(*broker.Document)) {
 	b.must(os.WriteFile(path, broker.Render(d), 0o600))
 }
 
-// active is the key that signs.
-func (b *fastBroker) active(ctx context.Context) (wire.Key, error) {
-	for k, err := range b.admin.Keys().List(ctx) {
-		if err != nil {
-			return wire.Key{}, err
+// ring is the keys that there are.
+func (b *fastBroker) ring(ctx context.Context) []wire.Key {
+	b.t.Helper()
+	for {
+		var ring []wire.Key
+		var failed error
+		for k, err := range b.admin.Keys().List(ctx) {
+			failed = err
+			ring = append(ring, k)
 		}
-		if k.State == wire.KeyActive {
-			return k, nil
+		if failed == nil {
+			return ring
+		}
+		if !b.later(failed) {
+			b.must(failed)
 		}
 	}
-	return wire.Key{}, errors.New("no active key")
+}
+
+// active is the key that signs.
+func (b *fastBroker) active(ctx context.Context) wire.Key {
+	b.t.Helper()
+	for _, k := range b.ring(ctx) {
+		if k.State == wire.KeyActive {
+			return k
+		}
+	}
+	b.t.Fatal("no active key")
+	return wire.Key{}
 }
 
 // rotate has the next key sign, by an operator or by waiting for the schedule,
@@ -151,12 +169,8 @@ func (b *fastBroker) rotate(ctx context.Context, from wire.Key, byOperator bool)
 		if err != nil && !errors.Is(err, wire.ErrTooEarly) && !b.later(err) {
 			b.t.Fatalf("rotate: %v\n%s", err, b.errors.String())
 		}
-		now, err := b.active(ctx)
-		switch {
-		case err == nil && now.ID != from.ID:
+		if now := b.active(ctx); now.ID != from.ID {
 			return now
-		case err != nil && !b.later(err):
-			b.t.Fatalf("%v\n%s", err, b.errors.String())
 		}
 		select {
 		case <-tick.C:

@@ -3,9 +3,12 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +18,7 @@ import (
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/brokertest"
+	"github.com/tenantbroker/tenantbroker/internal/broker"
 	"github.com/tenantbroker/tenantbroker/internal/devvault"
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
@@ -27,6 +31,7 @@ const outage = 2 * time.Second
 // whose tokens it signs says 503 and is back soon after it; neither calls it more
 // than it must, nor makes a key that nobody asked for.
 func TestVault_FaultsUnderRunningBrokers(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	v := newTestVault(t)
 	sealed, transit := newVaultBroker(t, v, "sealed"), newVaultBroker(t, v, "vault-transit")
 	var slowest time.Duration
@@ -44,13 +49,20 @@ type vaultBroker struct {
 	home  string
 	proxy *devvault.Proxy
 	calls *http.Client
+	login string // brokerctl's file of contexts
 }
 
 func newVaultBroker(t *testing.T, v *testVault, home string) *vaultBroker {
 	t.Helper()
 	b := &vaultBroker{home: home, proxy: devvault.ProxyForTest(t, v.Server), calls: &http.Client{Transport: &http.Transport{}}}
 	t.Cleanup(b.calls.CloseIdleConnections)
-	b.world = newWorld(t, brokertest.Configure(v.configure(home, b.proxy.URL())))
+	b.world = newWorld(t, brokertest.Configure(v.configure(home, b.proxy.URL())),
+		brokertest.Configure(func(d *broker.Document) { d.Vault.Timeout = time.Second }))
+	b.login = filepath.Join(t.TempDir(), "contexts.yaml")
+	account, key := b.Operator()
+	if out, code := b.brokerctl(t, "login", "--issuer", b.URL(), "--account", account, "--key", key); code != 0 {
+		t.Fatalf("brokerctl login: %d\n%s", code, out)
+	}
 	return b
 }
 
@@ -76,8 +88,13 @@ func underFault(t *testing.T, v *testVault, fault vaultFault, sealed, transit *v
 	if !fault.silent {
 		loads[1].awaitRefusal(t)
 		transit.awaitFailing(t, "signing_key")
-		if !fault.unseen {
-			sealed.awaitFailing(t, "vault")
+		sealed.awaitFailing(t, "kek")
+		if sealed.metric(t, "tenantbroker_kek_usable") != 0 || transit.metric(t, "tenantbroker_signing_key_overdue") != 1 {
+			t.Error("the metrics say that all is well")
+		}
+		sealed.doctorSays(t, "key-encryption key")
+		if fault.doctor {
+			transit.doctorSays(t, "gives no token now")
 		}
 	}
 	select { // the fault goes on for a while: what is counted is what happens meanwhile
@@ -135,7 +152,7 @@ func startFaultLoad(t *testing.T, b *vaultBroker) *faultLoad {
 	var askers sync.WaitGroup
 	for range 2 {
 		askers.Go(func() {
-			tick := time.NewTicker(10 * time.Millisecond)
+			tick := time.NewTicker(25 * time.Millisecond)
 			defer tick.Stop()
 			for {
 				if l.b.ask(t) != "" {
@@ -269,6 +286,35 @@ func (b *vaultBroker) ops(t *testing.T, path string) (int, []byte) {
 		t.Fatal(err)
 	}
 	return resp.StatusCode, body
+}
+
+// brokerctl runs the real program, and returns what it says and its exit code.
+func (b *vaultBroker) brokerctl(t *testing.T, args ...string) (string, int) {
+	t.Helper()
+	program, err := brokerctl()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(program, append([]string{"--config", b.login}, args...)...).CombinedOutput()
+	if failed := (*exec.ExitError)(nil); err != nil && !errors.As(err, &failed) {
+		t.Fatal(err)
+	}
+	return string(out), max(0, exitCode(err))
+}
+
+func exitCode(err error) int {
+	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
+		return failed.ExitCode()
+	}
+	return 0
+}
+
+// doctorSays holds brokerctl doctor to a finding, and its exit code.
+func (b *vaultBroker) doctorSays(t *testing.T, want string) {
+	t.Helper()
+	if out, code := b.brokerctl(t, "doctor"); code != 8 || !strings.Contains(out, want) {
+		t.Errorf("%s: doctor exits with %d, want 8, and says:\n%s", b.home, code, out)
+	}
 }
 
 // metric is a metric without labels, or with exactly these.

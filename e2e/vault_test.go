@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/tenantbroker/tenantbroker/internal/broker"
 	"github.com/tenantbroker/tenantbroker/internal/devvault"
@@ -136,7 +135,7 @@ func (v *testVault) must(err error) {
 // its signing keys there: sealed by it, or in it.
 func (v *testVault) configure(home, address string) func(*broker.Document) {
 	return func(d *broker.Document) {
-		d.Vault.Address, d.Vault.Timeout = address, time.Second
+		d.Vault.Address = address
 		d.Vault.Login, d.Vault.RoleID, d.Vault.SecretIDFile = "approle", v.roleID, v.secretID
 		d.KEKFile, d.KEKVaultKey, d.Signing.Home = "", vaultKEK, home
 	}

@@ -56,6 +56,8 @@ type KeysReport struct {
 	Problem string `json:"problem,omitempty"`
 	Overdue bool   `json:"overdue"` // somebody has to look
 	Keys    []Key  `json:"keys"`
+	// KEKProblem is why the key-encryption key, which is in Vault, can't be used.
+	KEKProblem string `json:"kek_problem,omitempty"`
 	// Waiting is what the next rotation waits for: schedule, standby, notice,
 	// uptake.
 	Waiting string    `json:"waiting_for,omitempty"`

@@ -96,6 +96,10 @@ func (d *diagnosis) keys(r wire.KeysReport) {
 	if !r.Ready {
 		d.add(severityError, "signing keys", "Look at it: brokerctl key list. No token is issued meanwhile.", "no key can sign: %s", r.Problem)
 	}
+	if r.KEKProblem != "" {
+		d.add(severityError, "key-encryption key", "Is Vault well, and may the broker update encrypt/KEY and decrypt/KEY there? Until then don't restart the broker: it could not open its keys.",
+			"it can't be used: %s", r.KEKProblem)
+	}
 	standby := false
 	for _, k := range r.Keys {
 		standby = standby || k.State == wire.KeyStandby

@@ -42,15 +42,16 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 		want   severity      // "": nothing is found
 		says   string
 	}{
-		"all well":             {change: func(*wire.Report) {}},
-		"an operator's tenant": {change: func(r *wire.Report) { r.Broker, r.Tenant = nil, credential.MustTenant("acme") }},
-		"no vault":             {change: func(r *wire.Report) { r.Broker.Vault = nil }},
-		"a clock 4 s off":      {change: func(*wire.Report) {}, here: 4 * time.Second},
-		"a clock 6 s off":      {change: func(*wire.Report) {}, here: 6 * time.Second, want: severityWarning, says: "differ by 6s"},
-		"a clock 31 s behind":  {change: func(*wire.Report) {}, here: -31 * time.Second, want: severityError, says: "differ by 31s"},
-		"a full disk":          {change: func(r *wire.Report) { r.Broker.Store = wire.StoreReport{Problem: "no space left"} }, want: severityError, says: "no space left"},
-		"no key":               {change: func(r *wire.Report) { r.Broker.Keys.Ready, r.Broker.Keys.Problem = false, "none" }, want: severityError, says: "no key can sign"},
-		"a key out of reach":   {change: func(r *wire.Report) { r.Broker.Keys.Keys[0].Problem = "vault is down" }, want: severityError, says: "active key one can't be used"},
+		"all well":                          {change: func(*wire.Report) {}},
+		"an operator's tenant":              {change: func(r *wire.Report) { r.Broker, r.Tenant = nil, credential.MustTenant("acme") }},
+		"no vault":                          {change: func(r *wire.Report) { r.Broker.Vault = nil }},
+		"a clock 4 s off":                   {change: func(*wire.Report) {}, here: 4 * time.Second},
+		"a clock 6 s off":                   {change: func(*wire.Report) {}, here: 6 * time.Second, want: severityWarning, says: "differ by 6s"},
+		"a clock 31 s behind":               {change: func(*wire.Report) {}, here: -31 * time.Second, want: severityError, says: "differ by 31s"},
+		"a full disk":                       {change: func(r *wire.Report) { r.Broker.Store = wire.StoreReport{Problem: "no space left"} }, want: severityError, says: "no space left"},
+		"no key":                            {change: func(r *wire.Report) { r.Broker.Keys.Ready, r.Broker.Keys.Problem = false, "none" }, want: severityError, says: "no key can sign"},
+		"a key-encryption key out of reach": {change: func(r *wire.Report) { r.Broker.Keys.KEKProblem = "permission denied" }, want: severityError, says: "permission denied"},
+		"a key out of reach":                {change: func(r *wire.Report) { r.Broker.Keys.Keys[0].Problem = "vault is down" }, want: severityError, says: "active key one can't be used"},
 		"an old key gone": {change: func(r *wire.Report) {
 			r.Broker.Keys.Keys = append(r.Broker.Keys.Keys, wire.Key{ID: "old", State: wire.KeyRetiring, Problem: "lost"})
 		}, want: severityWarning, says: "old"},

@@ -57,6 +57,7 @@ type Broker struct {
 	vault    *vault.Client  // nil: none
 	leases   *lease.Manager // nil: none
 	signing  signingParts
+	kek      *kekWatch // nil: a key file
 	follow   following
 	registry *registry.Registry
 	issuer   *issuer.Issuer
@@ -119,6 +120,8 @@ func Open(ctx context.Context, c Config, deps Deps) (b *Broker, err error) {
 	metrics.following(ctx, b.follow, b.store, deps.Now)
 	metrics.health(b.store, b.signing.manager, deps.Now)
 	metrics.transit(b.signing.transit)
+	b.kek = newKEKWatch(c, b.signing.kek, deps)
+	metrics.kek(b.kek)
 	public, err := b.wire(ctx, metrics)
 	if err != nil {
 		return b, err
@@ -247,6 +250,9 @@ func (b *Broker) checks() []api.Check {
 	}
 	if b.vault != nil {
 		checks = append(checks, api.Check{Name: "vault", Run: b.vaultCheck})
+	}
+	if b.kek != nil {
+		checks = append(checks, api.Check{Name: "kek", Run: b.kek.check})
 	}
 	return checks
 }

@@ -51,6 +51,9 @@ func (b *Broker) reportKeys() wire.KeysReport {
 	if err := m.Ready(); err != nil {
 		out.Ready, out.Problem = false, err.Error()
 	}
+	if err := b.kek.problem(); err != nil {
+		out.KEKProblem = err.Error()
+	}
 	for _, k := range m.List() {
 		out.Keys = append(out.Keys, api.WireKey(k))
 	}

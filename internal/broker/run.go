@@ -33,7 +33,7 @@ func (b *Broker) Run(ctx context.Context) (err error) {
 
 	vault := startStage(context.WithoutCancel(ctx), b.keepVault)
 	workers := startStage(context.WithoutCancel(ctx),
-		b.signing.manager.Run, b.follow.hub.Run, b.issuer.Run, b.keepLeases, b.secrets.Run, b.sweep, b.awaitBroken, b.renewKEK)
+		b.signing.manager.Run, b.follow.hub.Run, b.issuer.Run, b.keepLeases, b.secrets.Run, b.sweep, b.awaitBroken, b.renewKEK, b.kek.Run)
 	keeper := startStage(context.WithoutCancel(ctx), b.keeper.Run)
 	ops := startStage(context.WithoutCancel(ctx), b.ops...)
 	front := startStage(ctx, b.front...)

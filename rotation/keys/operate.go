@@ -146,7 +146,7 @@ func (m *Manager) report(err error) {
 	case s != nil && len(s.broken) > 0:
 		kid := slices.Min(slices.Collect(maps.Keys(s.broken)))
 		alarm = fmt.Sprintf("key %s can't sign: %v", kid, s.broken[kid])
-	case s != nil && s.wait.For == WaitUptake:
+	case s != nil && s.wait.For == WaitUptake && !m.uptake().Settling: // who was there before gets a moment
 		alarm = "rotation is due and waits for verifiers that lack the next key"
 	}
 	if alarm == m.alarm {
