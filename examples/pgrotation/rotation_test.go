@@ -3,6 +3,7 @@ package pgrotation_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"path/filepath"
@@ -72,7 +73,12 @@ func TestAnApplicationThroughTwentyRotations(t *testing.T) {
 		_ = pool.Run(ctx, 20*time.Millisecond, func(ctx context.Context, version uint64) error {
 			_, err := w.manager.Ack(ctx, secrets.Consumer{Account: app, Tenant: credential.System}, "orders", version)
 			return err
-		}, func(err error) { t.Errorf("the pool: %v", err) })
+		}, func(err error) {
+			// Too quick: what is published is not yet written down. It is said again.
+			if !errors.Is(err, secrets.ErrNoVersion) {
+				t.Errorf("the pool: %v", err)
+			}
+		})
 	})
 	load, stop := context.WithCancel(ctx)
 	var asking sync.WaitGroup
