@@ -130,7 +130,11 @@ func createSecret(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return created(wireSecret(secrets.Status{Secret: made}), made.Version, "secrets", made.ID)
+	st, err := keeper.Get(c.r.Context(), c.by, made.ID)
+	if err != nil {
+		return answer{}, err
+	}
+	return created(wireSecret(st), st.Secret.Version, "secrets", made.ID)
 }
 
 func getSecret(c *call) (answer, error) {

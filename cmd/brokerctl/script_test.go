@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -35,7 +36,7 @@ func TestScripts(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
 			t.Parallel()
 			var opts []brokertest.Option
-			if strings.HasPrefix(filepath.Base(file), "lease") {
+			if strings.HasPrefix(filepath.Base(file), "lease") || filepath.Base(file) == "secret.txtar" {
 				opts = append(opts, withLeases(t))
 			}
 			b := brokertest.Start(t, opts...)
@@ -53,6 +54,7 @@ func TestScripts(t *testing.T) {
 					"capture": capture,
 					"mode":    mode,
 					"flip":    flip,
+					"await":   await,
 				},
 			})
 		})
@@ -180,4 +182,20 @@ func flip(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("%s does not hold %s", args[0], args[1])
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, args[1], args[2], 1)), 0o600))
+}
+
+// await waits until a secret is in a step: await STEP SECRET
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: await STEP SECRET")
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		ts.Check(ts.Exec("brokerctl", "secret", "status", args[1]))
+		if regexp.MustCompile(`(?m)^state +` + args[0] + `\b`).MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s is not in %s:\n%s", args[1], args[0], ts.ReadFile("stdout"))
+		}
+	}
 }
