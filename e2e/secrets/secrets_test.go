@@ -25,6 +25,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets/kinds"
 	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/registry"
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
@@ -304,6 +305,23 @@ func TestAWebhookIsCalledWithTheBrokersOwnToken(t *testing.T) {
 		t.Errorf("called for %q", h.steps)
 	}
 	w.secretNowhere(h.tokens...)
+}
+
+// The owner has become an operator since: its tokens are not for webhooks.
+func TestAWebhookGetsNoOperatorsToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := newHook(w)
+	w.Grant(owner, "rotator", "rotate", acme)
+	w.must(w.declare("saas-key", "webhook", map[string]any{"url": h.server.URL, "audience": "rotator"}))
+	_, err := w.Registry().CreateOperator(t.Context(), w.By(), registry.OperatorSpec{
+		Account: credential.MustAccountID(owner), Roles: credential.MustScopes("viewer"), Tenant: credential.System})
+	w.must(err)
+	w.rotate("saas-key")
+	st := w.until("saas-key", "failing", func(st secrets.Status) bool { return st.Attempt != nil && st.Attempt.Error != "" })
+	if !strings.Contains(st.Attempt.Error, "forbidden") || len(h.steps) != 0 {
+		t.Errorf("%q, called for %q", st.Attempt.Error, h.steps)
+	}
 }
 
 // A webhook may not be where only the broker can reach, and gets no token of

@@ -14,6 +14,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets/kinds"
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
+	"github.com/tenantbroker/tenantbroker/store/registry"
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
@@ -108,7 +109,10 @@ func (b *Broker) outbound(ranges []string, bundle string) (kinds.Doer, error) {
 var webhookTokenLife = credential.MustLifetime(time.Minute)
 
 // webhookToken issues the broker's own token for a webhook.
-func (b *Broker) webhookToken(ctx context.Context, owner credential.AccountID, audience credential.Audience, tenant credential.Tenant) (credential.Secret, error) {
+func (b *Broker) webhookToken(ctx context.Context, word registry.Rotated, owner credential.AccountID, audience credential.Audience, tenant credential.Tenant) (credential.Secret, error) {
+	if err := b.registry.Lent(ctx, word, owner); err != nil {
+		return credential.Secret{}, err
+	}
 	got, err := b.issuer.Own(ctx, issuer.OwnRequest{Account: owner, Audience: audience, Tenant: tenant, Lifetime: webhookTokenLife})
 	if err != nil {
 		return credential.Secret{}, err

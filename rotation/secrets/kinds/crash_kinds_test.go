@@ -224,7 +224,7 @@ func (*crashingSecret) settled(w *crashWorld, version int) {
 type crashingHook struct{ rotators sync.Map }
 
 func (*crashingHook) kind(*vault.Client, *registry.Registry) secrets.Kind {
-	token := func(context.Context, credential.AccountID, credential.Audience, credential.Tenant) (credential.Secret, error) {
+	token := func(context.Context, registry.Rotated, credential.AccountID, credential.Audience, credential.Tenant) (credential.Secret, error) {
 		return credential.NewSecret([]byte(hookToken)), nil
 	}
 	return kinds.NewWebhook(loopbackOnly, token)

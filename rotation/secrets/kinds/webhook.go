@@ -34,9 +34,10 @@ type Doer interface {
 // public internet in which it may be, bundle its authorities in PEM.
 type Outbound func(ranges []string, bundle string) (Doer, error)
 
-// Tokens issues the broker's own short-lived token for a webhook, on the word of
-// the secret's owner; it is recorded like every other.
-type Tokens func(ctx context.Context, owner credential.AccountID, audience credential.Audience, tenant credential.Tenant) (credential.Secret, error)
+// Tokens issues the broker's own short-lived token for a webhook, under a grant of
+// the secret's owner, if whoever declared the secret may lend that still; it is
+// recorded like every other.
+type Tokens func(ctx context.Context, word registry.Rotated, owner credential.AccountID, audience credential.Audience, tenant credential.Tenant) (credential.Secret, error)
 
 // Webhook rotates whatever answers at a URL: each step is a call. The value
 // never passes through the broker.
@@ -218,7 +219,7 @@ func (k *Webhook) call(ctx context.Context, w *secrets.Work, spec WebhookSpec, a
 	if w.Secret.Shared {
 		tenant = spec.Tenant
 	}
-	token, err := k.tokens(ctx, w.Secret.Owner, spec.Audience, tenant)
+	token, err := k.tokens(ctx, w.Secret.Rotated(), w.Secret.Owner, spec.Audience, tenant)
 	if err != nil {
 		return Reply{}, fmt.Errorf("%w: no token for the webhook: %w", secrets.ErrNotDone, err)
 	}

@@ -75,7 +75,7 @@ func newWorld(t *testing.T) *kindWorld {
 	authenticate := func(ctx context.Context, id credential.AccountID, secret credential.Secret) error {
 		return takes(ctx, w.registry, id, secret)
 	}
-	token := func(context.Context, credential.AccountID, credential.Audience, credential.Tenant) (credential.Secret, error) {
+	token := func(context.Context, registry.Rotated, credential.AccountID, credential.Audience, credential.Tenant) (credential.Secret, error) {
 		return credential.NewSecret([]byte(hookToken)), nil
 	}
 	layout := kinds.DefaultLayout()
