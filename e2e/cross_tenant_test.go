@@ -104,7 +104,7 @@ const (
 	leaseScope             = "kv:mail"
 )
 
-func newCrossWorld(t *testing.T) *crossWorld {
+func newCrossWorld(t *testing.T, opts ...brokertest.Option) *crossWorld {
 	t.Helper()
 	c := &crossWorld{vault: devvault.ForTest(t, devvault.Options{Dev: true}), tokens: make(map[string]string)}
 	folder := t.TempDir()
@@ -117,10 +117,10 @@ func newCrossWorld(t *testing.T) *crossWorld {
 	}
 	token := write("token", c.vault.RootToken())
 	targets := write("targets.yaml", "targets:\n  - {kind: kv, name: mail, mount: secret, path: \"tenants/{tenant}/mail\"}\n")
-	c.world = newWorld(t, brokertest.Configure(func(d *broker.Document) {
+	c.world = newWorld(t, append(opts, brokertest.Configure(func(d *broker.Document) {
 		d.Vault.Address, d.Vault.Login, d.Vault.TokenFile = c.vault.URL(), "token_file", token
-		d.Leases.TargetsFile = targets
-	}))
+		d.Leases.TargetsFile, d.Limits.AdminPerSecond, d.Limits.AdminBurst = targets, 1000, 1000
+	}))...)
 	for tenant, value := range map[string]string{acme: acmeValue, globex: globexValue} {
 		_, err := c.vault.Do(t.Context(), http.MethodPost, "secret/data/tenants/"+tenant+"/mail",
 			map[string]any{"data": map[string]any{"password": value}})
