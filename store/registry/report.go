@@ -68,28 +68,35 @@ func (g *Registry) ClientSecrets(ctx context.Context, by By) (found []HeldSecret
 			}
 		}
 	}
+	look := func(row store.Row) error {
+		if !bytes.Contains(row.Value, clientSecretMark) {
+			return nil
+		}
+		a, err := decodeAccount(row)
+		if err == nil {
+			take(a)
+		}
+		return err
+	}
 	if by.Tenant.IsSystem() {
 		err = g.inPieces(ctx, accounts, "", func(_ store.Reader, rows []store.Row) error {
 			for _, row := range rows {
-				if !bytes.Contains(row.Value, clientSecretMark) {
-					continue
-				}
-				a, err := decodeAccount(row)
-				if err != nil {
+				if err := look(row); err != nil {
 					return err
 				}
-				take(a)
 			}
 			return nil
 		})
 	} else {
 		err = g.inPieces(ctx, accountsHome, under(by.Tenant.String()), func(r store.Reader, rows []store.Row) error {
-			for _, row := range rows {
-				a, err := load(r, accounts, lastPart(row.Key), decodeAccount)
+			for _, of := range rows {
+				row, err := r.Get(accounts, lastPart(of.Key))
+				if err == nil {
+					err = look(row)
+				}
 				if err != nil {
 					return err
 				}
-				take(a)
 			}
 			return nil
 		})
