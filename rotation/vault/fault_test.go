@@ -54,12 +54,12 @@ func TestWhatIsLeftOpenIsUncertain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			proxy := devvault.ProxyForTest(t, s)
-			client := loggedIn(t, vault.Config{Address: proxy.URL(), Timeout: 200 * time.Millisecond, Login: vault.Token{Secret: secret(s.RootToken())}})
+			client := loggedIn(t, vault.Config{Address: proxy.URL(), Timeout: time.Minute, Login: vault.Token{Secret: secret(s.RootToken())}})
 			kv := client.KV("kv")
 			path := "fault/" + strings.ReplaceAll(strings.ReplaceAll(name, " ", "-"), ",", "")
 			proxy.Break(c.fault)
 			before := proxy.Calls(nil)
-			_, err := kv.Put(t.Context(), path, map[string]any{"a": "b"}, 0)
+			_, err := kv.Put(patient(t, proxy, c.fault), path, map[string]any{"a": "b"}, 0)
 			if got := kindsOf(err); err == nil || got != c.write {
 				t.Errorf("a write: %+v, %v", got, err)
 			}
@@ -67,7 +67,7 @@ func TestWhatIsLeftOpenIsUncertain(t *testing.T) {
 				t.Errorf("a write was sent %d times", n)
 			}
 			before = proxy.Calls(nil)
-			_, err = kv.Get(t.Context(), path)
+			_, err = kv.Get(patient(t, proxy, c.fault), path)
 			if got := kindsOf(err); err == nil || got != c.read {
 				t.Errorf("a read: %+v, %v", got, err)
 			}
@@ -76,6 +76,28 @@ func TestWhatIsLeftOpenIsUncertain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// patient is a context that ends, for a fault without an end, when the proxy
+// has the request.
+func patient(t *testing.T, proxy *devvault.Proxy, f devvault.Fault) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	if f.Delay == 0 {
+		return ctx
+	}
+	before, ended := proxy.Calls(nil), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for tick := time.NewTicker(time.Millisecond); ctx.Err() == nil; <-tick.C {
+			if proxy.Calls(nil) > before {
+				cancel()
+			}
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	return ctx
 }
 
 func TestAReadThatBrokeIsRepeatedOnce(t *testing.T) {
