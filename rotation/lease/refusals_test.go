@@ -213,6 +213,9 @@ func TestWhatATokenDoesNotGive(t *testing.T) {
 	if n := w.faults.count("credentials"); n != 0 || len(w.all()) != 0 {
 		t.Errorf("%d users made, %d leases", n, len(w.all()))
 	}
+	if n := w.faults.count("value"); n != 1 { // for who was told that there is none
+		t.Errorf("%d values were read", n)
+	}
 }
 
 // Every way in which a grant finds its tenant serves for leases.
