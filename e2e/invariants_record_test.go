@@ -17,6 +17,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/brokertest"
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/internal/broker"
+	"github.com/tenantbroker/tenantbroker/internal/devvault"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
@@ -232,8 +233,18 @@ func TestInvariant_I7_NothingShowsAKeySecretOrToken(t *testing.T) {
 // I8: whatever signs was published first, a standby is always there, early
 // rotation is refused, and a token outlives the rotation of its key.
 func TestInvariant_I8_NoTokenWithoutItsPublishedKey(t *testing.T) {
+	t.Run("keys sealed under a key file", func(t *testing.T) { publishedFirst(t) })
+	v := newTestVault(t)
+	for _, home := range []string{keys.SealedHome, keys.TransitHome} {
+		t.Run("with Vault, "+home, func(t *testing.T) {
+			publishedFirst(t, brokertest.Configure(v.configure(home, devvault.ProxyForTest(t, v.Server).URL())))
+		})
+	}
+}
+
+func publishedFirst(t *testing.T, opts ...brokertest.Option) {
 	clock := brokertest.NewClock()
-	w := newWorld(t, brokertest.WithClock(clock))
+	w := newWorld(t, append(opts, brokertest.WithClock(clock))...)
 	ring := w.Internal().Keys()
 	by := w.By()
 	if err := ring.Rotate(t.Context(), by, keys.RotateOptions{}); !errors.Is(err, keys.ErrTooEarly) {
