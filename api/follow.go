@@ -24,8 +24,8 @@ type Following struct {
 	Verifier Verifier // of tokens for <issuer>/revocations
 	Hub      *revocation.Hub
 	Members  *keys.Members // told of the verifiers and their keys; nil: nobody is
-	// Polls is how many may wait at a time, one account's a quarter of them; 0:
-	// DefaultPolls.
+	// Polls is how many may wait at a time, a quarter of them one account's or,
+	// together, those of one tenant's accounts; 0: DefaultPolls.
 	Polls int
 }
 
@@ -62,7 +62,7 @@ func (s *server) newFollowing(cfg Config) (*following, error) {
 	}
 	s.workloads["revocations"] = w
 	made := &following{
-		hub: f.Hub, members: f.Members, polls: polls{most: f.Polls, of: make(map[credential.AccountID]int)},
+		hub: f.Hub, members: f.Members, polls: polls{most: f.Polls, of: make(map[crowd]int)},
 		answers: answers{store: s.store, issuer: cfg.Issuer.String(), reading: make(chan struct{}, readersAtOnce)},
 	}
 	if cfg.Metrics != nil {
@@ -134,7 +134,7 @@ func followRevocations(c *workloadCall) (answer, error) {
 	}
 	f, wait := c.follow, preferredWait(c.r.Header)
 	if ask.instance != "" && f.members != nil {
-		defer f.members.Join(c.account.ID, ask.instance, c.knownKeys(ask.keys))()
+		defer f.members.Join(c.account.Home, c.account.ID, ask.instance, c.knownKeys(ask.keys))()
 	}
 	view := revocation.Within(c.account.Home)
 	var found *feedAnswer
@@ -164,7 +164,7 @@ func (f *following) look(c *workloadCall, view revocation.View, ask *followAsk) 
 
 // await waits until there is something to tell.
 func (f *following) await(c *workloadCall, view revocation.View, ask followAsk, wait time.Duration) (*feedAnswer, error) {
-	leave, err := f.polls.enter(c.account.ID)
+	leave, err := f.polls.enter(crowdOf(c.account))
 	if err != nil {
 		return nil, err
 	}
@@ -206,33 +206,47 @@ func outlive(w http.ResponseWriter, d time.Duration) error {
 	return err
 }
 
+// crowd is who shares a bound: an account of the system, or all accounts of one
+// tenant, which its operators can make as many of as they like.
+type crowd struct {
+	tenant  credential.Tenant
+	account credential.AccountID
+}
+
+func crowdOf(a *registry.Account) crowd {
+	if a.Home.IsSystem() {
+		return crowd{account: a.ID}
+	}
+	return crowd{tenant: a.Home}
+}
+
 // polls are the followers who wait.
 type polls struct {
 	most int
 
 	mu  sync.Mutex
 	all int
-	of  map[credential.AccountID]int
+	of  map[crowd]int
 }
 
 // enter admits a poll, which ends with a call of leave, or refuses.
-func (p *polls) enter(account credential.AccountID) (leave func(), err error) {
+func (p *polls) enter(who crowd) (leave func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.of[account] >= max(1, p.most/4) {
-		return nil, later(wire.CodeRateLimited, "as many verifiers of this account wait as may", time.Second)
+	if p.of[who] >= max(1, p.most/4) {
+		return nil, later(wire.CodeRateLimited, "as many verifiers of this account or its tenant wait as may", time.Second)
 	}
 	if p.all >= p.most {
 		return nil, later(wire.CodeRateLimited, "as many verifiers wait as may", time.Second)
 	}
 	p.all++
-	p.of[account]++
+	p.of[who]++
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.all--
-		if p.of[account]--; p.of[account] == 0 {
-			delete(p.of, account)
+		if p.of[who]--; p.of[who] == 0 {
+			delete(p.of, who)
 		}
 	}, nil
 }

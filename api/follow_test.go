@@ -372,6 +372,31 @@ func TestPollsThatMayWait(t *testing.T) {
 	}
 }
 
+// Operators of one tenant can make many accounts with an audience each: they
+// don't take the polls of others.
+func TestAccountsOfOneTenantShareItsPolls(t *testing.T) {
+	w, whole, acme := followed(t)
+	w.with(func(c *Config) { c.Revocations.Polls = 4 }) // of one tenant 1
+	w.account("acme-svc2", "acme")
+	w.audience("acme-more", "acme-svc2")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	first := w.poll(ctx, acme, "?after=0")
+	if a := <-w.poll(ctx, w.followToken("acme-svc2", "acme"), "?after=0"); a.status != 429 {
+		t.Errorf("another account of the tenant: %d", a.status)
+	}
+	w.account("globex-svc", "globex")
+	w.audience("globex-orders", "globex-svc")
+	others := []<-chan got{w.poll(ctx, w.followToken("globex-svc", "globex"), "?after=0"), w.poll(ctx, whole, "?after=0")}
+	if n := w.handler.follow.polls.count(); n != 3 {
+		t.Errorf("%d wait: those of others have no room", n)
+	}
+	cancel()
+	for _, end := range append(others, first) {
+		<-end
+	}
+}
+
 func TestCallsOfAFollowerAreLimited(t *testing.T) {
 	w, whole, acme := followed(t)
 	if r := w.handler.workloads["revocations"].calls.rate; r != followRate {

@@ -12,7 +12,9 @@ import (
 // Bounds of the verifiers that are told apart.
 const (
 	// MaxInstances is how many verifiers of one account count each by itself.
-	// Its others count as one, by the latest report of any of them.
+	// Its others count as one, by the latest report of any of them. The accounts
+	// of one tenant share it, or its operators could make so many that there is
+	// no room for those of others.
 	MaxInstances = 512
 	// MaxMembers is how many of all accounts do. Beyond, those of an account that
 	// has some already count like its others, and further accounts not at all:
@@ -38,11 +40,15 @@ type Members struct {
 	mu       sync.Mutex
 	started  time.Time
 	accounts map[credential.AccountID]*fleet
-	total    int // instances in accounts
+	tenants  map[credential.Tenant]int // instances of each tenant's accounts; not of the system's
+	total    int                       // instances in accounts
 }
 
 // fleet is one account's verifiers; those that are not told apart are "".
-type fleet struct{ instances map[string]*member }
+type fleet struct {
+	home      credential.Tenant
+	instances map[string]*member
+}
 
 type member struct {
 	kids  []string
@@ -53,15 +59,15 @@ type member struct {
 // NewMembers returns none yet. As long as those of a broker that ran before may
 // not have come back, Uptake says so.
 func NewMembers(now func() time.Time) *Members {
-	return &Members{now: now, started: now(), accounts: make(map[credential.AccountID]*fleet)}
+	return &Members{now: now, started: now(), accounts: make(map[credential.AccountID]*fleet), tenants: make(map[credential.Tenant]int)}
 }
 
-// Join notes that a verifier of the account polls and holds these keys, until
-// leave is called. instance names it among the account's own.
-func (m *Members) Join(account credential.AccountID, instance string, kids []string) (leave func()) {
+// Join notes that a verifier of the account, whose home this is, polls and holds
+// these keys, until leave is called. instance names it among the account's own.
+func (m *Members) Join(home credential.Tenant, account credential.AccountID, instance string, kids []string) (leave func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	v := m.place(account, instance)
+	v := m.place(home, account, instance)
 	if v == nil {
 		return func() {}
 	}
@@ -77,18 +83,18 @@ func (m *Members) Join(account credential.AccountID, instance string, kids []str
 
 // place finds or makes the member, nil where there is no room even for the
 // account.
-func (m *Members) place(account credential.AccountID, instance string) *member {
+func (m *Members) place(home credential.Tenant, account credential.AccountID, instance string) *member {
 	f := m.accounts[account]
 	if f == nil {
-		f = &fleet{make(map[string]*member)}
+		f = &fleet{home, make(map[string]*member)}
 	}
 	if v := f.instances[instance]; v != nil {
 		return v
 	}
-	if m.total >= MaxMembers || len(f.instances) >= MaxInstances {
+	if m.full(f) {
 		m.prune()
 	}
-	if m.total >= MaxMembers || len(f.instances) >= MaxInstances {
+	if m.full(f) {
 		instance = "" // one of its others
 		if v := f.instances[instance]; v != nil {
 			return v
@@ -100,8 +106,23 @@ func (m *Members) place(account credential.AccountID, instance string) *member {
 	m.accounts[account] = f
 	v := new(member)
 	f.instances[instance] = v
-	m.total++
+	m.count(f, 1)
 	return v
+}
+
+// full reports that a further verifier of the fleet isn't told apart.
+func (m *Members) full(f *fleet) bool {
+	return len(f.instances) >= MaxInstances || m.total >= MaxMembers || m.tenants[f.home] >= MaxInstances
+}
+
+func (m *Members) count(f *fleet, n int) {
+	m.total += n
+	if f.home.IsSystem() {
+		return
+	}
+	if m.tenants[f.home] += n; m.tenants[f.home] == 0 {
+		delete(m.tenants, f.home)
+	}
 }
 
 // prune forgets who polls no more.
@@ -111,7 +132,7 @@ func (m *Members) prune() {
 		for name, v := range f.instances {
 			if v.live == 0 && !now.Before(v.until) {
 				delete(f.instances, name)
-				m.total--
+				m.count(f, -1)
 			}
 		}
 		if len(f.instances) == 0 {

@@ -19,9 +19,9 @@ func TestMembersAreCountedWithTheirKeys(t *testing.T) {
 	c := newClock()
 	m := settled(c)
 	a, b := credential.MustAccountID("a"), credential.MustAccountID("b")
-	m.Join(a, "one", []string{"old"})
-	leave := m.Join(a, "two", []string{"old", "new"})
-	m.Join(b, "one", []string{"old", "new", "unknown"}) // another account's of the same name
+	m.Join(credential.System, a, "one", []string{"old"})
+	leave := m.Join(credential.System, a, "two", []string{"old", "new"})
+	m.Join(credential.System, b, "one", []string{"old", "new", "unknown"}) // another account's of the same name
 	u := m.Uptake()
 	if u.Verifiers != 3 || u.Holding["old"] != 3 || u.Holding["new"] != 2 || u.Missing("new") != 1 || u.Settling {
 		t.Errorf("%+v", u)
@@ -29,7 +29,7 @@ func TestMembersAreCountedWithTheirKeys(t *testing.T) {
 	if got := m.Without("new", 10); len(got) != 1 || got[0] != (Lacking{a, 1}) {
 		t.Errorf("%v", got)
 	}
-	m.Join(a, "one", []string{"new"}) // it reports anew
+	m.Join(credential.System, a, "one", []string{"new"}) // it reports anew
 	if u := m.Uptake(); u.Verifiers != 3 || u.Missing("new") != 0 || u.Holding["old"] != 2 {
 		t.Errorf("%+v", u)
 	}
@@ -50,18 +50,18 @@ func TestMembersOfOneAccountAreBounded(t *testing.T) {
 	a := credential.MustAccountID("a")
 	var leave []func()
 	for n := range MaxInstances + 100 {
-		leave = append(leave, m.Join(a, fmt.Sprint("instance", n), []string{"old"}))
+		leave = append(leave, m.Join(credential.System, a, fmt.Sprint("instance", n), []string{"old"}))
 	}
 	if u := m.Uptake(); u.Verifiers != MaxInstances+1 {
 		t.Errorf("%d verifiers", u.Verifiers)
 	}
 	for n := range MaxInstances + 1 { // the last of these stands for all others
-		m.Join(a, fmt.Sprint("instance", n), []string{"new"})
+		m.Join(credential.System, a, fmt.Sprint("instance", n), []string{"new"})
 	}
 	if u := m.Uptake(); u.Missing("new") != 0 {
 		t.Errorf("the others count by the latest report: %+v", u)
 	}
-	m.Join(credential.MustAccountID("b"), "one", nil)
+	m.Join(credential.System, credential.MustAccountID("b"), "one", nil)
 	if u := m.Uptake(); u.Verifiers != MaxInstances+2 {
 		t.Errorf("another account: %d", u.Verifiers)
 	}
@@ -76,7 +76,7 @@ func TestMembersOfAllAccountsAreBounded(t *testing.T) {
 	account := func(n int) credential.AccountID { return credential.MustAccountID(fmt.Sprint("account", n)) }
 	var leave []func()
 	for n := range MaxMembers + 10 {
-		leave = append(leave, m.Join(account(n), "one", nil))
+		leave = append(leave, m.Join(credential.System, account(n), "one", nil))
 	}
 	if u := m.Uptake(); u.Verifiers != MaxMembers {
 		t.Errorf("%d verifiers", u.Verifiers)
@@ -85,9 +85,28 @@ func TestMembersOfAllAccountsAreBounded(t *testing.T) {
 		end()
 	}
 	c.add(memberFor)
-	m.Join(account(MaxMembers), "one", nil)
+	m.Join(credential.System, account(MaxMembers), "one", nil)
 	if u := m.Uptake(); u.Verifiers != 1 || m.total != 1 || len(m.accounts) != 1 {
 		t.Errorf("%d verifiers, %d kept", u.Verifiers, m.total)
+	}
+}
+
+// Who makes accounts of one tenant by the thousand doesn't take the room of others.
+func TestMembersOfOneTenantAreBounded(t *testing.T) {
+	m := settled(newClock())
+	acme := credential.MustTenant("acme")
+	for n := range 2 * MaxMembers / MaxInstances {
+		for i := range MaxInstances {
+			defer m.Join(acme, credential.MustAccountID(fmt.Sprint("svc", n)), fmt.Sprint("instance", i), nil)()
+		}
+	}
+	if n := m.Uptake().Verifiers; n != MaxInstances {
+		t.Errorf("%d verifiers", n)
+	}
+	m.Join(credential.MustTenant("globex"), credential.MustAccountID("other"), "one", nil)
+	m.Join(credential.System, credential.MustAccountID("orders"), "one", nil)
+	if n := m.Uptake().Verifiers; n != MaxInstances+2 {
+		t.Errorf("no room for others: %d", n)
 	}
 }
 
@@ -108,7 +127,7 @@ func TestNoKeyIsActivatedBeforeVerifiersAreBack(t *testing.T) {
 	if w := m.Waiting(); activeID(t, m) != first || w.For != WaitUptake {
 		t.Errorf("activated at once, or waits for %+v", w)
 	}
-	join := late.Join(credential.MustAccountID("a"), "one", []string{first})
+	join := late.Join(credential.System, credential.MustAccountID("a"), "one", []string{first})
 	c.add(settleFor)
 	if err := m.Tick(t.Context()); err != nil {
 		t.Fatal(err)
@@ -117,7 +136,7 @@ func TestNoKeyIsActivatedBeforeVerifiersAreBack(t *testing.T) {
 		t.Errorf("activated, or waits for %+v", w)
 	}
 	join()
-	late.Join(credential.MustAccountID("a"), "one", []string{first, m.Waiting().KeyID})
+	late.Join(credential.System, credential.MustAccountID("a"), "one", []string{first, m.Waiting().KeyID})
 	if err := m.Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +152,7 @@ func TestADeadlineEndsTheWaitForVerifiers(t *testing.T) {
 	members := settled(c)
 	m := startManager(t, Config{Now: c.now, Uptake: members.Uptake})
 	first := activeID(t, m)
-	members.Join(credential.MustAccountID("a"), "one", nil)
+	members.Join(credential.System, credential.MustAccountID("a"), "one", nil)
 	c.add(DefaultRotation + DefaultDeadline - time.Second)
 	if err := m.Tick(t.Context()); err != nil || activeID(t, m) != first {
 		t.Errorf("before the deadline: %v", err)
