@@ -22,6 +22,8 @@ BEGIN
 END
 $$;
 
+GRANT pg_signal_backend TO tenantbroker_owner; -- to end a user's sessions before anything that they could block
+
 CREATE SCHEMA IF NOT EXISTS tenantbroker AUTHORIZATION tenantbroker_owner;
 SET LOCAL ROLE tenantbroker_owner;
 
@@ -46,6 +48,12 @@ CREATE TABLE IF NOT EXISTS tenantbroker.tenants (
 -- The roles that a tenant's user may be given: what it can do with tables.
 CREATE TABLE IF NOT EXISTS tenantbroker.bases (
   role name PRIMARY KEY
+);
+
+-- Users that have ended, and could not be dropped yet. They have no rights.
+CREATE TABLE IF NOT EXISTS tenantbroker.leftovers (
+  id    oid PRIMARY KEY,
+  since timestamptz NOT NULL DEFAULT now()
 );
 
 -- The tenant of this session, NULL without one. It asks who logged in, which
@@ -95,7 +103,8 @@ BEGIN
   IF FOUND AND EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
     RETURN role_name;
   END IF;
-  PERFORM pg_advisory_xact_lock(hashtextextended('tenantbroker.tenant_role', 0)); -- one at a time makes a role
+  -- One at a time makes a role. Not by an advisory lock, which any session may take.
+  LOCK TABLE tenantbroker.tenants IN SHARE ROW EXCLUSIVE MODE;
   SELECT 'tb_' || left(encode(sha256(s.salt || convert_to(tenant_role.tenant, 'UTF8')), 'hex'), 48)
     INTO STRICT role_name FROM tenantbroker.salt s;
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
@@ -111,6 +120,7 @@ $$;
 CREATE OR REPLACE FUNCTION tenantbroker.create_user(username text, password text, valid_until timestamptz, tenant text, base text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '3s'
 AS $$
 BEGIN
   IF username IS NULL OR username = '' OR octet_length(username) > 63 THEN
@@ -135,6 +145,7 @@ $$;
 CREATE OR REPLACE FUNCTION tenantbroker.renew_user(username text, valid_until timestamptz) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '3s'
 AS $$
 BEGIN
   IF NOT tenantbroker.is_user(username) THEN
@@ -147,35 +158,95 @@ BEGIN
 END
 $$;
 
--- drop_user ends the sessions of one of our users and removes it with all that
--- it owns in this database. One that is not there is gone already. A session
--- that slips in between finds no membership, and so no rows.
+-- remove_user drops an ended user with all that it owns in this database, and
+-- reports whether it could: somebody may have given it a privilege, or hold a
+-- lock, and what it owns may be in another database.
+CREATE OR REPLACE FUNCTION tenantbroker.remove_user(username text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '200ms'
+SET client_min_messages = error
+AS $$
+BEGIN
+  EXECUTE format('GRANT %I TO tenantbroker_owner', username); -- to drop what it owns
+  EXECUTE format('DROP OWNED BY %I', username);
+  EXECUTE format('DROP ROLE %I', username);
+  DELETE FROM tenantbroker.leftovers l WHERE NOT EXISTS (SELECT FROM pg_roles u WHERE u.oid = l.id);
+  RETURN true;
+EXCEPTION WHEN OTHERS THEN
+  RETURN false;
+END
+$$;
+
+-- close_user takes the login from an ended user. One who left its own row
+-- locked, in a prepared transaction, can log in and see nothing.
+CREATE OR REPLACE FUNCTION tenantbroker.close_user(username text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '200ms'
+AS $$
+BEGIN
+  EXECUTE format('ALTER ROLE %I NOLOGIN PASSWORD NULL', username);
+EXCEPTION WHEN lock_not_available THEN
+  NULL;
+END
+$$;
+
+-- end_sessions ends the sessions of a user, in whatever database.
+CREATE OR REPLACE FUNCTION tenantbroker.end_sessions(id oid) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET client_min_messages = error
+AS $$
+BEGIN
+  PERFORM pg_stat_clear_snapshot();
+  PERFORM pg_terminate_backend(a.pid) FROM pg_stat_activity a WHERE a.usesysid = id; -- all at once
+  PERFORM pg_stat_clear_snapshot();
+  PERFORM pg_terminate_backend(a.pid, 1000) FROM pg_stat_activity a WHERE a.usesysid = id;
+END
+$$;
+
+-- drop_user ends one of our users and its sessions, and removes it. First of
+-- all it takes what gives the user rows, which nobody can stand in the way of:
+-- one that can't be dropped yet is a leftover without rights, for reap. One
+-- that is not there is gone already.
 CREATE OR REPLACE FUNCTION tenantbroker.drop_user(username text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '5s'
-SET client_min_messages = error
 AS $$
 DECLARE
-  id oid;
+  user_id oid;
+  granted name;
 BEGIN
-  SELECT u.oid INTO id FROM pg_roles u WHERE u.rolname = username;
+  SELECT u.oid INTO user_id FROM pg_roles u WHERE u.rolname = username;
   IF NOT FOUND THEN
     RETURN;
   END IF;
-  IF NOT tenantbroker.is_user(username) THEN
-    RAISE EXCEPTION 'not a user of the broker';
+  IF NOT EXISTS (SELECT FROM tenantbroker.leftovers l WHERE l.id = user_id) THEN
+    IF NOT tenantbroker.is_user(username) THEN
+      RAISE EXCEPTION 'not a user of the broker';
+    END IF;
+    FOR granted IN
+      SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid WHERE m.member = user_id
+        AND (r.rolname IN (SELECT t.role FROM tenantbroker.tenants t) OR r.rolname IN (SELECT b.role FROM tenantbroker.bases b))
+    LOOP
+      EXECUTE format('REVOKE %I FROM %I', granted, username);
+    END LOOP;
+    INSERT INTO tenantbroker.leftovers (id) VALUES (user_id);
   END IF;
-  EXECUTE format('ALTER ROLE %I NOLOGIN', username);
-  EXECUTE format('GRANT %I TO tenantbroker_owner', username); -- to end its sessions and drop what it owns
-  PERFORM pg_terminate_backend(a.pid, 2000) FROM pg_stat_activity a WHERE a.usesysid = id;
-  EXECUTE format('DROP OWNED BY %I', username);
-  EXECUTE format('DROP ROLE %I', username);
+  PERFORM tenantbroker.end_sessions(user_id); -- with the locks that they hold
+  PERFORM tenantbroker.close_user(username);
+  PERFORM tenantbroker.end_sessions(user_id); -- those that slipped in
+  IF NOT tenantbroker.remove_user(username) THEN
+    RAISE WARNING 'tenantbroker: % has ended, and can''t be dropped yet', username;
+  END IF;
 END
 $$;
 
 -- reap removes up to most users whose end is over a minute ago: those that
--- Vault forgot, since it lost its storage. create_user calls it.
+-- Vault forgot, since it lost its storage; and tries as many leftovers.
+-- create_user calls it.
 CREATE OR REPLACE FUNCTION tenantbroker.reap(most integer DEFAULT 1000) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -185,12 +256,14 @@ DECLARE
   n integer := 0;
 BEGIN
   FOR late IN
-    SELECT DISTINCT u.rolname FROM pg_roles u
+    (SELECT DISTINCT u.rolname FROM pg_roles u
     JOIN pg_auth_members m ON m.member = u.oid
     JOIN pg_roles r ON r.oid = m.roleid
     JOIN tenantbroker.tenants t ON t.role = r.rolname
     WHERE u.rolvaliduntil < clock_timestamp() - interval '1 minute' AND u.rolvaliduntil <> '-infinity'
-    LIMIT most
+    LIMIT most)
+    UNION ALL
+    (SELECT u.rolname FROM pg_roles u JOIN tenantbroker.leftovers l ON l.id = u.oid ORDER BY random() LIMIT most)
   LOOP
     BEGIN
       PERFORM tenantbroker.drop_user(late);
@@ -309,6 +382,8 @@ BEGIN ATOMIC
   UNION SELECT u.rolname::text, 'a user of more than one tenant: it sees nothing'
     FROM pg_roles u JOIN pg_auth_members m ON m.member = u.oid JOIN pg_roles r ON r.oid = m.roleid
     JOIN tenantbroker.tenants t ON t.role = r.rolname GROUP BY u.rolname HAVING count(DISTINCT t.tenant) > 1
+  UNION SELECT u.rolname::text, 'a user that has ended and can''t be dropped: something in this or another database is its own, or was granted to it'
+    FROM pg_roles u JOIN tenantbroker.leftovers l ON l.id = u.oid
   ORDER BY 1, 2;
 END;
 

@@ -91,13 +91,25 @@ func (w *world) login(user string) *session {
 	return s
 }
 
-func (w *world) tryLogin(user string) (*session, error) {
+// loginTo opens a session in another database of the server.
+func (w *world) loginTo(user, database string) *session {
+	w.Helper()
+	s, err := w.open(user, database)
+	if err != nil {
+		w.Fatalf("login of %s to %s: %v", user, database, err)
+	}
+	return s
+}
+
+func (w *world) tryLogin(user string) (*session, error) { return w.open(user, "orders") }
+
+func (w *world) open(user, database string) (*session, error) {
 	s := &session{}
 	secret := password
 	if user == devpostgres.Superuser {
 		secret = w.server.SuperPassword()
 	}
-	config, err := pgx.ParseConfig(w.server.DSN(user, secret, "orders"))
+	config, err := pgx.ParseConfig(w.server.DSN(user, secret, database))
 	if err != nil {
 		return nil, err
 	}

@@ -195,13 +195,13 @@ func TestKilledWhileVaultWorks(t *testing.T) {
 	lock, err := w.login(user{"postgres", w.server.SuperPassword()})
 	w.must(err)
 	// The first user of a tenant waits for its role.
-	_, err = lock.Exec(t.Context(), "SELECT pg_advisory_lock(hashtextextended('tenantbroker.tenant_role', 0))")
+	_, err = lock.Exec(t.Context(), "BEGIN; LOCK TABLE tenantbroker.tenants IN SHARE ROW EXCLUSIVE MODE")
 	w.must(err)
 	cmd := w.child(childTask{Do: "obtain", Of: "database:orders"}, h)
 	w.must(cmd.Start())
 	w.eventually(func() bool {
 		var waits bool
-		w.must(lock.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)").Scan(&waits))
+		w.must(lock.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'tenantbroker.tenants'::regclass AND NOT granted)").Scan(&waits))
 		return waits
 	})
 	w.must(cmd.Process.Kill())
@@ -212,7 +212,7 @@ func TestKilledWhileVaultWorks(t *testing.T) {
 	if all := w.all(); len(all) != 1 || all[0].State != Ending {
 		t.Fatalf("%+v", all)
 	}
-	_, err = lock.Exec(t.Context(), "SELECT pg_advisory_unlock_all()")
+	_, err = lock.Exec(t.Context(), "COMMIT")
 	w.must(err)
 	// Vault goes on with the call or gives it up, as its client is gone; either way
 	// nothing is left when it has had its time.
