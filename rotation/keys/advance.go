@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/audit"
+	"github.com/tenantbroker/tenantbroker/rotation/vault"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
 	"github.com/tenantbroker/tenantbroker/store/revocation"
@@ -300,7 +301,8 @@ func (b *backoff) after(now time.Time, err error) {
 		*b = backoff{}
 		return
 	}
-	if errors.Is(err, ErrUnavailable) || errors.Is(err, errMarkFirst) {
+	away := errors.Is(err, ErrUnavailable) && !errors.Is(err, vault.ErrForbidden)
+	if away || errors.Is(err, errMarkFirst) {
 		return // how often a home that is down is called is for the home to say
 	}
 	b.wait = min(max(2*b.wait, shortestBackoff), longestBackoff)

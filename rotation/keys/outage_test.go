@@ -249,6 +249,67 @@ func TestATokenThatMayNotSignAnyMoreCountsAsAnOutage(t *testing.T) {
 	t.Logf("back after %s", await(t, m))
 }
 
+// A policy that lacks what a rotation needs holds up the rotation, and nothing
+// else: the key that signs goes on, and Vault is not asked again and again.
+func TestATokenThatMayOnlySignGoesOnSigning(t *testing.T) {
+	s := vaultWithStorage(t)
+	rules := func(path, verbs string) {
+		t.Helper()
+		body := map[string]any{"policy": `path "transit/sign/*" { capabilities = ["update"] }
+			path "transit/keys/` + path + `" { capabilities = [` + verbs + `] }`}
+		if _, err := s.Do(t.Context(), "PUT", "sys/policies/acl/only-signer", body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct{ path, verbs string }{
+		"no rotation": {"+", `"read"`},
+		"no reading":  {"*", `"deny"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rules("*", `"read", "create", "update"`)
+			out, err := s.Do(t.Context(), "POST", "auth/token/create", map[string]any{"policies": []string{"only-signer"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			auth, _ := out["auth"].(map[string]any)
+			token, _ := auth["client_token"].(string)
+			engine, engines := counted(client(t, s, token))
+			home, clock := newTransit(t, TransitConfig{Engine: engines}), newClock()
+			m := startManager(t, Config{Home: home, Now: clock.now})
+			rules(c.path, c.verbs)
+			engine.calls.Store(0)
+			emergency := RotateOptions{Emergency: true, Reason: "a test"}
+			if err := m.Rotate(t.Context(), operator("security"), emergency); err != nil {
+				t.Fatal(err) // the standby takes over, and no other can be made
+			}
+			for range 20 {
+				if err := m.Tick(t.Context()); err != nil && !errors.Is(err, ErrUnavailable) {
+					t.Fatal(err)
+				}
+				signer, err := m.Active()
+				if err == nil {
+					_, err = signer.Sign(t.Context(), []byte("{}"), "at+jwt")
+				}
+				if err != nil {
+					t.Fatalf("it doesn't sign: %v", err)
+				}
+			}
+			if n := home.Stats().Outages; n != 0 {
+				t.Errorf("%d outages", n)
+			}
+			if reads := engine.calls.Load() - engine.signs.Load(); reads > 8 {
+				t.Errorf("%d readings of the key in 20 turns", reads)
+			}
+			rules("*", `"read", "create", "update"`)
+			clock.add(longestBackoff)
+			tick(t, m)
+			if n := len(states(m)[Standby]); n != 1 {
+				t.Errorf("%d standby keys once it may make one", n)
+			}
+		})
+	}
+}
+
 // 429 and 500 are failures of availability too.
 func TestAnAnswerThatIsNoneCountsAsAnOutage(t *testing.T) {
 	for name, failure := range map[string]error{

@@ -245,6 +245,7 @@ func (t *Transit) read(ctx context.Context, mount, name string) (info vault.Tran
 
 // call makes one call to Vault about a key, unless it is known to be down. A
 // failure to reach it is known from then on, until looking at the key succeeds.
+// That a policy forbids the call says nothing of signing, which goes on.
 func (t *Transit) call(ctx context.Context, mount, name string, do func(context.Context) error) error {
 	if err := t.circuit.err(); err != nil {
 		return err
@@ -252,9 +253,12 @@ func (t *Transit) call(ctx context.Context, mount, name string, do func(context.
 	bounded, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	err := transitError(do(bounded))
-	if errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+	if errors.Is(err, ErrUnavailable) && !errors.Is(err, vault.ErrForbidden) && ctx.Err() == nil {
 		t.circuit.trip(err, func(ctx context.Context) error {
 			_, err := t.config.Engine(mount).Key(ctx, name)
+			if errors.Is(err, vault.ErrForbidden) {
+				return nil // it answers
+			}
 			return transitError(err)
 		})
 	}
