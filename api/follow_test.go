@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -429,6 +430,94 @@ func TestAWakeUpReadsTheStoreOnce(t *testing.T) {
 	}
 	if n := counting.reads.Load() - before; n != 1 {
 		t.Errorf("%d readings for one wake-up", n)
+	}
+}
+
+// A tenant whose accounts ask for as many different stretches of the feed as
+// they can keep nobody else from an answer.
+func TestWhoAsksForMuchWaitsForHimself(t *testing.T) {
+	w, whole, acme := followed(t)
+	held := &heldReads{Store: w.store, until: make(chan struct{})}
+	w.handler.follow.answers.store = held
+	w.account("acme-svc-2", "acme")
+	w.audience("acme-orders-2", "acme-svc-2")
+	w.suspend("globex") // places before it are different questions
+	const each = 2 * readersAtOnce
+	done := make(chan got, 2*each)
+	for i, token := range []string{acme, w.followToken("acme-svc-2", "acme")} {
+		for n := range each {
+			ctx := context.WithValue(t.Context(), heldKey{}, true)
+			r := httptest.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s?after=%d", wire.PathRevocations, i*each+n), nil)
+			r.Header.Set("Authorization", "Bearer "+token)
+			go func() { done <- w.serve(r) }()
+		}
+	}
+	asked := func() int {
+		a := &w.handler.follow.answers
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return len(a.made)
+	}
+	for asked() < 2*each || held.held.Load() == 0 {
+		runtime.Gosched()
+	}
+	if got := w.feed(whole, "?after=0"); got.Tenants["globex"] == 0 {
+		t.Errorf("%+v", got)
+	}
+	if n := held.held.Load(); n != 1 {
+		t.Errorf("%d readings at a time for one tenant", n)
+	}
+	close(held.until)
+	for range 2 * each {
+		if a := <-done; a.status != http.StatusOK {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	}
+	if n := len(w.handler.follow.answers.turns.of); n != 0 {
+		t.Errorf("%d turns are kept", n)
+	}
+}
+
+func TestQuestionsThatWaitForTheirTurnAreBounded(t *testing.T) {
+	var all turns
+	who := askerOf(credential.MustTenant("acme"), mustAccount("x"))
+	leave, err := all.take(t.Context(), who)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, maxTurnsWaiting)
+	for range maxTurnsWaiting {
+		go func() {
+			_, err := all.take(ctx, who)
+			ended <- err
+		}()
+	}
+	waiting := func() int {
+		all.mu.Lock()
+		defer all.mu.Unlock()
+		return all.of[who].users
+	}
+	for waiting() <= maxTurnsWaiting {
+		runtime.Gosched()
+	}
+	if _, err := all.take(t.Context(), who); err == nil || errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("one more: %v", err)
+	}
+	if other, err := all.take(t.Context(), askerOf(credential.System, mustAccount("x"))); err != nil {
+		t.Error(err)
+	} else {
+		other()
+	}
+	cancel()
+	for range maxTurnsWaiting {
+		if err := <-ended; !errors.Is(err, store.ErrUnavailable) {
+			t.Error(err)
+		}
+	}
+	leave()
+	if len(all.of) != 0 {
+		t.Errorf("%d are kept", len(all.of))
 	}
 }
 

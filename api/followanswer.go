@@ -44,6 +44,7 @@ type answers struct {
 	store   store.Store
 	issuer  string
 	reading chan struct{} // a slot for each reading
+	turns   turns
 
 	mu     sync.Mutex
 	newest uint64 // what they were made at
@@ -63,14 +64,14 @@ type answerMaking struct {
 }
 
 // get returns the answer, for a feed whose newest place is newest.
-func (a *answers) get(ctx context.Context, view revocation.View, ask followAsk, newest uint64) (*feedAnswer, error) {
+func (a *answers) get(ctx context.Context, who asker, view revocation.View, ask followAsk, newest uint64) (*feedAnswer, error) {
 	key := answerKey{view, ask.all, ask.after, ask.from}
 	m, mine := a.making(key, newest)
 	if mine {
 		// It goes on when its caller leaves: others may wait for it.
 		reading, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTime)
 		defer cancel()
-		m.answer, m.err = a.read(reading, view, ask)
+		m.answer, m.err = a.read(reading, who, view, ask)
 		if m.err != nil {
 			a.drop(key, m)
 		}
@@ -107,7 +108,12 @@ func (a *answers) drop(key answerKey, m *answerMaking) {
 }
 
 // read reads the feed and makes an answer.
-func (a *answers) read(ctx context.Context, view revocation.View, ask followAsk) (*feedAnswer, error) {
+func (a *answers) read(ctx context.Context, who asker, view revocation.View, ask followAsk) (*feedAnswer, error) {
+	leave, err := a.turns.take(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	select {
 	case a.reading <- struct{}{}:
 		defer func() { <-a.reading }()
@@ -115,7 +121,7 @@ func (a *answers) read(ctx context.Context, view revocation.View, ask followAsk)
 		return nil, fmt.Errorf("%w: %w", store.ErrUnavailable, ctx.Err())
 	}
 	var page revocation.Page
-	err := a.store.View(ctx, func(r store.Reader) (err error) {
+	err = a.store.View(ctx, func(r store.Reader) (err error) {
 		if page, err = revocation.Read(r, view, ask.from, maxFeedEntries); err != nil {
 			return err
 		}
