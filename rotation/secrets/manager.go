@@ -65,12 +65,14 @@ type Manager struct {
 	log       *slog.Logger
 
 	poke    chan struct{}
-	workers chan struct{} // a place for each driver
+	workers int // drivers at a time, at most
 
-	mu     sync.Mutex
-	driven map[string]bool      // ids that a goroutine is at
-	agenda map[string]appointed // what is known of when to look at a secret again
-	pauses map[string]*pause    // by backend that is away
+	mu      sync.Mutex
+	drivers int                  // that run
+	queue   []string             // ids that wait for one
+	stages  map[string]stage     // of those in the queue, and those that a driver is at
+	agenda  map[string]appointed // what is known of when to look at a secret again
+	pauses  map[string]*pause    // by backend that is away
 }
 
 // New returns a manager. It starts nothing.
@@ -105,8 +107,8 @@ func New(c Config) (*Manager, error) {
 	m := &Manager{
 		store: c.Store, registry: c.Registry, kinds: make(map[string]Kind), broker: c.Broker, now: c.Now,
 		interval: c.Interval, inspect: c.InspectEvery, couldRead: c.CouldRead, crash: c.Crash, metrics: c.Observe, log: c.Logger,
-		poke: make(chan struct{}, 1), workers: make(chan struct{}, c.Workers),
-		driven: make(map[string]bool), agenda: make(map[string]appointed), pauses: make(map[string]*pause),
+		poke: make(chan struct{}, 1), workers: c.Workers,
+		stages: make(map[string]stage), agenda: make(map[string]appointed), pauses: make(map[string]*pause),
 	}
 	for _, k := range c.Kinds {
 		if _, twice := m.kinds[k.Name()]; twice {

@@ -56,30 +56,22 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
-// round starts a driver for each secret that may have something to do, as far
-// as there are workers; the rest comes with the next round.
+// round queues each secret that may have something to do, and has drivers at
+// the queue. They take it to its end without looking for more in between: that
+// reads all rows.
 func (m *Manager) round(ctx context.Context, drivers *sync.WaitGroup) error {
 	ids, err := m.ripe(ctx)
 	if err != nil {
 		return err
 	}
-	for _, id := range ids {
-		if !m.takeUp(id) {
-			continue
-		}
-		select {
-		case m.workers <- struct{}{}:
-		default:
-			m.putDown(id)
-			return nil
-		}
+	for range m.queueUp(ids) {
 		drivers.Go(func() {
-			defer func() {
+			for id, more := m.takeUp(); more; id, more = m.takeUp() {
+				if ctx.Err() == nil {
+					m.drive(ctx, id)
+				}
 				m.putDown(id)
-				<-m.workers
-				m.wake() // a place for the next
-			}()
-			m.drive(ctx, id)
+			}
 		})
 	}
 	return nil
@@ -128,20 +120,56 @@ func (m *Manager) ripe(ctx context.Context) ([]string, error) {
 	return found, nil
 }
 
-func (m *Manager) takeUp(id string) bool {
+// stage of a secret that is queued or driven.
+type stage int
+
+const (
+	queued stage = iota
+	driven
+	again // driven, and something may have changed since it was read
+)
+
+// queueUp queues secrets, each once, and returns how many drivers to start.
+func (m *Manager) queueUp(ids []string) (drivers int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.driven[id] {
-		return false
+	for _, id := range ids {
+		at, there := m.stages[id]
+		switch {
+		case !there:
+			m.stages[id] = queued
+			m.queue = append(m.queue, id)
+		case at == driven:
+			m.stages[id] = again
+		}
 	}
-	m.driven[id] = true
-	return true
+	drivers = min(m.workers-m.drivers, len(m.queue))
+	m.drivers += drivers
+	return drivers
+}
+
+// takeUp is the next of the queue. Without one, the driver has ended.
+func (m *Manager) takeUp() (id string, more bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.queue) == 0 {
+		m.drivers--
+		return "", false
+	}
+	id, m.queue = m.queue[0], m.queue[1:]
+	m.stages[id] = driven
+	return id, true
 }
 
 func (m *Manager) putDown(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.driven, id)
+	if m.stages[id] == again {
+		m.stages[id] = queued
+		m.queue = append(m.queue, id)
+		return
+	}
+	delete(m.stages, id)
 }
 
 // appoint notes when to look at a secret again: at once if it was asked for
