@@ -49,8 +49,9 @@ func (m *Manager) advance(ctx context.Context, id string) (rec record, more bool
 	}
 	kind, known := m.kinds[rec.secret.Kind]
 	if !known {
+		m.log.Warn("this broker doesn't rotate secrets of this kind", "secret", id, "kind", rec.secret.Kind)
 		m.appoint(rec, now.Add(m.inspect))
-		return rec, false, fmt.Errorf("secrets: this broker has no kind %s", rec.secret.Kind)
+		return rec, false, nil
 	}
 	d := rec.state.Next(now, m.policy(rec, now), seen)
 	switch d.Action {
@@ -68,13 +69,20 @@ func (m *Manager) advance(ctx context.Context, id string) (rec record, more bool
 	case Look:
 		err = m.look(ctx, rec, kind)
 	case GoOn:
-		_, err = m.commit(ctx, rec, rec.state.done(now, Done, nil))
+		err = m.goOn(ctx, rec, rec.state.done(now, Done, nil))
 	case GiveUp:
 		_, err = m.commit(ctx, rec, rec.state.giveUp(now, rec.state.Attempt.reason()))
 	case Wait:
 		return rec, false, m.rest(ctx, rec, kind, d, now)
 	}
 	return rec, err == nil, err
+}
+
+// goOn commits that nobody is waited for any more, if that is still so: an
+// operator may have named another consumer meanwhile.
+func (m *Manager) goOn(ctx context.Context, rec record, next State) error {
+	_, err := m.write(ctx, rec, next, func(tx store.Tx) error { return tx.Check(rec.secretRef()) })
+	return err
 }
 
 // reason says why a rotation is given up.
@@ -228,8 +236,11 @@ func (m *Manager) begin(ctx context.Context, rec record, kind Kind) error {
 	if err != nil {
 		next := rec.state.clone()
 		next.Problem = bounded(shown(err))
-		next.Failures++
-		next.RetryAt = now.Add(jittered(delay(firstBackoff, longestPause, next.Failures)))
+		next.RetryAt = now.Add(jittered(firstBackoff))
+		if !errors.Is(err, ErrAway) { // else the pause of the backend is what is waited for
+			next.Failures++
+			next.RetryAt = now.Add(jittered(delay(firstBackoff, longestPause, next.Failures)))
+		}
 		_, err = m.commit(ctx, rec, next)
 		return err
 	}
@@ -256,6 +267,10 @@ func (m *Manager) begin(ctx context.Context, rec record, kind Kind) error {
 		}
 		if busy {
 			return store.ErrChanged
+		}
+		// What a rotation that failed had given out counts for no later one.
+		if err := dropUptakeAbove(tx, rec.secret.ID, next.Versions); err != nil {
+			return err
 		}
 		tx.Append(started)
 		return tx.Check(append(refs, rec.secretRef())...)

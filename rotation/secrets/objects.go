@@ -69,6 +69,15 @@ func (m *Manager) create(c *registry.Change, by registry.By, next prepared) (err
 	if err != nil || full {
 		return errors.Join(err, errIf(full, fmt.Errorf("%w: at most %d", ErrFull, MaxSecrets)))
 	}
+	if !next.Shared {
+		own, err := registry.UsedBy(c, registry.Use{Tenant: next.Tenant}, "", MaxTenantSecrets)
+		if err != nil {
+			return err
+		}
+		if len(own) >= MaxTenantSecrets {
+			return fmt.Errorf("%w: at most %d of one tenant", ErrFull, MaxTenantSecrets)
+		}
+	}
 	if err := c.TakeSecretID(next.ID); err != nil {
 		return err
 	}
@@ -298,6 +307,28 @@ func (m *Manager) dropUptake(tx store.Tx, id string, keep []credential.AccountID
 	}
 	for account := range seen {
 		if slices.Contains(keep, account) {
+			continue
+		}
+		row, err := tx.Get(uptakeTable, store.Key(id, account.String()))
+		if err != nil {
+			return err
+		}
+		if err := tx.Delete(uptakeTable, row.Key, row.Version); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropUptakeAbove forgets who was seen on a version that was never promoted: its
+// number is given out again.
+func dropUptakeAbove(tx store.Tx, id string, newest uint64) error {
+	seen, err := readUptake(tx, id)
+	if err != nil {
+		return err
+	}
+	for account, u := range seen {
+		if u.Version <= newest {
 			continue
 		}
 		row, err := tx.Get(uptakeTable, store.Key(id, account.String()))

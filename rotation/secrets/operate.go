@@ -42,7 +42,7 @@ func (m *Manager) ask(c *registry.Change, by registry.By, rec record, force bool
 	case a == nil:
 		next.Asked = &Cause{By: by.Subject, Reason: by.Reason, Force: force, At: c.At(), After: after}
 		next.RetryAt = c.At()
-	case force && (a.Held || a.Step == Drain) && a.Promoted:
+	case force && (a.Held || a.Step == Drain): // held: after promote, or in cleaning up
 		next, event = next.force(c.At(), by.Reason), "secret.rotation_forced"
 	case force:
 		return fmt.Errorf("%w: force is for one that waits for consumers or for an operator", ErrBusy)

@@ -12,9 +12,12 @@ import (
 
 // Limits of shared secrets.
 const (
-	MaxSecrets   = 10_000
-	MaxConsumers = 64
-	MaxSpecSize  = 8 << 10 // bytes
+	MaxSecrets = 10_000
+	// MaxTenantSecrets is how many one tenant may have, so that none takes the
+	// room of all; a plan for all of a tenant's holds that many.
+	MaxTenantSecrets = MaxPlan
+	MaxConsumers     = 64
+	MaxSpecSize      = 8 << 10 // bytes
 
 	MinDrainDeadline     = time.Minute
 	MaxDrainDeadline     = 90 * 24 * time.Hour
