@@ -193,6 +193,9 @@ func (k *Secret) Do(ctx context.Context, w *secrets.Work) (secrets.Handle, error
 		return nil, k.drop(ctx, w, "remove", spec, former(w))
 	case secrets.Clean:
 		if w.GivenUp {
+			if err := place.unpublished(ctx, store, w); err != nil {
+				return nil, err
+			}
 			if err := k.drop(ctx, w, "withdraw", spec, []string{credentialID(w)}); err != nil {
 				return nil, err
 			}

@@ -199,6 +199,9 @@ func (p *Place) publish(ctx context.Context, kv Store, w *secrets.Work, fields m
 	if err != nil {
 		return nil, err
 	}
+	if !gone && written(now, w.Nonce) { // an earlier try that landed after it was looked for
+		return secrets.Handle{handleVersion: strconv.Itoa(now.Version)}, nil
+	}
 	from := number(w.Old.Handle, handleVersion)
 	if now.Version != from {
 		return nil, drift("version %d of %s is not the broker's, which is %d", now.Version, p.Path, from)
@@ -216,8 +219,8 @@ func (p *Place) publish(ctx context.Context, kv Store, w *secrets.Work, fields m
 		version, err = kv.Put(ctx, p.Path, data, from)
 		return err
 	})
-	if errors.Is(err, vault.ErrConflict) {
-		return nil, drift("%s was written by another at the same time", p.Path)
+	if errors.Is(err, vault.ErrConflict) { // by another, or by an earlier try: Look tells
+		return nil, fmt.Errorf("%s was written at the same time", p.Path)
 	}
 	if err != nil {
 		return nil, fromVault(err)
@@ -279,6 +282,16 @@ func (p *Place) inspect(ctx context.Context, kv Store, w *secrets.Work) (secrets
 		in.Drift = fmt.Sprintf("version %d of %s is another than the broker wrote", ours, p.Path)
 	}
 	return in, nil
+}
+
+// unpublished refuses to take a value away that consumers read after all: a
+// write that landed after the rotation was given up.
+func (p *Place) unpublished(ctx context.Context, kv Store, w *secrets.Work) error {
+	now, gone, err := latest(ctx, kv, p.Path)
+	if err == nil && !w.Forced && !gone && written(now, w.Nonce) {
+		return drift("version %d of %s is of the rotation that was given up, and consumers read it", now.Version, p.Path)
+	}
+	return err
 }
 
 // retire destroys every version before the new one.

@@ -70,8 +70,9 @@ func (*StaticPair) Effects(step secrets.Step) []string {
 	}[step]
 }
 
-// Check implements secrets.Kind. Since the broker connects to where the spec
-// says, only operators of the whole broker declare it.
+// Check implements secrets.Kind. The broker shows passwords of Vault's to where
+// the spec says, and asks there what it says: that is for operators of the whole
+// broker who may make client secrets.
 func (k *StaticPair) Check(raw json.RawMessage, about secrets.Subject) (secrets.Checked, error) {
 	spec, err := readPair(raw)
 	if err != nil {
@@ -83,7 +84,7 @@ func (k *StaticPair) Check(raw json.RawMessage, about secrets.Subject) (secrets.
 	if spec.Publish.Mount == "" {
 		spec.Publish.Mount = k.layout.Mount
 	}
-	return secrets.Checked{Spec: canonical(spec), Resources: spec.resources(), Whole: true}, nil
+	return secrets.Checked{Spec: canonical(spec), Resources: spec.resources(), Whole: true, Sensitive: true}, nil
 }
 
 // pair is what a step is about.

@@ -1,6 +1,7 @@
 package kinds
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -26,8 +27,8 @@ var errRefused = errors.New("the login is refused")
 var errNoPostgres = errors.New("PostgreSQL can't be asked")
 
 // login logs in as a user, makes sure that the session is this user's, and asks
-// something in a transaction that can't write. No error holds more than codes,
-// names and what PostgreSQL says of names: the driver's own hold the password.
+// something in a transaction that can't write. No error holds more than codes
+// and the names of the spec: the driver's own hold the password.
 func (p *Postgres) login(ctx context.Context, user string, password credential.Secret, ask func(context.Context, pgx.Tx) error) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
@@ -85,6 +86,7 @@ func (p *Postgres) config(user string, password credential.Secret) (*pgx.ConnCon
 	config.Host, config.Port, config.Database = p.Host, uint16(p.Port), p.Database //nolint:gosec // checked with the spec
 	config.User, config.Password = user, string(password.Reveal())
 	config.Fallbacks, config.ValidateConnect, config.SSLNegotiation, config.KerberosSrvName, config.KerberosSpn = nil, nil, "", "", ""
+	config.RequireAuth = "scram-sha-256" // by which a password is proven and not told
 	config.RuntimeParams = map[string]string{"application_name": "tenantbroker"}
 	// Without names of statements, so that a pooler may be in between.
 	config.DefaultQueryExecMode, config.StatementCacheCapacity, config.DescriptionCacheCapacity = pgx.QueryExecModeExec, 0, 0
@@ -99,6 +101,11 @@ func (p *Postgres) config(user string, password credential.Secret) (*pgx.ConnCon
 
 func (p *Postgres) address() string { return net.JoinHostPort(p.Host, strconv.Itoa(p.Port)) }
 
+// statementWords are for the codes that a query of a spec gets mostly.
+var statementWords = map[string]string{
+	"42501": "insufficient privilege", "42601": "syntax error", "42703": "no such column", "42883": "no such function", "42P01": "no such table",
+}
+
 // explain says what an error of the driver means.
 func (p *Postgres) explain(user string, err error) error {
 	var refused *pgconn.PgError
@@ -109,8 +116,8 @@ func (p *Postgres) explain(user string, err error) error {
 		return fmt.Errorf("%w for %s on %s (SQLSTATE %s)", errRefused, user, p.address(), refused.Code)
 	case refused.Code == "3D000":
 		return fmt.Errorf("%w: %s has no database %s", errNoPostgres, p.address(), p.Database)
-	case strings.HasPrefix(refused.Code, "42"): // speaks of names, never of values
-		return fmt.Errorf("SQLSTATE %s: %s", refused.Code, refused.Message)
+	case strings.HasPrefix(refused.Code, "42"): // the statement can put whatever it has read into the message
+		return fmt.Errorf("%s (SQLSTATE %s)", cmp.Or(statementWords[refused.Code], "the database refuses the statement"), refused.Code)
 	default:
 		return fmt.Errorf("%w on %s as %s (SQLSTATE %s)", errNoPostgres, p.address(), user, refused.Code)
 	}

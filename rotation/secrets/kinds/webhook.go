@@ -70,6 +70,7 @@ type Call struct {
 	Version    uint64            `json:"version,omitempty"`     // that the rotation makes
 	OldVersion uint64            `json:"old_version,omitempty"` // that it replaces; none: there was none
 	GivenUp    bool              `json:"given_up,omitempty"`    // in clean: the new value is to be removed
+	Forced     bool              `json:"forced,omitempty"`      // an operator says that what others changed may be overwritten
 }
 
 // The actions.
@@ -225,7 +226,7 @@ func (k *Webhook) call(ctx context.Context, w *secrets.Work, spec WebhookSpec, a
 	}
 	body, err := json.Marshal(Call{
 		Secret: w.Secret.ID, Tenant: tenant, Action: action, Step: w.Step, Rotation: w.Nonce,
-		Version: w.New.Version, OldVersion: w.Old.Version, GivenUp: w.GivenUp,
+		Version: w.New.Version, OldVersion: w.Old.Version, GivenUp: w.GivenUp, Forced: w.Forced,
 	})
 	if err != nil {
 		return Reply{}, err

@@ -1,0 +1,72 @@
+package kinds_test
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/tenantbroker/tenantbroker/internal/devvault"
+	"github.com/tenantbroker/tenantbroker/rotation/secrets"
+	"github.com/tenantbroker/tenantbroker/rotation/vault"
+)
+
+// publishLate writes what is staged where consumers read: a try of the
+// broker's that Vault carries out when nobody waits for its answer any more.
+func (w *kindWorld) publishLate() {
+	staged, err := w.root.KV("secret").Get(w.Context(), w.path()+".next")
+	w.must(err)
+	_, err = w.root.KV("secret").Put(w.Context(), w.path(), staged.Data, vault.NoCAS)
+	w.must(err)
+}
+
+// hides has the next reads of what consumers read find nothing.
+func (w *kindWorld) hides(times int) {
+	at := devvault.At("secret/data/" + w.path())
+	w.proxy.Break(devvault.Fault{
+		Match: func(method, path string) bool { return method == http.MethodGet && at(method, path) },
+		Times: times, Status: http.StatusNotFound, Body: `{"errors":[]}`,
+	})
+}
+
+// The broker's own write lands beside its next try, or just after it was looked
+// for: it is the broker's, and the rotation goes on.
+func TestKV_OwnWriteThatLandsLate(t *testing.T) {
+	for name, hidden := range map[string]int{"beside the next try": 0, "after it was looked for": 1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.declareKV(nil)
+			w.at("kv/promote/publish/before", func() {
+				w.publishLate()
+				if hidden > 0 {
+					w.hides(hidden)
+				}
+			})
+			w.ask(false)
+			w.until("drain or given up", func(st secrets.Status) bool { return draining(1)(st) || gaveUp(st) })
+			if st := w.status(); gaveUp(st) || st.Drift != "" {
+				t.Fatalf("its own write is taken for another's: %+v", st.Last)
+			}
+			w.ack(1)
+			w.until("rotated", rotated(1))
+		})
+	}
+}
+
+// A rotation that is given up withdraws nothing that consumers read after all.
+func TestClientSecret_NotWithdrawnWhileItIsRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.declareSecret(nil)
+	w.at("client-secret/promote/publish/before", func() {
+		w.publishLate()
+		w.hides(1)
+		w.must(w.m.Abort(t.Context(), admin, w.name, 0))
+	})
+	w.ask(false)
+	w.until("held", func(st secrets.Status) bool { return gaveUp(st) || st.Attempt != nil && st.Attempt.Held })
+	if !w.works(w.read().Data["client_secret"]) {
+		t.Error("consumers read a client secret that was withdrawn")
+	}
+	w.ask(true)
+	w.until("given up", gaveUp)
+}
