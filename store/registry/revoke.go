@@ -17,7 +17,7 @@ import (
 type Revocation struct {
 	Kind   revocation.Kind   // Token, Chain, AccountEpoch or TenantEpoch
 	ID     string            // jti, txn, account or tenant
-	Tenant credential.Tenant // of the token or chain; default: the operator's own, if it is bounded to one
+	Tenant credential.Tenant // of the token or chain; default: the operator's own, if it is bounded to one. Of nothing else
 }
 
 // Revoke ends tokens that are out, for verifiers too, and stops nothing: new
@@ -28,6 +28,12 @@ type Revocation struct {
 // Errors: ErrForbidden, ErrInvalid, ErrNotFound; revocation.ErrFull when the
 // operator has ended as many single ones as are kept: end the account's then.
 func (g *Registry) Revoke(ctx context.Context, by By, what Revocation) (already bool, err error) {
+	switch what.Kind {
+	case revocation.AccountEpoch, revocation.TenantEpoch:
+		if !what.Tenant.IsZero() { // who means an account's tokens of one tenant would end all it has
+			return false, invalid("tenant", "goes with a token or a chain: this ends all that the account or tenant has")
+		}
+	}
 	switch what.Kind {
 	case revocation.AccountEpoch:
 		id, err := credential.ParseAccountID(what.ID)

@@ -90,6 +90,8 @@ func TestAnOperatorEndsTokensWithinItsBounds(t *testing.T) {
 		{boss, revocation.Key, "kid", "", registry.ErrInvalid},
 		{boss, revocation.AccountEpoch, "a b", "", registry.ErrNotFound},
 		{boss, revocation.TenantEpoch, "a b", "", registry.ErrNotFound},
+		{boss, revocation.TenantEpoch, "globex", "acme", registry.ErrInvalid},
+		{boss, revocation.AccountEpoch, worker.String(), "acme", registry.ErrInvalid},
 		{viewer, revocation.Token, "theirs", "globex", registry.ErrForbidden},
 		{viewer, revocation.TenantEpoch, "globex", "", registry.ErrForbidden},
 		{viewer, revocation.AccountEpoch, worker.String(), "", registry.ErrForbidden},
