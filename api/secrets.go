@@ -285,6 +285,9 @@ func ackSecret(c *workloadCall) (answer, error) {
 	if err := c.body(&in); err != nil {
 		return answer{}, err
 	}
+	if in.Version == 0 {
+		return answer{}, refuse(wire.CodeInvalid, "version", "is required, and at least 1")
+	}
 	who := secrets.Consumer{
 		Account: c.token.ClientID(), Tenant: c.token.Tenant(), JTI: c.token.ID(), RequestID: c.w.id, IP: ipText(c.w.ip),
 		Still: func(r store.Reader) error { _, err := c.stands(r); return err },

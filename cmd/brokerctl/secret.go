@@ -252,7 +252,8 @@ until its schedule says so or brokerctl secret rotate is asked for.
 Kinds and their specs:
   kv                      path, and mount, field, length, alphabet
   database-static-pair    roles, publish, postgres, query; see docs/guides/postgres-rotation.md
-  client-secret           account, path, lifetime
+  client-secret           account, path, lifetime; with --max-age, e.g. 1440h: it and the
+                          drain deadline fit into the lifetime, at most 90 days
   webhook                 url, audience`,
 		Example: `  brokerctl secret create orders-hmac --kind kv --tenant acme --set path=tenants/acme/orders-hmac \
     --owner orders --consumers orders,mailer --every 720h --reason "was a file on two machines"

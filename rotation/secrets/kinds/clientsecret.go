@@ -99,7 +99,8 @@ func (k *Secret) Check(raw json.RawMessage, about secrets.Subject) (secrets.Chec
 		return secrets.Checked{}, registry.Invalid("spec.lifetime", "at most 90 days")
 	case life < about.MaxAge+about.Drain:
 		return secrets.Checked{}, registry.Invalid("max_age",
-			"with drain_deadline it is longer than the lifetime of the client secret, which would end before anyone is alarmed")
+			"at most %s here: with drain_deadline it must not be longer than the lifetime of the client secret, which would end before anyone is alarmed",
+			max(0, life-about.Drain))
 	}
 	return secrets.Checked{
 		Spec: canonical(spec), Resources: append(place.resources(), "client-secret:"+spec.Account.String()),
