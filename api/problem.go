@@ -59,6 +59,7 @@ var errorCodes = []struct {
 	{registry.ErrNotFound, wire.CodeNotFound, false},
 	{registry.ErrChanged, wire.CodeChanged, false},
 	{revocation.ErrFull, wire.CodeConflict, true},
+	{revocation.ErrTenantFull, wire.CodeConflict, true},
 	{secrets.ErrBusy, wire.CodeConflict, true},
 	{secrets.ErrIdle, wire.CodeConflict, true},
 	{secrets.ErrPromoted, wire.CodeConflict, true},

@@ -316,7 +316,7 @@ func (g *Registry) DeleteAccount(ctx context.Context, by By, id credential.Accou
 		if err := c.Delete(accounts, id.String(), a.Version); err != nil {
 			return err
 		}
-		if err := revocation.SetEpoch(c, revocation.Account(id), c.at); err != nil {
+		if err := revocation.EndAccount(c, id, c.at, c.by.Tenant); err != nil {
 			return err
 		}
 		c.recordAccount("account.deleted", a)

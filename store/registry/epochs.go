@@ -41,13 +41,13 @@ func (c *change) tellTenant(t *Tenant) error {
 // nearer ends what could outlive it now: nothing is committed when it comes.
 func (c *change) tellAccount(old, next *Account) error {
 	if !next.TokensAfter.Equal(old.TokensAfter) {
-		if err := revocation.SetEpoch(c, revocation.Account(next.ID), next.TokensAfter); err != nil {
+		if err := revocation.EndAccount(c, next.ID, next.TokensAfter, c.by.Tenant); err != nil {
 			return err
 		}
 	}
 	nearer := !next.ExpiresAt.IsZero() && (old.ExpiresAt.IsZero() || next.ExpiresAt.Before(old.ExpiresAt))
 	if nearer && next.ExpiresAt.Before(c.at.Add(credential.MaxAccessLifetime)) {
-		return revocation.SetEpoch(c, revocation.Account(next.ID), c.at)
+		return revocation.EndAccount(c, next.ID, c.at, c.by.Tenant)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -80,5 +81,50 @@ func TestARefusedChangeTellsNothing(t *testing.T) {
 	wantErr(t, errOf(w.DisableAccount(w.ctx(), admin, worker, 999)), registry.ErrChanged)
 	if p := w.told(before); p.Through != before {
 		t.Errorf("told of %v", p.Entries)
+	}
+}
+
+// Operators of one tenant can't have every verifier remember more than it holds,
+// and then refuse everybody. Those of the whole broker are not held up.
+func TestATenantsOperatorsEndSoManyAccounts(t *testing.T) {
+	w := stage(t)
+	acme := credential.MustTenant("acme")
+	local := within(as("local", "admin"), "acme")
+	w.appoint(admin, local)
+	mine := func(id string) credential.AccountID {
+		return must(w.CreateAccount(w.ctx(), local, registry.Account{ID: credential.MustAccountID(id), Home: acme, Owner: "x"}))(t).ID
+	}
+	one, two := mine("one"), mine("two")
+	w.pass(time.Second)
+	local.IssuedAt = w.clock()
+	if err := w.st.Update(w.ctx(), func(tx store.Tx) error {
+		for n := range revocation.MaxPerTenant {
+			if err := revocation.EndAccount(tx, credential.MustAccountID(fmt.Sprint("n", n)), w.clock(), acme); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	newest := func() (n uint64) {
+		if err := w.st.View(w.ctx(), func(r store.Reader) (err error) {
+			n, err = revocation.Newest(r)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := newest()
+	wantErr(t, errOf(w.DisableAccount(w.ctx(), local, one, 0)), revocation.ErrTenantFull)
+	wantErr(t, w.DeleteAccount(w.ctx(), local, two, 0), revocation.ErrTenantFull)
+	_, err := w.Revoke(w.ctx(), local, registry.Revocation{Kind: revocation.AccountEpoch, ID: one.String()})
+	wantErr(t, err, revocation.ErrTenantFull)
+	if newest() != before {
+		t.Error("verifiers are told of what was refused")
+	}
+	if err := errOf(w.DisableAccount(w.ctx(), admin, one, 0)); err != nil {
+		t.Errorf("an operator of the whole broker: %v", err)
 	}
 }

@@ -33,6 +33,22 @@ func (s Scope) key() string { return store.Key(string(s.kind), s.id) }
 // SetEpoch revokes all tokens in scope that were issued at or before at, to
 // the second. An epoch never moves back.
 func SetEpoch(tx store.Tx, scope Scope, at time.Time) error {
+	return setEpoch(tx, scope, at, credential.Tenant{})
+}
+
+// EndAccount is SetEpoch for an account, by an operator of one tenant, or of all
+// (credential.System): what one tenant can have verifiers remember is bounded,
+// since they refuse everybody's tokens when it is more than they hold.
+//
+// Errors: ErrTenantFull, or the store's.
+func EndAccount(tx store.Tx, id credential.AccountID, at time.Time, by credential.Tenant) error {
+	if by.IsSystem() {
+		by = credential.Tenant{}
+	}
+	return setEpoch(tx, Account(id), at, by)
+}
+
+func setEpoch(tx store.Tx, scope Scope, at time.Time, of credential.Tenant) error {
 	row, err := tx.Get(epochs, scope.key())
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
@@ -57,7 +73,10 @@ func SetEpoch(tx store.Tx, scope Scope, at time.Time) error {
 	// Access tokens with that iat live so long; a ticket may come back later.
 	told := time.Unix(at.Unix(), 0).Add(credential.MaxAccessLifetime + credential.MaxLeeway)
 	e := Entry{Kind: scope.kind, ID: scope.id, Tenant: scope.tenant, Epoch: at.Unix()}
-	if err := publish(tx, at, &e, told); err != nil {
+	if err := countOf(tx, of); err != nil {
+		return err
+	}
+	if err := publishOf(tx, at, &e, told, of); err != nil {
 		return err
 	}
 	if _, err := tx.Put(epochs, scope.key(), epochRow{at.Unix(), e.Seq}.encode(), row.Version); err != nil {

@@ -66,14 +66,20 @@ type feedRow struct {
 	Tenant credential.Tenant `json:"t,omitzero"`
 	Epoch  int64             `json:"e,omitempty"`
 	Told   int64             `json:"x"` // until when it is told, unix seconds
+	// Of is the tenant whose operators' entries it counts among; none as a rule.
+	Of credential.Tenant `json:"of,omitzero"`
 }
 
 // publish appends an entry, which leaves at told, and sets its place.
-func publish(tx store.Tx, now time.Time, e *Entry, told time.Time) (err error) {
+func publish(tx store.Tx, now time.Time, e *Entry, told time.Time) error {
+	return publishOf(tx, now, e, told, credential.Tenant{})
+}
+
+func publishOf(tx store.Tx, now time.Time, e *Entry, told time.Time, of credential.Tenant) (err error) {
 	if e.Seq, err = nextSeq(tx, now); err != nil {
 		return err
 	}
-	value, err := json.Marshal(feedRow{e.Kind, e.ID, e.Tenant, e.Epoch, told.Unix()})
+	value, err := json.Marshal(feedRow{e.Kind, e.ID, e.Tenant, e.Epoch, told.Unix(), of})
 	if err != nil {
 		return err
 	}
@@ -109,6 +115,9 @@ func withdraw(tx store.Tx, seq uint64) error {
 		return err
 	}
 	if err := tx.Delete(feed, row.Key, row.Version); err != nil {
+		return err
+	}
+	if err := discountOf(tx, e.Of); err != nil {
 		return err
 	}
 	return unplan(tx, time.Unix(e.Told, 0), whatFeed, place(seq))

@@ -30,7 +30,7 @@ const (
 const (
 	tokens   store.Table = "revoked_tokens"    // tenant, jti → expiry, place in the feed, who revoked it
 	chains   store.Table = "revoked_chains"    // tenant, txn → the same
-	counts   store.Table = "revoked_counts"    // account → live entries that it made; allAccounts → of all
+	counts   store.Table = "revoked_counts"    // account → live entries that it made; allAccounts → of all; a tenant → of its operators
 	epochs   store.Table = "revoked_epochs"    // kind, id → epoch, place in the feed
 	byExpiry store.Table = "revoked_by_expiry" // when, what, its key: what is to be forgotten
 )

@@ -86,6 +86,15 @@ func forget(tx store.Tx, key string) error {
 			}
 		}
 	}
+	if what == whatFeed {
+		e, err := decodeFeed(row.Value)
+		if err == nil {
+			err = discountOf(tx, e.Of)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if err := tx.Delete(tableOf[what], of, row.Version); err != nil {
 		return err
 	}
