@@ -111,17 +111,17 @@ func (m *Manager) makeUser(ctx context.Context, l *row, t Target) (vault.Credent
 	}
 	m.at("role")
 	user, err := m.vault.Credentials(ctx, l.Mount, l.Role)
-	if err != nil && errors.Is(err, vault.ErrUncertain) {
-		err = &unsettled{err}
+	if err != nil {
+		err = &halfway{err}
 	}
 	return user, err
 }
 
-// unsettled: Vault may still be making a user.
-type unsettled struct{ cause error }
+// halfway: the role is there, and no user that is known.
+type halfway struct{ cause error }
 
-func (e *unsettled) Error() string { return e.cause.Error() }
-func (e *unsettled) Unwrap() error { return e.cause }
+func (e *halfway) Error() string { return e.cause.Error() }
+func (e *halfway) Unwrap() error { return e.cause }
 
 // activate decides again and records the lease.
 func (m *Manager) activate(ctx context.Context, h Holder, q Request, l *row, user vault.Credentials) (Granted, error) {
@@ -177,16 +177,18 @@ func isRefusal(err error) bool {
 func (m *Manager) abandon(ctx context.Context, l *row, cause error) error {
 	defer m.Wake()
 	var settle time.Time
-	if waits := (*unsettled)(nil); errors.As(cause, &waits) {
+	uncertain := errors.Is(cause, vault.ErrUncertain)
+	if uncertain { // Vault may still be making the role, or the user
 		settle = m.instant().Add(m.settle)
 	}
-	nothing := errors.Is(cause, vault.ErrUnavailable) && !errors.Is(cause, vault.ErrUncertain)
+	half := (*halfway)(nil)
+	nothing := errors.Is(cause, vault.ErrUnavailable) && !uncertain && !errors.As(cause, &half)
 	err := m.update(ctx, func(tx store.Tx) error {
 		cur, err := load(tx, l.ID)
 		if err != nil || cur.version != l.version {
 			return err
 		}
-		if nothing && settle.IsZero() { // Vault was not there: not even the role is
+		if nothing { // Vault was not there: not even the role is
 			return cur.remove(tx)
 		}
 		return m.toEnd(tx, cur.copy(), cur, reasonAbandoned, settle)
