@@ -94,7 +94,7 @@ func (c *childTask) run(ctx context.Context) error {
 	case "release":
 		err = m.Release(ctx, h, c.Lease)
 	case "pass":
-		err = errors.Join(m.decide(ctx, &watch{}), m.work(ctx, &reconciling{}))
+		err = errors.Join(m.decide(ctx, &watch{}), work(ctx, m, &reconciling{}))
 	}
 	return errors.Join(err, st.Close())
 }

@@ -141,9 +141,6 @@ func TestManyAreDue(t *testing.T) {
 	if w.row(late.ID) != nil {
 		t.Error("what comes after many that are being ended has no turn")
 	}
-	if _, attempts, err := w.m.due(t.Context()); err != nil || len(attempts) != passRows {
-		t.Errorf("%d attempts at a time, %v", len(attempts), err)
-	}
 }
 
 // A store that can't be read or a row that can't be understood stops the work,
@@ -171,7 +168,7 @@ func TestAStoreThatFails(t *testing.T) {
 	if err := w.m.decide(t.Context(), &watch{}); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("decide: %v", err)
 	}
-	if err := w.m.work(t.Context(), &reconciling{}); !errors.Is(err, store.ErrUnavailable) {
+	if err := work(t.Context(), w.m, &reconciling{}); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("work: %v", err)
 	}
 	if _, err := w.m.Stats(t.Context()); !errors.Is(err, store.ErrUnavailable) {

@@ -39,7 +39,7 @@ func TestAUserThatNobodyGotIsEnded(t *testing.T) {
 			w.faults.failAfter("put role", nil)
 			w.faults.fail("credentials", nil)
 			w.faults.failAfter("credentials", nil)
-			w.reconciling.last = w.now() // by their rows, not as orphans
+			w.reconciling.next = w.now().Add(time.Hour) // by their rows, not as orphans
 			w.pass()
 			if n := w.users(); n != 0 {
 				t.Errorf("%d users are left", n)

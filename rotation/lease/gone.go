@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
@@ -164,43 +166,86 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// adopt takes up a role of this broker's in Vault that no row knows: it is from
-// a store that was lost, or restored. A row precedes its role and outlives it.
-func (m *Manager) adopt(ctx context.Context) error {
-	prefix := rolePrefix(m.issuer)
+// reconcile compares rows and Vault's roles now and then.
+func (m *Manager) reconcile(ctx context.Context, r *reconciling) error {
+	if m.now().Before(r.next) || m.vault.Session().Down != nil {
+		return nil
+	}
+	more, err := m.adopt(ctx)
+	switch {
+	case err != nil:
+		r.next = m.now().Add(orphanRetry)
+	case !more:
+		r.next = m.now().Add(reconcileEvery)
+	}
+	return err
+}
+
+// adopt takes up roles of this broker's in Vault that no row knows, up to
+// passOrphans, and reports whether there are more: they are from a store that
+// was lost, or restored. One that can't be ended keeps no other.
+func (m *Manager) adopt(ctx context.Context) (more bool, err error) {
 	for _, mount := range m.targets.mounts() {
-		roles, err := m.vault.Roles(ctx, mount)
-		if err != nil {
-			return fmt.Errorf("list the roles of %s: %w", mount, err)
+		orphans, failed := m.orphans(ctx, mount)
+		err = errors.Join(err, failed)
+		rand.Shuffle(len(orphans), func(i, j int) { orphans[i], orphans[j] = orphans[j], orphans[i] }) // those that can't be ended starve none
+		if len(orphans) > passOrphans {
+			orphans, more = orphans[:passOrphans], true
 		}
-		for _, role := range roles {
-			if len(role) != len(prefix)+idLength || role[:len(prefix)] != prefix {
-				continue
-			}
-			id := role[len(prefix):]
-			err := m.store.View(ctx, func(r store.Reader) error {
-				_, err := load(r, id)
-				return err
-			})
-			if !errors.Is(err, ErrNotFound) {
-				if err != nil {
-					return err
-				}
-				continue
-			}
-			if err := m.removeOrphan(ctx, mount, role, id); err != nil {
-				return err
+		for _, id := range orphans {
+			if failed := m.removeOrphan(ctx, mount, rolePrefix(m.issuer)+id, id); failed != nil {
+				err = errors.Join(err, fmt.Errorf("lease %s, which is in no row: %w", id, failed))
 			}
 		}
 	}
-	return nil
+	return more, err
+}
+
+// orphans are the leases whose role is in Vault, and that are in no row. A row
+// precedes its role and outlives it, so a role that is still there after its
+// row was missed is one.
+func (m *Manager) orphans(ctx context.Context, mount string) ([]string, error) {
+	missed := make(map[string]bool)
+	ids, err := m.rolesOfOurs(ctx, mount)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		err := m.store.View(ctx, func(r store.Reader) error {
+			_, err := load(r, id)
+			return err
+		})
+		if !errors.Is(err, ErrNotFound) {
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
+		missed[id] = true
+	}
+	if len(missed) == 0 {
+		return nil, nil
+	}
+	ids, err = m.rolesOfOurs(ctx, mount)
+	return slices.DeleteFunc(ids, func(id string) bool { return !missed[id] }), err
+}
+
+// rolesOfOurs are the ids of leases that have a role at a mount.
+func (m *Manager) rolesOfOurs(ctx context.Context, mount string) (ids []string, err error) {
+	roles, err := m.vault.Roles(ctx, mount)
+	if err != nil {
+		return nil, fmt.Errorf("list the roles of %s: %w", mount, err)
+	}
+	for _, role := range roles {
+		if id, ours := strings.CutPrefix(role, rolePrefix(m.issuer)); ours && validID(id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
 }
 
 // removeOrphan ends what a role without a row has in Vault.
 func (m *Manager) removeOrphan(ctx context.Context, mount, role, id string) error {
-	if !validID(id) {
-		return nil // not one of ours
-	}
 	m.log.Warn("Vault has a lease that is in no row: it is ended", "lease", id, "mount", mount, "reason", reasonOrphan)
 	if err := m.clear(ctx, mount, role); err != nil {
 		return err

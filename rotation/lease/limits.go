@@ -35,7 +35,10 @@ const (
 	checkAll       = time.Minute      // how often all leases are checked, whatever changed
 	reconcileEvery = 5 * time.Minute  // how often Vault's roles are compared with the rows
 	passRows       = 200              // due rows of one pass
-	parallelEnds   = 8                // calls to Vault at a time, to end leases
+	parallelEnds   = 8                // calls to Vault at a time, to end leases; as many to try again
+	tenantRows     = 2 * parallelEnds // due rows of one tenant, of one pass
+	passOrphans    = 50               // that one comparison ends
+	orphanRetry    = 30 * time.Second // when one can't be ended
 	attemptTimeout = 30 * time.Second // of one attempt to end a lease
 	minBackoff     = time.Second
 	maxBackoff     = time.Minute

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/store"
 )
 
@@ -16,7 +17,7 @@ import (
 // until they are gone. It looks every second, and when it is woken. What takes
 // Vault long holds up no decision. It returns nil when ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
-	work := make(chan struct{}, 1)
+	work, again := make(chan struct{}, 1), make(chan struct{}, 1)
 	var group errgroup.Group
 	group.Go(func() error {
 		var w watch
@@ -27,9 +28,21 @@ func (m *Manager) Run(ctx context.Context) error {
 		})
 		return nil
 	})
+	for retry, wake := range map[bool]chan struct{}{false: work, true: again} {
+		group.Go(func() error {
+			m.every(ctx, wake, func() error {
+				more, err := m.work(ctx, retry)
+				if more && err == nil {
+					poke(wake)
+				}
+				return err
+			})
+			return nil
+		})
+	}
 	group.Go(func() error {
 		var r reconciling
-		m.every(ctx, work, func() error { return m.work(ctx, &r) })
+		m.every(ctx, nil, func() error { return m.reconcile(ctx, &r) })
 		return nil
 	})
 	return group.Wait()
@@ -66,17 +79,17 @@ type watch struct {
 	took     time.Duration // of the last check
 }
 
-// reconciling is when rows and Vault's roles were compared.
-type reconciling struct{ last time.Time }
+// reconciling is when rows and Vault's roles are compared next.
+type reconciling struct{ next time.Time }
 
 // decide begins all ends that are due.
 func (m *Manager) decide(ctx context.Context, w *watch) error {
 	err := m.checkChanged(ctx, w)
-	begin, _, failed := m.due(ctx)
+	now, failed := m.due(ctx)
 	if failed != nil {
 		return errors.Join(err, failed)
 	}
-	for _, id := range begin {
+	for _, id := range now.begin {
 		if failed := m.endDue(ctx, id); failed != nil {
 			return errors.Join(err, failed)
 		}
@@ -84,33 +97,58 @@ func (m *Manager) decide(ctx context.Context, w *watch) error {
 	return err
 }
 
-// work has Vault end what is being ended, several at a time. While Vault is
-// down nobody asks it anything.
-func (m *Manager) work(ctx context.Context, r *reconciling) error {
+// work has Vault end what is being ended, several at a time: either what has
+// not failed yet, or what has, so that a database which is away delays the ends
+// in no other. It reports whether more is due. While Vault is down nobody asks
+// it anything.
+func (m *Manager) work(ctx context.Context, retry bool) (more bool, err error) {
 	if m.vault.Session().Down != nil {
-		return nil
+		return false, nil
 	}
-	var err error
-	if r.last.IsZero() || m.now().Sub(r.last) >= reconcileEvery {
-		if err = m.adopt(ctx); err == nil {
-			r.last = m.now()
-		}
+	now, err := m.due(ctx)
+	if err != nil {
+		return false, err
 	}
-	_, attempts, failed := m.due(ctx)
-	if failed != nil {
-		return errors.Join(err, failed)
+	lane := &now.first
+	if retry {
+		lane = &now.retry
 	}
 	var group errgroup.Group
 	group.SetLimit(parallelEnds)
-	for _, id := range attempts {
+	for _, id := range lane.ids {
 		group.Go(func() error { return m.attempt(ctx, id) })
 	}
-	return errors.Join(err, group.Wait())
+	return lane.more, group.Wait()
 }
 
-// due returns the leases whose end is to begin now, and those that are being
-// ended and whose next attempt is due, up to passRows of each.
-func (m *Manager) due(ctx context.Context) (begin, attempts []string, err error) {
+// due is what there is to do now, up to passRows of each.
+type due struct {
+	begin        []string // leases whose end is to begin
+	first, retry lane     // those that are being ended and whose next attempt is due
+}
+
+// lane is what is attempted in one pass. Of one tenant it is no more than
+// tenantRows, so that many leases of one that end slowly delay no other's.
+type lane struct {
+	ids  []string
+	of   map[credential.Tenant]int
+	more bool // are due
+}
+
+func (l *lane) add(id string, of credential.Tenant) {
+	if len(l.ids) >= passRows || l.of[of] >= tenantRows {
+		l.more = true
+		return
+	}
+	if l.of == nil {
+		l.of = make(map[credential.Tenant]int)
+	}
+	l.of[of]++
+	l.ids = append(l.ids, id)
+}
+
+// due returns what is due.
+func (m *Manager) due(ctx context.Context) (now due, err error) {
 	until := dueKey(m.instant().Add(time.Millisecond), "")
 	after := ""
 	for more := true; more; {
@@ -121,30 +159,33 @@ func (m *Manager) due(ctx context.Context) (begin, attempts []string, err error)
 			}
 			more = len(batch) == passRows
 			for _, at := range batch {
-				if at.Key >= until || (len(begin) >= passRows && len(attempts) >= passRows) {
+				if at.Key >= until {
 					more = false
 					return nil
 				}
 				after = at.Key
 				_, id, _ := strings.Cut(at.Key, "\x00")
 				l, err := load(r, id)
-				if err != nil {
-					return err
-				}
 				switch {
-				case l.State != Ending && len(begin) < passRows:
-					begin = append(begin, id)
-				case l.State == Ending && len(attempts) < passRows:
-					attempts = append(attempts, id)
+				case err != nil:
+					return err
+				case l.State != Ending:
+					if len(now.begin) < passRows {
+						now.begin = append(now.begin, id)
+					}
+				case l.Ends.Attempts == 0:
+					now.first.add(id, l.Tenant)
+				default:
+					now.retry.add(id, l.Tenant)
 				}
 			}
 			return nil
 		})
 		if err != nil {
-			return nil, nil, err
+			return due{}, err
 		}
 	}
-	return begin, attempts, nil
+	return now, nil
 }
 
 // checkChanged checks all leases when something was changed that leases can

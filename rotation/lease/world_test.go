@@ -359,7 +359,19 @@ func (w *world) roles() (mine []string) {
 func (w *world) pass() {
 	w.Helper()
 	w.must(w.m.decide(w.Context(), &w.watch))
-	w.must(w.m.work(w.Context(), &w.reconciling))
+	w.must(work(w.Context(), w.m, &w.reconciling))
+}
+
+// work is what Run has Vault do, one after the other.
+func work(ctx context.Context, m *Manager, r *reconciling) error {
+	err := m.reconcile(ctx, r)
+	for _, retry := range []bool{false, true} {
+		for more, failed := true, error(nil); more && failed == nil; {
+			more, failed = m.work(ctx, retry)
+			err = errors.Join(err, failed)
+		}
+	}
+	return err
 }
 
 // row is a lease as it is stored, nil if it isn't.
