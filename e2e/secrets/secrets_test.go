@@ -61,13 +61,16 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, change ...func(*broker.Document)) *world {
 	t.Helper()
 	w := &world{t: t, vault: devvault.ForTest(t, devvault.Options{Dev: true}), log: new(lockedBuffer)}
 	token := filepath.Join(t.TempDir(), "token")
 	w.must(os.WriteFile(token, []byte(w.vault.RootToken()), 0o600))
 	w.Broker = brokertest.Start(t, brokertest.Configure(func(d *broker.Document) {
 		d.Vault.Address, d.Vault.Login, d.Vault.TokenFile = w.vault.URL(), "token_file", token
+		for _, c := range change {
+			c(d)
+		}
 	}), brokertest.WithLogger(slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))))
 	w.Tenants(acme, "globex")
 	w.Account(owner)

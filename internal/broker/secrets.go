@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +15,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets/kinds"
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
+	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
@@ -58,6 +60,7 @@ func (b *Broker) openSecrets(ctx context.Context, registerer prometheus.Register
 		Store: b.store, Registry: b.registry, Kinds: b.secretKinds(),
 		Broker: doc.Writer, Now: b.deps.Now, Logger: b.deps.Logger,
 		Workers: doc.Secrets.Workers, InspectEvery: doc.Secrets.InspectEvery, Crash: b.deps.Crash,
+		CouldRead: b.couldRead,
 	})
 	if err != nil {
 		return nil, err
@@ -70,6 +73,25 @@ func (b *Broker) openSecrets(ctx context.Context, registerer prometheus.Register
 		return nil, err
 	}
 	return &api.Rotating{Verifier: consumers, Secrets: manager}, registerer.Register(manager)
+}
+
+// couldRead reports whether an account could read a secret that doesn't name it
+// as owner or consumer: its value is the account's own client secret, or at a
+// place that the account's grants for leases reach.
+func (b *Broker) couldRead(r store.Reader, account credential.AccountID, s *secrets.Secret) (bool, error) {
+	if slices.Contains(s.Resources, kinds.ClientSecretResource(account)) {
+		return true, nil
+	}
+	if b.leases == nil || s.Shared {
+		return false, nil
+	}
+	places, err := b.leases.Readable(r, account, s.Tenant)
+	for _, p := range places {
+		if slices.Contains(s.Resources, kinds.KVResource("", p.Mount, p.Path)) {
+			return true, nil
+		}
+	}
+	return false, err
 }
 
 // secretKinds are the kinds of secret that this broker rotates: without a Vault

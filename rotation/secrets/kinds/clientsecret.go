@@ -56,6 +56,11 @@ const (
 	secretField      = "client_secret"
 )
 
+// ClientSecretResource is what a secret that makes an account's client secrets claims.
+func ClientSecretResource(account credential.AccountID) string {
+	return "client-secret:" + account.String()
+}
+
 func (s *SecretSpec) place() *Place { return &Place{s.Namespace, s.Mount, s.Path} }
 
 // Name implements secrets.Kind.
@@ -103,7 +108,7 @@ func (k *Secret) Check(raw json.RawMessage, about secrets.Subject) (secrets.Chec
 			max(0, life-about.Drain))
 	}
 	return secrets.Checked{
-		Spec: canonical(spec), Resources: append(place.resources(), "client-secret:"+spec.Account.String()),
+		Spec: canonical(spec), Resources: append(place.resources(), ClientSecretResource(spec.Account)),
 		Whole: whole, Sensitive: true, Accounts: []credential.AccountID{spec.Account}, Lends: []credential.AccountID{spec.Account},
 	}, nil
 }
