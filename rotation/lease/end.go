@@ -58,7 +58,7 @@ func (m *Manager) Release(ctx context.Context, h Holder, id string) error {
 	if err == nil {
 		m.Wake()
 	}
-	return err
+	return m.answered(ctx, h, credential.Leasable{}, id, err)
 }
 
 // tokenGone are the reasons for which a token may not even give a lease back:

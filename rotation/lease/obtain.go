@@ -33,6 +33,11 @@ type Granted struct {
 // Errors: ErrNotGranted, ErrToken, ErrTooMany, ErrOver, ErrNoValue, ErrUnavailable; those
 // of the store.
 func (m *Manager) Obtain(ctx context.Context, h Holder, q Request) (Granted, error) {
+	granted, err := m.obtain(ctx, h, q)
+	return granted, m.answered(ctx, h, q.Of, "", err)
+}
+
+func (m *Manager) obtain(ctx context.Context, h Holder, q Request) (Granted, error) {
 	now := m.instant()
 	l := &row{
 		ID: newID(now), Of: q.Of, Tenant: h.Claims.Tenant, Account: h.Claims.Subject, State: Creating,

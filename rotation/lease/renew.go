@@ -19,6 +19,11 @@ import (
 // Errors: ErrNotFound, ErrNotGranted, ErrToken, ErrStale, ErrOver,
 // ErrUnavailable; those of the store.
 func (m *Manager) Renew(ctx context.Context, h Holder, id string, ttl time.Duration) (Granted, error) {
+	granted, err := m.renew(ctx, h, id, ttl)
+	return granted, m.answered(ctx, h, credential.Leasable{}, id, err)
+}
+
+func (m *Manager) renew(ctx context.Context, h Holder, id string, ttl time.Duration) (Granted, error) {
 	var l *row
 	err := m.store.View(ctx, func(r store.Reader) (err error) {
 		if l, err = m.renewable(r, h, id); err == nil {

@@ -468,14 +468,17 @@ func TestUptake(t *testing.T) {
 	if u, err := w.Ack(ctx, w.consumer("api", "acme"), "db", 1); err != nil || u.Version != 2 {
 		t.Errorf("back to an older one: %+v, %v", u, err)
 	}
-	n := 0
+	n, denied := 0, 0
 	for _, r := range w.records("db") {
-		if r == "secret.acknowledged" {
+		switch r {
+		case "secret.ack_denied":
+			denied++
+		case "secret.acknowledged":
 			n++
 		}
 	}
-	if n != 4 {
-		t.Errorf("%d acknowledgements on record, want 4", n)
+	if n != 4 || denied != 7 {
+		t.Errorf("%d acknowledgements and %d denials on record, want 4 and 7", n, denied)
 	}
 }
 

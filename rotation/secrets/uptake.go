@@ -37,10 +37,41 @@ func (c Consumer) may(s *Secret) bool {
 // again, changes nothing. A secret that the consumer has nothing to do with is
 // not found.
 //
-// Errors: registry.ErrNotFound, ErrNoVersion.
+// Errors: registry.ErrNotFound, ErrNoVersion, both on record in the chain of the
+// token's tenant; those of the store.
 func (m *Manager) Ack(ctx context.Context, who Consumer, id string, version uint64) (Uptake, error) {
 	u, _, err := m.take(ctx, who, id, version, Acknowledged)
+	switch {
+	case errors.Is(err, registry.ErrNotFound):
+		return u, m.denied(ctx, who, id, "no_such_secret", err)
+	case errors.Is(err, ErrNoVersion):
+		return u, m.denied(ctx, who, id, "no_such_version", err)
+	}
 	return u, err
+}
+
+// denied records that a consumer's word is not taken, before it is told. It
+// returns err, or why that is not on record.
+func (m *Manager) denied(ctx context.Context, who Consumer, id, reason string, err error) error {
+	if _, bad := credential.ParseAccountID(id); bad != nil {
+		id = "" // it could be anything
+	}
+	tenant := who.Tenant
+	if tenant.IsSystem() {
+		tenant = credential.Tenant{} // the broker's own chain
+	}
+	unrecorded := m.store.Update(ctx, func(tx store.Tx) error {
+		tx.Append(audit.Record{
+			Time: instant(m.now()), Type: "secret.ack_denied", Decision: audit.Deny, Reason: reason, Tenant: tenant,
+			Subject: who.Account.String(), ClientID: who.Account.String(), JTI: who.JTI,
+			Resource: audit.Resource{Type: "secret", ID: id}, IP: who.IP, RequestID: who.RequestID,
+		})
+		return nil
+	})
+	if unrecorded != nil {
+		return unrecorded
+	}
+	return err
 }
 
 // Seen notes that the broker has handed a version out to an account. Unlike
