@@ -48,7 +48,7 @@ func (t *tasks) close() {
 // Bounds of the calls that find out whether a home is back.
 const (
 	firstPause   = 100 * time.Millisecond
-	longestPause = 400 * time.Millisecond // and a quarter, at random
+	longestPause = 300 * time.Millisecond // and a quarter, at random
 	// longestRetryAfter is how far a home's own wish is followed: recovery must
 	// not take longer than two seconds.
 	longestRetryAfter = time.Second

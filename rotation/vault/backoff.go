@@ -7,11 +7,11 @@ import (
 
 // How often a Vault is asked that doesn't serve. From the third failure on, the
 // wait is spread between the floor and the ceiling, so a broker sends at most
-// 60 s / 300 ms = 200 probes a minute to a Vault that is down, and 78 on
+// 60 s / 300 ms = 200 probes a minute to a Vault that is down, and 133 on
 // average; and it notices within the ceiling that Vault is back.
 const (
 	downFloor   = 300 * time.Millisecond
-	downCeiling = 1250 * time.Millisecond
+	downCeiling = 600 * time.Millisecond
 
 	// A login that Vault refuses will mostly be refused again.
 	refusedFloor   = time.Second
