@@ -172,21 +172,17 @@ func (b *Broker) keepLeases(ctx context.Context) error {
 // leases shows how many there are, and whether some can't be ended.
 func (m *metrics) leases(ctx context.Context, l *lease.Manager, now func() time.Time) {
 	ctx = context.WithoutCancel(ctx) // the first caller's may end; a scrape brings none
-	stats := func() lease.Stats {
+	stats := func() (lease.Stats, error) {
 		bounded, cancel := context.WithTimeout(ctx, countTime)
 		defer cancel()
-		s, err := l.Stats(bounded)
-		if err != nil {
-			return lease.Stats{}
-		}
-		return s
+		return l.Stats(bounded)
 	}
 	m.registry.MustRegister(&leaseCollector{stats: stats, now: now})
 }
 
 // leaseCollector counts once for all series of a scrape.
 type leaseCollector struct {
-	stats func() lease.Stats
+	stats func() (lease.Stats, error)
 	now   func() time.Time
 }
 
@@ -206,7 +202,10 @@ func (c *leaseCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *leaseCollector) Collect(ch chan<- prometheus.Metric) {
-	s := c.stats()
+	s, err := c.stats()
+	if err != nil { // not known is not none: the series are missing
+		return
+	}
 	for state, n := range map[lease.State]int{lease.Creating: s.Creating, lease.Active: s.Active, lease.Ending: s.Ending} {
 		ch <- prometheus.MustNewConstMetric(leasesByState, prometheus.GaugeValue, float64(n), string(state))
 	}

@@ -1,10 +1,14 @@
 package broker
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tenantbroker/tenantbroker/rotation/lease"
 )
@@ -81,4 +85,19 @@ func FuzzParseTargets(f *testing.F) {
 			t.Fatalf("what was taken is refused: %v", err)
 		}
 	})
+}
+
+// Leases that can't be counted are not none.
+func TestLeasesThatCanNotBeCountedAreNoZero(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want int
+	}{{nil, 6}, {errors.New("no"), 0}} {
+		ch := make(chan prometheus.Metric, 10)
+		collector := &leaseCollector{stats: func() (lease.Stats, error) { return lease.Stats{Active: 1}, c.err }, now: time.Now}
+		collector.Collect(ch)
+		if len(ch) != c.want {
+			t.Errorf("%v: %d series", c.err, len(ch))
+		}
+	}
 }

@@ -22,6 +22,12 @@ const (
 
 // How the work is paced.
 const (
+	// The client of Vault has 64 connections: these and twice parallelEnds leave
+	// a third of them to signatures and all else.
+	parallelRequests  = 24
+	parallelOfAccount = 8
+	turnTimeout       = 5 * time.Second // that a request waits for others
+
 	// callTimeout bounds all that one request has Vault do.
 	callTimeout = 12 * time.Second
 	// creatingTimeout is when a row that is being made is taken for abandoned:

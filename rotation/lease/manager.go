@@ -57,6 +57,7 @@ type Manager struct {
 	stamp    string
 	log      *slog.Logger
 	settle   time.Duration
+	turns    *turns
 
 	wake     chan struct{} // something to end; holds one
 	failures atomic.Uint64 // attempts to end a lease that failed
@@ -84,7 +85,8 @@ func New(c Config) (*Manager, error) {
 	}
 	return &Manager{
 		store: c.Store, registry: c.Registry, issuer: c.Issuer, vault: c.Vault, targets: c.Targets, now: c.Now,
-		served: c.Served, stamp: c.Stamp, log: c.Logger, settle: c.Settle, wake: make(chan struct{}, 1),
+		served: c.Served, stamp: c.Stamp, log: c.Logger, settle: c.Settle,
+		turns: newTurns(), wake: make(chan struct{}, 1),
 	}, nil
 }
 

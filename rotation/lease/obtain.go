@@ -38,6 +38,11 @@ func (m *Manager) Obtain(ctx context.Context, h Holder, q Request) (Granted, err
 }
 
 func (m *Manager) obtain(ctx context.Context, h Holder, q Request) (Granted, error) {
+	done, err := m.turns.take(ctx, h.Claims.Subject)
+	if err != nil {
+		return Granted{}, err
+	}
+	defer done()
 	now := m.instant()
 	l := &row{
 		ID: newID(now), Of: q.Of, Tenant: h.Claims.Tenant, Account: h.Claims.Subject, State: Creating,

@@ -34,6 +34,11 @@ func (m *Manager) renew(ctx context.Context, h Holder, id string, ttl time.Durat
 	if err != nil {
 		return Granted{}, err
 	}
+	done, err := m.turns.take(ctx, h.Claims.Subject)
+	if err != nil {
+		return Granted{}, err
+	}
+	defer done()
 	if l.Of.Kind() == credential.LeaseKV {
 		return m.renewValue(ctx, h, id, ttl, l)
 	}
