@@ -36,6 +36,7 @@ func TestSlowCallsOfOneAccountDelayNoOther(t *testing.T) {
 	other := w.token("other", "globex", w.grant("other", tenants("globex")))
 	v := &slow{w.faults, make(chan string, 100), make(chan struct{})}
 	w.m.vault = v
+	w.m.served = func(context.Context, Served) {}
 	var wg sync.WaitGroup
 	for range parallelOfAccount + 5 {
 		wg.Go(func() { _, _ = w.m.Obtain(t.Context(), h, Request{Of: of("kv:mail")}) })
