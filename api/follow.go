@@ -155,7 +155,7 @@ func followRevocations(c *workloadCall) (answer, error) {
 // look reads the feed as it is now, and says what to wait for.
 func (f *following) look(c *workloadCall, view revocation.View, ask *followAsk) (<-chan struct{}, *feedAnswer, error) {
 	newest, changed := f.hub.State()
-	found, err := f.answers.get(c.r.Context(), askerOf(c.account.Home, c.account.ID), view, *ask, newest)
+	found, err := f.answers.get(c.r.Context(), crowdOf(c.account), view, *ask, newest)
 	if err == nil {
 		ask.from = found.through // what was looked at for nothing isn't looked at again
 	}

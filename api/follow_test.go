@@ -480,7 +480,7 @@ func TestWhoAsksForMuchWaitsForHimself(t *testing.T) {
 
 func TestQuestionsThatWaitForTheirTurnAreBounded(t *testing.T) {
 	var all turns
-	who := askerOf(credential.MustTenant("acme"), mustAccount("x"))
+	who := crowdOf(&registry.Account{ID: mustAccount("x"), Home: credential.MustTenant("acme")})
 	leave, err := all.take(t.Context(), who)
 	if err != nil {
 		t.Fatal(err)
@@ -504,7 +504,7 @@ func TestQuestionsThatWaitForTheirTurnAreBounded(t *testing.T) {
 	if _, err := all.take(t.Context(), who); err == nil || errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("one more: %v", err)
 	}
-	if other, err := all.take(t.Context(), askerOf(credential.System, mustAccount("x"))); err != nil {
+	if other, err := all.take(t.Context(), crowdOf(&registry.Account{ID: mustAccount("x"), Home: credential.System})); err != nil {
 		t.Error(err)
 	} else {
 		other()

@@ -64,7 +64,7 @@ type answerMaking struct {
 }
 
 // get returns the answer, for a feed whose newest place is newest.
-func (a *answers) get(ctx context.Context, who asker, view revocation.View, ask followAsk, newest uint64) (*feedAnswer, error) {
+func (a *answers) get(ctx context.Context, who crowd, view revocation.View, ask followAsk, newest uint64) (*feedAnswer, error) {
 	key := answerKey{view, ask.all, ask.after, ask.from}
 	m, mine := a.making(key, newest)
 	if mine {
@@ -108,7 +108,7 @@ func (a *answers) drop(key answerKey, m *answerMaking) {
 }
 
 // read reads the feed and makes an answer.
-func (a *answers) read(ctx context.Context, who asker, view revocation.View, ask followAsk) (*feedAnswer, error) {
+func (a *answers) read(ctx context.Context, who crowd, view revocation.View, ask followAsk) (*feedAnswer, error) {
 	leave, err := a.turns.take(ctx, who)
 	if err != nil {
 		return nil, err

@@ -7,32 +7,17 @@ import (
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/api/wire"
-	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/store"
 )
 
-// maxTurnsWaiting bounds the readings that wait for their asker's turn.
+// maxTurnsWaiting bounds the readings that wait for their crowd's turn.
 const maxTurnsWaiting = 256
 
-// asker is who a reading of the feed is for: a tenant, however many accounts
-// it has, or an account of the broker's own.
-type asker struct {
-	tenant  credential.Tenant
-	account credential.AccountID
-}
-
-func askerOf(home credential.Tenant, account credential.AccountID) asker {
-	if home.IsSystem() {
-		return asker{home, account}
-	}
-	return asker{tenant: home}
-}
-
-// turns let each asker have one reading of the feed at a time: who asks for much
+// turns let each crowd have one reading of the feed at a time: who asks for much
 // waits for himself, and nobody else for him.
 type turns struct {
 	mu sync.Mutex
-	of map[asker]*turn
+	of map[crowd]*turn
 }
 
 type turn struct {
@@ -40,8 +25,8 @@ type turn struct {
 	users int           // who has it, or waits for it
 }
 
-// take waits for the asker's turn, which ends with a call of leave.
-func (t *turns) take(ctx context.Context, who asker) (leave func(), err error) {
+// take waits for the crowd's turn, which ends with a call of leave.
+func (t *turns) take(ctx context.Context, who crowd) (leave func(), err error) {
 	one, err := t.enter(who)
 	if err != nil {
 		return nil, err
@@ -55,25 +40,25 @@ func (t *turns) take(ctx context.Context, who asker) (leave func(), err error) {
 	}
 }
 
-func (t *turns) enter(who asker) (*turn, error) {
+func (t *turns) enter(who crowd) (*turn, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	one := t.of[who]
 	switch {
 	case one == nil:
 		if t.of == nil {
-			t.of = make(map[asker]*turn)
+			t.of = make(map[crowd]*turn)
 		}
 		one = &turn{free: make(chan struct{}, 1)}
 		t.of[who] = one
 	case one.users > maxTurnsWaiting:
-		return nil, later(wire.CodeRateLimited, "as many different questions of this asker wait as may", time.Second)
+		return nil, later(wire.CodeRateLimited, "as many different questions of this account or its tenant wait as may", time.Second)
 	}
 	one.users++
 	return one, nil
 }
 
-func (t *turns) exit(who asker, one *turn) {
+func (t *turns) exit(who crowd, one *turn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if one.users--; one.users == 0 {
