@@ -62,6 +62,7 @@ type Registry struct {
 	loopbackHTTP bool
 	cacheEntries int
 	cache        *lru.Cache[cacheKey, cacheEntry]
+	searches     searches
 }
 
 // Option configures a Registry.
@@ -88,7 +89,7 @@ func WithCacheEntries(n int) Option {
 // every change is refused: nobody could tell the broker's own audiences.
 func New(st store.Store, issuer credential.IssuerURL, now func() time.Time, opts ...Option) *Registry {
 	g := &Registry{
-		store: st, issuer: issuer, now: now, cacheEntries: defaultCacheEntries,
+		store: st, issuer: issuer, now: now, cacheEntries: defaultCacheEntries, searches: newSearches(),
 		checkCEL: func(string, string) error { return errors.New("this broker takes no expressions") },
 	}
 	for _, o := range opts {

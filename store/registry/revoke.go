@@ -74,7 +74,12 @@ func (g *Registry) revokeIssued(ctx context.Context, by By, what Revocation) (al
 	case what.ID == "" || len(what.ID) > credential.MaxIDLength:
 		return false, ErrNotFound
 	}
+	leave, err := g.searches.take(ctx, by)
+	if err != nil {
+		return false, err
+	}
 	issued, err := g.issued(ctx, what)
+	leave()
 	if err != nil {
 		return false, err
 	}
@@ -95,6 +100,27 @@ func (c *change) endIssued(what Revocation, issued credential.Claims) (revocatio
 		return revocation.AddChain(c, c.at, what.Tenant, what.ID, c.by.Subject)
 	}
 	return revocation.Add(c, c.at, issued, c.by.Subject)
+}
+
+// searches are the turns of those who search the record: operators of tenants
+// share one, so that none of them keeps the broker busy, nor the operators of
+// the whole broker waiting, who have another.
+type searches struct{ whole, bounded chan struct{} }
+
+func newSearches() searches { return searches{make(chan struct{}, 1), make(chan struct{}, 1)} }
+
+// take waits for a turn, which ends with a call of leave.
+func (s searches) take(ctx context.Context, by By) (leave func(), err error) {
+	turn := s.bounded
+	if by.Tenant.IsSystem() {
+		turn = s.whole
+	}
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // Bounds of the search for what was issued.

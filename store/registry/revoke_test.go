@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -112,6 +113,60 @@ func TestAnOperatorEndsTokensWithinItsBounds(t *testing.T) {
 	already, err := w.Revoke(w.ctx(), local, registry.Revocation{Kind: revocation.Token, ID: "ours"})
 	if err != nil || !already {
 		t.Errorf("again: %v %v", already, err)
+	}
+}
+
+// heldLog is a store whose log is not read before until is closed, for who asks
+// with a heldLog in his context.
+type heldLog struct {
+	store.Store
+	reading chan struct{}
+	until   chan struct{}
+}
+
+type heldKey struct{}
+
+func (h heldLog) View(ctx context.Context, fn func(store.Reader) error) error {
+	if ctx.Value(heldKey{}) != nil {
+		h.reading <- struct{}{}
+		<-h.until
+	}
+	return h.Store.View(ctx, fn)
+}
+
+// An operator of a tenant can have a million records read with each call: one
+// such search goes on at a time, and holds up nobody of the whole broker.
+func TestOperatorsOfTenantsSearchInTurn(t *testing.T) {
+	w := stage(t)
+	one, boss := within(as("one", "security"), "acme"), as("boss", "security")
+	w.appoint(admin, one, boss)
+	w.pass(time.Second)
+	for _, by := range []*registry.By{&one, &boss} {
+		by.IssuedAt = w.clock()
+	}
+	w.issued("acme", "ours", "ours", 0)
+	held := heldLog{w.st, make(chan struct{}, 10), make(chan struct{})}
+	g := registry.New(held, credential.MustIssuerURL(brokerURL), w.clock)
+	revoke := func(ctx context.Context, by registry.By) error {
+		_, err := g.Revoke(ctx, by, registry.Revocation{Kind: revocation.Token, ID: "ours", Tenant: credential.MustTenant("acme")})
+		return err
+	}
+	first := make(chan error, 1)
+	go func() { first <- revoke(context.WithValue(w.ctx(), heldKey{}, true), one) }()
+	<-held.reading
+	second, cancel := context.WithCancel(w.ctx())
+	waiting := make(chan error, 1)
+	go func() { waiting <- revoke(second, one) }()
+	if err := revoke(w.ctx(), boss); err != nil {
+		t.Errorf("an operator of the whole broker: %v", err)
+	}
+	cancel()
+	if err := <-waiting; !errors.Is(err, context.Canceled) {
+		t.Errorf("a second search: %v", err)
+	}
+	close(held.until)
+	if err := <-first; err != nil {
+		t.Error(err)
 	}
 }
 
