@@ -151,3 +151,15 @@ func TestTooManyEntriesEndAllTokens(t *testing.T) {
 		t.Errorf("whose feed it is, is forgotten: %v", err)
 	}
 }
+
+// Where there is no room to wait, a follower asks in vain, then without
+// waiting, then in vain again: the pauses between two answers are short enough.
+func TestWithoutRoomRevocationsAreKnownInTime(t *testing.T) {
+	const most = 5.0 / 4 // of a pause, see jitter
+	if between := time.Duration(most * float64(emptySpacing+withoutRoom(pollWait))); between > 1700*time.Millisecond {
+		t.Errorf("%s between two answers", between)
+	}
+	if withoutRoom(0) < emptySpacing {
+		t.Error("a broker that takes no calls at all is called too often")
+	}
+}

@@ -67,7 +67,7 @@ func (f *Follower) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, errNoRoom): // it may be asked all the same, without waiting
-			wait, pause = 0, jitter(emptySpacing)
+			wait, pause = 0, jitter(withoutRoom(wait))
 		case err != nil:
 			pause = jitter(min(max(2*pause, firstPause), longestPause))
 		case more:
@@ -79,6 +79,16 @@ func (f *Follower) Run(ctx context.Context) error {
 		}
 		f.settle(err, Observation{Err: err, Took: took, News: news, Entries: f.known.count(), Seq: f.known.seq})
 	}
+}
+
+// withoutRoom is how long to pause after there was no room: not for long where
+// it was none to wait in, since every other attempt is in vain then, and what is
+// revoked must be known within two seconds.
+func withoutRoom(wait time.Duration) time.Duration {
+	if wait > 0 {
+		return pollSpacing
+	}
+	return emptySpacing
 }
 
 // settle notes how an attempt ended, and logs the first failure and its end.
