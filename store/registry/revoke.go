@@ -99,7 +99,7 @@ func (c *change) endIssued(what Revocation, issued credential.Claims) (revocatio
 	if what.Kind == revocation.Chain {
 		return revocation.AddChain(c, c.at, what.Tenant, what.ID, c.by.Subject)
 	}
-	return revocation.Add(c, c.at, issued, c.by.Subject)
+	return revocation.EndToken(c, c.at, issued, c.by.Subject)
 }
 
 // searches are the turns of those who search the record: operators of tenants

@@ -297,6 +297,27 @@ func TestBoundOfAllAccounts(t *testing.T) {
 	})
 }
 
+// Workloads, of whichever tenant, can't take the room of operators.
+func TestOperatorsHaveRoomOfTheirOwn(t *testing.T) {
+	st := open(t)
+	a, b := credential.MustAccountID("a"), credential.MustAccountID("b")
+	update(t, st, func(tx store.Tx) error {
+		if _, err := tx.Put(counts, allAccounts, encode(MaxEntries-forOperators), 0); err != nil {
+			return err
+		}
+		if _, err := Add(tx, t0, of(b, "theirs", time.Minute), a); !errors.Is(err, ErrFull) {
+			t.Errorf("another's token: %v", err)
+		}
+		if o, err := EndToken(tx, t0, of(b, "theirs", time.Minute), a); o != Added || err != nil {
+			t.Errorf("by an operator: %v %v", o, err)
+		}
+		if o, err := AddChain(tx, t0, acme, "txn", a); o != Added || err != nil {
+			t.Errorf("a chain: %v %v", o, err)
+		}
+		return nil
+	})
+}
+
 // A follower of the lost store has seen places that the backup has not. The
 // restored feed goes on after all of them, so that it is told everything.
 func TestARestoredFeedGoesOnAfterTheLostOne(t *testing.T) {

@@ -24,6 +24,8 @@ import (
 const (
 	MaxPerAccount = 1000    // live ones that one account has made
 	MaxEntries    = 100_000 // live ones of all accounts
+	// forOperators of these are left for operators, whatever workloads revoke.
+	forOperators = MaxEntries / 10
 )
 
 // The tables.
@@ -57,6 +59,15 @@ const (
 //
 // Errors: ErrFull, or the store's.
 func Add(tx store.Tx, now time.Time, c credential.Claims, by credential.AccountID) (Outcome, error) {
+	return add(tx, now, c, by, MaxEntries-forOperators)
+}
+
+// EndToken is Add for an operator, who has room when workloads have taken theirs.
+func EndToken(tx store.Tx, now time.Time, c credential.Claims, by credential.AccountID) (Outcome, error) {
+	return add(tx, now, c, by, MaxEntries)
+}
+
+func add(tx store.Tx, now time.Time, c credential.Claims, by credential.AccountID, most int64) (Outcome, error) {
 	dead, err := Revoked(tx, c)
 	if err != nil {
 		return 0, err
@@ -64,7 +75,7 @@ func Add(tx store.Tx, now time.Time, c credential.Claims, by credential.AccountI
 	if dead {
 		return Already, nil
 	}
-	switch err := count(tx, by); {
+	switch err := count(tx, by, most); {
 	case errors.Is(err, ErrFull) && by == c.ClientID:
 		return Collapsed, SetEpoch(tx, Account(by), now)
 	case err != nil: // an epoch would also hit tokens that are none of its business
@@ -76,7 +87,7 @@ func Add(tx store.Tx, now time.Time, c credential.Claims, by credential.AccountI
 }
 
 // AddChain revokes all tokens of a tenant that bear the txn, whenever they
-// were issued.
+// were issued, on behalf of an operator.
 //
 // Errors: ErrFull, or the store's.
 func AddChain(tx store.Tx, now time.Time, tenant credential.Tenant, txn string, by credential.AccountID) (Outcome, error) {
@@ -86,7 +97,7 @@ func AddChain(tx store.Tx, now time.Time, tenant credential.Tenant, txn string, 
 	case !errors.Is(err, store.ErrNotFound):
 		return 0, err
 	}
-	if err := count(tx, by); err != nil {
+	if err := count(tx, by, MaxEntries); err != nil {
 		return 0, err
 	}
 	// A ticket of the chain may come back for as long as it lives; but nothing
@@ -112,9 +123,9 @@ func single(tx store.Tx, now time.Time, e Entry, told, kept time.Time, by creden
 	return forgetAt(tx, kept, string(e.Kind), key)
 }
 
-// count adds an entry to those of the account and of all, or returns ErrFull
-// and has changed nothing.
-func count(tx store.Tx, by credential.AccountID) error {
+// count adds an entry to those of the account and of all, which are most then,
+// or returns ErrFull and has changed nothing.
+func count(tx store.Tx, by credential.AccountID, most int64) error {
 	mine, mineAt, err := number(tx, counts, by.String())
 	if err != nil {
 		return err
@@ -123,7 +134,7 @@ func count(tx store.Tx, by credential.AccountID) error {
 	if err != nil {
 		return err
 	}
-	if mine >= MaxPerAccount || all >= MaxEntries {
+	if mine >= MaxPerAccount || all >= most {
 		return ErrFull
 	}
 	if _, err := tx.Put(counts, by.String(), encode(mine+1), mineAt); err != nil {
