@@ -28,6 +28,8 @@ func TestCheckFindsWhatIsOpen(t *testing.T) {
 		{"CREATE POLICY other ON app.orders USING (true)", "DROP POLICY other ON app.orders", "app.orders|has another"},
 		{"CREATE TABLE app.fresh (a int); GRANT SELECT (a) ON app.fresh TO PUBLIC", "DROP TABLE app.fresh", "app.fresh|row security"},
 		{"CREATE TABLE app.events_new PARTITION OF app.events FOR VALUES IN ('new'); GRANT SELECT ON app.events_new TO orders_app", "DROP TABLE app.events_new", "app.events_new|row security"},
+		{"CREATE UNIQUE INDEX wide ON app.orders (id, note) INCLUDE (tenant)", "DROP INDEX app.wide", "app.orders|a unique key"},
+		{"CREATE TABLE app.one (id int PRIMARY KEY, tenant text); CREATE TABLE app.two (tenant text, one int REFERENCES app.one); GRANT SELECT ON app.two TO orders_app; SELECT tenantbroker.protect('app.one'); SELECT tenantbroker.protect('app.two')", "DROP TABLE app.two, app.one", "app.two|a foreign key"},
 		{"GRANT TRUNCATE ON app.orders TO orders_app", "REVOKE TRUNCATE ON app.orders FROM orders_app", "app.orders|TRUNCATE"},
 		{"GRANT REFERENCES (id) ON app.orders TO orders_app", "REVOKE REFERENCES (id) ON app.orders FROM orders_app", "app.orders|TRUNCATE"},
 		{"CREATE MATERIALIZED VIEW app.mat AS SELECT 1 a; GRANT SELECT ON app.mat TO orders_app", "DROP MATERIALIZED VIEW app.mat", "app.mat|a materialized"},

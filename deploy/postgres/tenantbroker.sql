@@ -353,6 +353,10 @@ BEGIN ATOMIC
       AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tenantbroker') AND n.nspname !~ '^pg_(toast|temp)'
       AND (has_table_privilege(w.oid, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
         OR has_any_column_privilege(w.oid, c.oid, 'SELECT, INSERT, UPDATE, REFERENCES'))
+  ), protected(oid, attnum) AS ( -- which column the policy looks at
+    SELECT p.polrelid, d.refobjsubid FROM pg_policy p JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid
+      AND d.refclassid = 'pg_class'::regclass AND d.refobjid = p.polrelid AND d.refobjsubid > 0
+    WHERE p.polname = 'tenantbroker'
   )
   SELECT DISTINCT name, 'row security is not enabled and forced: tenantbroker.protect' FROM rel
     WHERE relkind IN ('r', 'p') AND NOT (relrowsecurity AND relforcerowsecurity)
@@ -363,6 +367,12 @@ BEGIN ATOMIC
   UNION SELECT name, 'TRUNCATE, REFERENCES or TRIGGER is granted: row security does not cover them' FROM rel
     WHERE relkind IN ('r', 'p', 'f') AND (has_table_privilege(who, oid, 'TRUNCATE, TRIGGER')
       OR has_table_privilege(who, oid, 'REFERENCES') OR has_any_column_privilege(who, oid, 'REFERENCES'))
+  UNION SELECT name, 'a unique key without the tenant tells whether another tenant has a value: ' || i.indexrelid::regclass::text
+    FROM rel JOIN protected t ON t.oid = rel.oid JOIN pg_index i ON i.indrelid = rel.oid
+    WHERE i.indisunique AND NOT t.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+  UNION SELECT name, 'a foreign key without the tenant reaches another tenant''s rows: ' || f.conname
+    FROM rel JOIN protected t ON t.oid = rel.oid JOIN pg_constraint f ON f.conrelid = rel.oid AND f.contype = 'f'
+    WHERE NOT t.attnum = ANY (f.conkey) AND f.confrelid IN (SELECT oid FROM protected)
   UNION SELECT name, 'a materialized view or foreign table has no row security' FROM rel WHERE relkind IN ('m', 'f')
   UNION SELECT name, 'a view of an owner that row security does not bind' FROM rel JOIN pg_roles o ON o.oid = relowner
     WHERE relkind = 'v' AND (o.rolsuper OR o.rolbypassrls)
