@@ -13,6 +13,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/store"
+	"github.com/tenantbroker/tenantbroker/store/registry"
 )
 
 // watched is a store that counts how often all secrets are read, and has
@@ -225,5 +226,59 @@ func TestCreate_OneTenantIsBounded(t *testing.T) {
 	s.Tenant, s.Owner, s.Consumers = credential.MustTenant("globex"), credential.MustAccountID("api"), []credential.AccountID{credential.MustAccountID("api")}
 	if _, err := w.Create(t.Context(), admin, s); err != nil {
 		t.Errorf("another tenant's first: %v", err)
+	}
+}
+
+// To take a consumer off the list while it is waited for is to force: it needs
+// the same role.
+func TestUpdate_AConsumerThatIsWaitedForIsForced(t *testing.T) {
+	w := newWorld(t)
+	w.create(plain("db"))
+	w.run(w.Manager)
+	if err := w.Rotate(t.Context(), operator, "db", 0, false); err != nil {
+		t.Fatal(err)
+	}
+	w.until("db", "in drain", inStep(secrets.Drain))
+	only := func(s *secrets.Secret) error {
+		s.Consumers = []credential.AccountID{credential.MustAccountID("worker")}
+		return nil
+	}
+	if _, err := w.Update(t.Context(), operator, "db", 0, only); !errors.Is(err, registry.ErrForbidden) {
+		t.Fatalf("by an operator: %v", err)
+	}
+	if _, err := w.Ack(t.Context(), w.consumer("api", "acme"), "db", 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Update(t.Context(), operator, "db", 0, only); err != nil {
+		t.Errorf("one that was seen: %v", err)
+	}
+	if _, err := w.Update(t.Context(), as("root", "security", "system"), "db", 0, func(s *secrets.Secret) error {
+		s.Consumers = []credential.AccountID{credential.MustAccountID("api")}
+		return nil
+	}); err != nil {
+		t.Errorf("by security: %v", err)
+	}
+}
+
+// Two that are in rotation become no pair.
+func TestUpdate_NoPairOfTwoInRotation(t *testing.T) {
+	w := newWorld(t)
+	w.create(plain("blue"))
+	w.create(plain("green"))
+	w.run(w.Manager)
+	for _, id := range []string{"blue", "green"} {
+		if err := w.Rotate(t.Context(), operator, id, 0, false); err != nil {
+			t.Fatal(err)
+		}
+		w.until(id, "in drain", inStep(secrets.Drain))
+	}
+	pair := func(s *secrets.Secret) error { s.Pair = "blue"; return nil }
+	if _, err := w.Update(t.Context(), admin, "green", 0, pair); !errors.Is(err, secrets.ErrBusy) {
+		t.Fatalf("made a pair in mid-rotation: %v", err)
+	}
+	w.ack("blue", 1)
+	w.until("blue", "rotated", rotated(1))
+	if _, err := w.Update(t.Context(), admin, "green", 0, pair); err != nil {
+		t.Error(err)
 	}
 }

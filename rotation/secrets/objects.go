@@ -208,6 +208,9 @@ func (m *Manager) Update(ctx context.Context, by registry.By, id string, ifVersi
 		if err := m.rests(c, old.secret, ready); err != nil {
 			return err
 		}
+		if err := old.mayChange(c, next); err != nil {
+			return err
+		}
 		if err := c.Check(old.stateRef()); err != nil {
 			return err
 		}
@@ -229,6 +232,35 @@ func (m *Manager) Update(ctx context.Context, by registry.By, id string, ifVersi
 	}
 	m.wake()
 	return *out, nil
+}
+
+// mayChange holds a change to what the rotation under way rests on: it waits
+// for a consumer until that one was seen or an operator may force it, and no
+// pair is made of two that are in rotation.
+func (old record) mayChange(c *registry.Change, next *Secret) error {
+	a := old.state.Attempt
+	if a == nil {
+		return nil
+	}
+	if a.Promoted {
+		seen, err := readUptake(c, next.ID)
+		if err != nil {
+			return err
+		}
+		for _, waited := range old.secret.missing(seen, a.New.Version) {
+			if !slices.Contains(next.Consumers, waited) {
+				return c.May(registry.ActForceSecret)
+			}
+		}
+	}
+	if next.Pair != "" && next.Pair != old.secret.Pair {
+		pair, _, err := readState(c, next.Pair)
+		if err == nil && pair.Attempt != nil {
+			err = fmt.Errorf("%w: both are, so they become no pair now", ErrBusy)
+		}
+		return err
+	}
+	return nil
 }
 
 // forget drops what is known of where the value is: the spec names another

@@ -145,11 +145,20 @@ func (k *Secret) Inspect(ctx context.Context, w *secrets.Work) (secrets.Inspecti
 		in.Found[handleCredential] = strings.Join(have, " ")
 	}
 	for _, id := range former(w) {
+		if k.ended(w.Old) { // by itself, since no rotation could come before: the next one mends it
+			break
+		}
 		if in.Drift == "" && !slices.Contains(have, id) {
-			in.Drift = fmt.Sprintf("the client secret %s of %s was removed or has ended", id, spec.Account)
+			in.Drift = fmt.Sprintf("the client secret %s of %s was removed", id, spec.Account)
 		}
 	}
 	return in, nil
+}
+
+// ended reports whether a client secret has reached its end date.
+func (k *Secret) ended(s secrets.Slot) bool {
+	at, err := time.Parse(time.RFC3339, s.Handle[handleExpires])
+	return err == nil && !k.now().Before(at)
 }
 
 // Prepare implements secrets.Kind.

@@ -1,12 +1,17 @@
 package kinds_test
 
 import (
+	"errors"
 	"net/http"
 	"testing"
+	"time"
 
+	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/internal/devvault"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
+	"github.com/tenantbroker/tenantbroker/rotation/secrets/kinds"
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
+	"github.com/tenantbroker/tenantbroker/store/registry"
 )
 
 // publishLate writes what is staged where consumers read: a try of the
@@ -69,4 +74,30 @@ func TestClientSecret_NotWithdrawnWhileItIsRead(t *testing.T) {
 	}
 	w.ask(true)
 	w.until("given up", gaveUp)
+}
+
+// A client secret that ended by itself, since Vault was away for long, is no
+// other's change: the next rotation mends it.
+func TestClientSecret_ThatHasEndedIsNoDrift(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.declareSecret(nil)
+	w.rotate(1)
+	w.pass(91 * 24 * time.Hour)
+	w.rotate(2)
+	if st := w.status(); st.Drift != "" || !w.works(w.read().Data["client_secret"]) {
+		t.Errorf("%q", st.Drift)
+	}
+}
+
+// A mount within that of the values leads nowhere else by another name.
+func TestKV_NoMountWithinThatOfTheValues(t *testing.T) {
+	t.Parallel()
+	k := kinds.NewKV(nil, kinds.DefaultLayout())
+	for _, mount := range []string{"secret/data/tenants/globex", "secret/data"} {
+		_, err := k.Check([]byte(`{"path":"x","mount":"`+mount+`"}`), secrets.Subject{Tenant: credential.MustTenant("acme")})
+		if !errors.Is(err, registry.ErrInvalid) {
+			t.Errorf("%s: %v", mount, err)
+		}
+	}
 }

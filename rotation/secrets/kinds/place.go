@@ -102,6 +102,10 @@ func (p *Place) check(l Layout, about secrets.Subject) (whole bool, err error) {
 	if !about.Tenant.IsZero() {
 		own = l.Tenants + "/" + about.Tenant.String() + "/"
 	}
+	// Vault mounts no engine below another: this is the same one by another name.
+	if strings.HasPrefix(p.Mount, l.Mount+"/") {
+		return false, registry.Invalid("spec.mount", "lies within %s, where values are: name that, and the rest in spec.path", l.Mount)
+	}
 	here := p.Mount == l.Mount && p.Namespace == ""
 	if here && strings.HasPrefix(p.Path, l.Tenants+"/") && !strings.HasPrefix(p.Path, own) {
 		return false, registry.Invalid("spec.path", "lies within the folder of another tenant")

@@ -158,6 +158,9 @@ func (k *Webhook) Inspect(ctx context.Context, w *secrets.Work) (secrets.Inspect
 	if err != nil {
 		return secrets.Inspection{}, err
 	}
+	if reply.State == replyFailed {
+		return secrets.Inspection{}, errors.New("the webhook can't say whether the value is as it was left: " + reply.note("failed"))
+	}
 	if reply.State == replyElsewhere {
 		return secrets.Inspection{Drift: reply.note("somebody else has changed it"), Found: secrets.Handle{}}, nil
 	}
