@@ -97,3 +97,42 @@ func TestNobodyStandsInTheWayOfABeginning(t *testing.T) {
 		t.Errorf("the first user of a tenant: %v", err)
 	}
 }
+
+// Ended users that a session holds on to cost the making of others' users time
+// only now and then.
+func TestLeftoversThatAreHeldDelayNobodyForLong(t *testing.T) {
+	w := newWorld(t, nil)
+	super := w.login("postgres")
+	w.createUser("u-acme", "acme", time.Hour)
+	holds := w.login("u-acme")
+	if _, err := holds.saw(t.Context(), "SELECT lo_create(4242)"); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 4 {
+		user := fmt.Sprint("u-ended-", n)
+		w.createUser(user, "acme", time.Hour)
+		if _, err := holds.saw(t.Context(), `GRANT SELECT ON LARGE OBJECT 4242 TO "`+user+`"`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := holds.saw(t.Context(), "BEGIN; GRANT UPDATE ON LARGE OBJECT 4242 TO orders_app"); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 4 {
+		if err := w.vault("SELECT tenantbroker.drop_user($1)", fmt.Sprint("u-ended-", n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tried := func(latest, user string) int { // how many a new user has tried
+		t.Helper()
+		w.super("orders", "UPDATE tenantbroker.leftovers SET tried = 'epoch'; UPDATE tenantbroker.leftovers SET tried = "+latest+" WHERE id = (SELECT max(id) FROM tenantbroker.leftovers)")
+		w.createUser(user, "globex", time.Hour)
+		return one[int](w, super, "SELECT count(*) FROM tenantbroker.leftovers WHERE tried BETWEEN '2000-01-01' AND now() + interval '1 minute'")
+	}
+	if n := tried("now() + interval '1 hour'", "u-first"); n != 0 {
+		t.Errorf("%d were tried although one has just failed", n)
+	}
+	if n := tried("'epoch'", "u-second"); n != 2 {
+		t.Errorf("%d were tried when none had for long, not 2", n)
+	}
+}

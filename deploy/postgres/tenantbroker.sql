@@ -55,6 +55,7 @@ CREATE TABLE IF NOT EXISTS tenantbroker.leftovers (
   id    oid PRIMARY KEY,
   since timestamptz NOT NULL DEFAULT now()
 );
+ALTER TABLE tenantbroker.leftovers ADD COLUMN IF NOT EXISTS tried timestamptz NOT NULL DEFAULT now();
 
 -- The tenant of this session, NULL without one. It asks who logged in, which
 -- SET ROLE and settings don't change; for membership as it is now, whatever
@@ -239,6 +240,7 @@ BEGIN
   PERFORM tenantbroker.close_user(username);
   PERFORM tenantbroker.end_sessions(user_id); -- those that slipped in
   IF NOT tenantbroker.remove_user(username) THEN
+    UPDATE tenantbroker.leftovers l SET tried = clock_timestamp() WHERE l.id = user_id;
     RAISE WARNING 'tenantbroker: % has ended, and can''t be dropped yet', username;
   END IF;
 END
@@ -246,7 +248,9 @@ $$;
 
 -- reap removes up to most users whose end is over a minute ago: those that
 -- Vault forgot, since it lost its storage; and tries as many leftovers.
--- create_user calls it.
+-- create_user has it remove two. A leftover that a session holds on to takes
+-- the time of its locks, in which Vault makes nobody's users: then leftovers
+-- are left alone for ten seconds.
 CREATE OR REPLACE FUNCTION tenantbroker.reap(most integer DEFAULT 1000) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -263,7 +267,9 @@ BEGIN
     WHERE u.rolvaliduntil < clock_timestamp() - interval '1 minute' AND u.rolvaliduntil <> '-infinity'
     LIMIT most)
     UNION ALL
-    (SELECT u.rolname FROM pg_roles u JOIN tenantbroker.leftovers l ON l.id = u.oid ORDER BY random() LIMIT most)
+    (SELECT u.rolname FROM pg_roles u JOIN tenantbroker.leftovers l ON l.id = u.oid
+    WHERE most > 2 OR NOT EXISTS (SELECT FROM tenantbroker.leftovers t WHERE t.tried > clock_timestamp() - interval '10 seconds')
+    ORDER BY random() LIMIT most)
   LOOP
     BEGIN
       PERFORM tenantbroker.drop_user(late);
