@@ -188,7 +188,8 @@ func (m *Manager) adopt(ctx context.Context) (more bool, err error) {
 	for _, mount := range m.targets.mounts() {
 		orphans, failed := m.orphans(ctx, mount)
 		err = errors.Join(err, failed)
-		rand.Shuffle(len(orphans), func(i, j int) { orphans[i], orphans[j] = orphans[j], orphans[i] }) // those that can't be ended starve none
+		// In any order, so that those that can't be ended starve no other.
+		rand.Shuffle(len(orphans), func(i, j int) { orphans[i], orphans[j] = orphans[j], orphans[i] }) //nolint:gosec // spreads work, guards nothing
 		if len(orphans) > passOrphans {
 			orphans, more = orphans[:passOrphans], true
 		}
