@@ -282,3 +282,21 @@ func TestUpdate_NoPairOfTwoInRotation(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A clock that is set back by a day holds no rotation for a day.
+func TestNext_AClockThatIsSetBack(t *testing.T) {
+	a := secrets.State{Attempt: &secrets.Attempt{Step: secrets.Stage, NotSoon: start.Add(time.Minute)}}
+	if d := a.Next(start, secrets.Policy{}, secrets.Seen{}); d.Action != secrets.Wait {
+		t.Errorf("a pause: %+v", d)
+	}
+	if d := a.Next(start.Add(-24*time.Hour), secrets.Policy{}, secrets.Seen{}); d.Action != secrets.Do {
+		t.Errorf("a pause of before the clock was set back: %+v", d)
+	}
+	s := secrets.State{Asked: &secrets.Cause{}, RetryAt: start.Add(time.Hour)}
+	if d := s.Next(start, secrets.Policy{}, secrets.Seen{}); d.Action != secrets.Wait {
+		t.Errorf("a retry: %+v", d)
+	}
+	if d := s.Next(start.Add(-24*time.Hour), secrets.Policy{}, secrets.Seen{}); d.Action != secrets.Begin {
+		t.Errorf("a retry of before the clock was set back: %+v", d)
+	}
+}

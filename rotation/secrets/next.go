@@ -72,7 +72,7 @@ func (s State) Next(now time.Time, p Policy, seen Seen) Decision {
 	switch {
 	case !a.Intent && a.Failed == "" && !a.Promoted && (a.Abort != "" || a.Tries >= maxTries):
 		return Decision{Action: GiveUp}
-	case now.Before(a.NotSoon):
+	case waits(now, a.NotSoon, longestPause):
 		return Decision{Action: Wait, For: WaitBackoff, Until: a.NotSoon}
 	case a.Intent:
 		return Decision{Action: Look}
@@ -91,17 +91,23 @@ func (s State) Next(now time.Time, p Policy, seen Seen) Decision {
 	return d
 }
 
+// waits reports whether a pause lasts. One that would be longer than any is was
+// made before the clock was set back, and counts for nothing.
+func waits(now, until time.Time, longest time.Duration) bool {
+	return now.Before(until) && until.Sub(now) <= 2*longest
+}
+
 // idle is Next between rotations.
 func (s State) idle(now time.Time, p Policy, seen Seen) Decision {
 	switch {
-	case s.Asked != nil && now.Before(s.RetryAt):
+	case s.Asked != nil && waits(now, s.RetryAt, longestRetry):
 		return Decision{Action: Wait, For: WaitBackoff, Until: s.RetryAt}
 	case s.Asked != nil:
 	case s.Drift != "" || p.Due.IsZero():
 		return Decision{Action: Wait, For: WaitOperator}
 	case now.Before(p.Due):
 		return Decision{Action: Wait, For: WaitSchedule, Until: p.Due}
-	case now.Before(s.RetryAt):
+	case waits(now, s.RetryAt, longestRetry):
 		return Decision{Action: Wait, For: WaitBackoff, Until: s.RetryAt}
 	case now.Before(p.Opens):
 		return Decision{Action: Wait, For: WaitWindow, Until: p.Opens}
