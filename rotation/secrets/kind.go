@@ -120,13 +120,14 @@ type Finding struct {
 	Note   string // for Elsewhere: what another has changed
 }
 
-// ErrAway, in an error of a kind, says that its backend can't be reached or
-// doesn't serve: nothing was refused, and others of the backend need not try.
-var ErrAway = errors.New("secrets: the backend is away")
-
-// ErrNotDone, in an error of Do, says that the step certainly did not happen.
-var ErrNotDone = errors.New("secrets: not done")
-
-// ErrDrift, in an error of Do, says that another has changed what the step is
-// about, and that the step did not happen.
-var ErrDrift = errors.New("secrets: changed by another")
+// Errors of kinds, wrapped.
+var (
+	// ErrAway: the backend can't be reached or doesn't serve. Nothing was
+	// refused, and others of the backend need not try.
+	ErrAway = errors.New("secrets: the backend is away")
+	// ErrNotDone, of Do: the step certainly did not happen.
+	ErrNotDone = errors.New("secrets: not done")
+	// ErrDrift, of Do: another has changed what the step is about, and the step
+	// did not happen.
+	ErrDrift = errors.New("secrets: changed by another")
+)

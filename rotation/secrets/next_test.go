@@ -215,7 +215,7 @@ func (o *one) holds(t *rapid.T) {
 	if len(a.Journal) > maxJournal {
 		t.Fatalf("%d entries in the journal", len(a.Journal))
 	}
-	if o.out.published == a.New.Version && !a.Promoted && !(a.Step == Promote && a.Intent) {
+	if o.out.published == a.New.Version && !a.Promoted && (a.Step != Promote || !a.Intent) {
 		t.Fatal("the new value is out and nothing says so")
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
+	"github.com/tenantbroker/tenantbroker/store"
 )
 
 func TestRun_ScheduledFromBeginningToEnd(t *testing.T) {
@@ -503,5 +504,22 @@ func TestUptake_OfASharedSecretIsOfAnyTenant(t *testing.T) {
 	}
 	if _, _, ok, err := w.ByResource(t.Context(), "faulty:other"); ok || err != nil {
 		t.Error(ok, err)
+	}
+}
+
+func TestUptake_StandingIsAskedInTheCommit(t *testing.T) {
+	w := newWorld(t)
+	w.create(plain("db"))
+	w.run(w.Manager)
+	w.pass(24 * time.Hour)
+	w.until("db", "in drain", inStep(secrets.Drain))
+	gone := errors.New("suspended meanwhile")
+	who := w.consumer("api", "acme")
+	who.Still = func(store.Reader) error { return gone }
+	if _, err := w.Ack(t.Context(), who, "db", 1); !errors.Is(err, gone) {
+		t.Fatalf("%v", err)
+	}
+	if st := w.status("db"); len(st.Waiting.Missing) != 2 {
+		t.Errorf("%+v", st.Waiting)
 	}
 }

@@ -191,8 +191,8 @@ func (t timing) spread(seed string) time.Duration {
 		return 0
 	}
 	h := fnv.New64a()
-	_, _ = h.Write([]byte(seed)) // never fails
-	return time.Duration(h.Sum64() % uint64(t.jitter)).Truncate(time.Millisecond)
+	_, _ = h.Write([]byte(seed))                                                  // never fails
+	return time.Duration(h.Sum64() % uint64(t.jitter)).Truncate(time.Millisecond) //nolint:gosec // less than jitter
 }
 
 // opens returns the first moment at or after at at which a rotation may begin.

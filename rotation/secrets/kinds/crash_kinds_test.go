@@ -237,8 +237,12 @@ func (c *crashingHook) furnish(w *crashWorld) secrets.Secret {
 }
 
 func (c *crashingHook) rotator(w *crashWorld) *rotator {
-	r, _ := c.rotators.Load(w.name)
-	return r.(*rotator) //nolint:forcetypeassert // stored by furnish
+	found, _ := c.rotators.Load(w.name)
+	r, ok := found.(*rotator)
+	if !ok {
+		w.Fatal("no rotator for " + w.name)
+	}
+	return r
 }
 
 func (c *crashingHook) given(w *crashWorld) (value any, version uint64) {
@@ -249,7 +253,7 @@ func (c *crashingHook) valid(w *crashWorld, value any) bool { return c.rotator(w
 
 func (c *crashingHook) settled(w *crashWorld, version int) {
 	r := c.rotator(w)
-	if good := r.good(); len(good) != 1 || good[0] != uint64(version) { //nolint:gosec // small
+	if good := r.good(); len(good) != 1 || good[0] != uint64(version) {
 		w.Errorf("the versions %v are good, not only %d", good, version)
 	}
 	if n := r.twice(); n > 0 {

@@ -227,7 +227,7 @@ func (k *Webhook) call(ctx context.Context, w *secrets.Work, spec WebhookSpec, a
 	if err != nil {
 		return Reply{}, fmt.Errorf("%w: no token for the webhook: %w", secrets.ErrNotDone, err)
 	}
-	body, err := json.Marshal(Call{
+	body, err := json.Marshal(Call{ //nolint:gosec // the secret's name
 		Secret: w.Secret.ID, Tenant: tenant, Action: action, Step: w.Step, Rotation: w.Nonce,
 		Version: w.New.Version, OldVersion: w.Old.Version, GivenUp: w.GivenUp, Forced: w.Forced,
 	})
