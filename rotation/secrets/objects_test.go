@@ -267,15 +267,11 @@ func TestDelete_WhileRunning(t *testing.T) {
 	w.create(plain("db"))
 	w.run(w.Manager)
 	declared := func() float64 { return gaugeOf(t, reg, "tenantbroker_secrets") }
-	for declared() != 1 {
-		time.Sleep(time.Millisecond)
-	}
+	w.eventually("it is counted", func() bool { return declared() == 1 })
 	if err := w.Delete(t.Context(), admin, "db", 0); err != nil {
 		t.Fatal(err)
 	}
-	for declared() != 0 {
-		time.Sleep(time.Millisecond)
-	}
+	w.eventually("it is counted no more", func() bool { return declared() == 0 })
 }
 
 func gaugeOf(t *testing.T, reg *prometheus.Registry, name string) float64 {
@@ -305,9 +301,7 @@ func TestMetrics(t *testing.T) {
 	w.until("db", "in drain", inStep(secrets.Drain))
 	w.pass(50 * time.Hour)
 	for _, name := range []string{"tenantbroker_secrets_late", "tenantbroker_secrets_overdue", "tenantbroker_secrets_rotating"} {
-		for gaugeOf(t, reg, name) != 1 {
-			time.Sleep(time.Millisecond)
-		}
+		w.eventually(name, func() bool { return gaugeOf(t, reg, name) == 1 })
 	}
 	if age := gaugeOf(t, reg, "tenantbroker_secret_step_age_seconds"); age < 50*3600 {
 		t.Errorf("the step is %f s old", age)

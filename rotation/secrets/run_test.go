@@ -179,21 +179,19 @@ func TestRun_PairsTakeTurns(t *testing.T) {
 	w.create(green)
 	w.run(w.Manager)
 	w.pass(24 * time.Hour)
-	busy := func() (first, second string) {
-		for {
-			b, g := w.status("blue"), w.status("green")
-			switch {
-			case b.Attempt != nil && g.Attempt != nil:
-				t.Fatal("both are in rotation")
-			case inStep(secrets.Drain)(b):
-				return "blue", "green"
-			case inStep(secrets.Drain)(g):
-				return "green", "blue"
-			}
-			time.Sleep(time.Millisecond)
+	var first, second string
+	w.eventually("one of them is in drain", func() bool {
+		b, g := w.status("blue"), w.status("green")
+		switch {
+		case b.Attempt != nil && g.Attempt != nil:
+			t.Fatal("both are in rotation")
+		case inStep(secrets.Drain)(b):
+			first, second = "blue", "green"
+		case inStep(secrets.Drain)(g):
+			first, second = "green", "blue"
 		}
-	}
-	first, second := busy()
+		return first != ""
+	})
 	if st := w.status(second); st.Waiting.For != secrets.WaitPair {
 		t.Fatalf("%+v", st.Waiting)
 	}

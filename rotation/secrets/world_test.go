@@ -159,18 +159,17 @@ func (w *world) status(id string) secrets.Status {
 // until waits for the status to be as wanted.
 func (w *world) until(id, what string, ok func(secrets.Status) bool) secrets.Status {
 	w.t.Helper()
-	for {
-		st := w.status(id)
-		if ok(st) {
-			return st
-		}
-		select {
-		case <-w.t.Context().Done():
-			w.t.Fatalf("%s: not %s", id, what)
-		case <-time.After(2 * time.Millisecond):
-		}
-		if w.t.Failed() {
-			w.t.FailNow()
+	var st secrets.Status
+	w.eventually(id+" is "+what, func() bool { st = w.status(id); return ok(st) })
+	return st
+}
+
+// eventually waits for something to come true, much longer than it takes.
+func (w *world) eventually(what string, ok func() bool) {
+	w.t.Helper()
+	for end := time.Now().Add(40 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) || w.t.Failed() {
+			w.t.Fatalf("never: %s", what)
 		}
 	}
 }
