@@ -130,10 +130,21 @@ func TestKV_NeverOverwritesWhatAnotherWrote(t *testing.T) {
 		t.Errorf("what the other wrote is not retired: %v", err)
 	}
 
+	// Before the broker looks, and after it has looked.
+	w.at("kv/stage/write/after", func() { n = w.write(map[string]any{"value": "meanwhile"}) })
+	w.ask(false)
+	st = w.until("given up", gaveUp)
+	if st.Drift == "" || w.read().Data["value"] != "meanwhile" {
+		t.Errorf("overwritten, drift %q", st.Drift)
+	}
+	w.ask(true)
+	w.until("drain", draining(5))
+	w.ack(5)
+	w.until("rotated", rotated(5))
 	w.at("kv/promote/publish/before", func() { n = w.write(map[string]any{"value": "again by hand"}) })
 	w.ask(false)
 	st = w.until("given up", gaveUp)
-	if st.Drift == "" || st.Version != 3 {
+	if st.Drift == "" || st.Version != 5 {
 		t.Errorf("drift %q, version %d", st.Drift, st.Version)
 	}
 	if got := w.read(); got.Data["value"] != "again by hand" || got.Version != n {
