@@ -100,12 +100,12 @@ func TestRun_AConsumerNamedAtTheEndOfTheDrain(t *testing.T) {
 		}
 	})
 	w.ack("db", 1)
-	got := w.until("db", "decided on", func(got secrets.Status) bool {
+	w.until("db", "decided on", func(got secrets.Status) bool {
 		w.pass(time.Second)
 		return len(got.Secret.Consumers) == 3 && (got.Attempt == nil || got.Attempt.Step != secrets.Drain || len(got.Waiting.Missing) == 1)
 	})
 	stop()
-	if got = w.status("db"); !inStep(secrets.Drain)(got) {
+	if got := w.status("db"); !inStep(secrets.Drain)(got) {
 		t.Errorf("the old value ended without the new consumer: %+v", got.Last)
 	}
 }
