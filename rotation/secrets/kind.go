@@ -60,8 +60,10 @@ type Checked struct {
 	Whole     bool // only operators of the whole broker declare it
 	Sensitive bool // it needs the role that client secrets need
 	// Accounts are those that the spec names; they must be the tenant's. Lends
-	// are those whose powers the value, or its rotation, hands on.
-	Accounts, Lends []credential.AccountID
+	// are those whose powers the value, or its rotation, hands on. Published are
+	// those whose credential lies where the tenant's workloads read: none may
+	// reach beyond the tenant.
+	Accounts, Lends, Published []credential.AccountID
 }
 
 // Work is one step of one rotation, for a kind.

@@ -128,6 +128,14 @@ func (m *Manager) rests(c *registry.Change, old *Secret, next prepared) error {
 			return err
 		}
 	}
+	for _, id := range next.checked.Published {
+		if next.Shared {
+			break
+		}
+		if err := c.Confined("spec", id, next.Tenant); err != nil {
+			return err
+		}
+	}
 	if next.Pair != "" {
 		pair, err := readSecret(c, next.Pair)
 		if errors.Is(err, store.ErrNotFound) || (err == nil && pair.Home() != next.Home()) {

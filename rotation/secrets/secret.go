@@ -76,7 +76,7 @@ func (s *Secret) Home() credential.Tenant {
 
 // Rotated is on whose word the secret is rotated.
 func (s *Secret) Rotated() registry.Rotated {
-	return registry.Rotated{Secret: s.ID, By: s.UpdatedBy, Within: s.Within}
+	return registry.Rotated{Secret: s.ID, By: s.UpdatedBy, Within: s.Within, Tenant: s.Tenant}
 }
 
 // clone returns a secret whose lists can be changed.

@@ -141,18 +141,8 @@ func (c *change) mayEmpower(id credential.AccountID, isOperator bool) error {
 		}
 	}
 	if !c.by.Tenant.IsSystem() {
-		held, err := idsUnder(c, grantsAccount, id.String())
-		if err != nil {
+		if err := c.confined(id, c.by.Tenant); err != nil {
 			return err
-		}
-		for _, grantID := range held {
-			share, _, err := lookup(c, grantsTenant, c.by.Tenant.String(), grantID)
-			if err != nil {
-				return err
-			}
-			if share != shareSole {
-				return fmt.Errorf("%w: the account's grants reach beyond the operator's tenant", ErrForbidden)
-			}
 		}
 	}
 	open, err := idsUnder(c, grantsOpen, id.String())
@@ -166,6 +156,24 @@ func (c *change) mayEmpower(id credential.AccountID, isOperator bool) error {
 		}
 		if grant.AnyTenant != nil {
 			return c.may(actEmpowerAny)
+		}
+	}
+	return nil
+}
+
+// confined refuses an account that has a grant which is not of that tenant alone.
+func (c *change) confined(id credential.AccountID, tenant credential.Tenant) error {
+	held, err := idsUnder(c, grantsAccount, id.String())
+	if err != nil {
+		return err
+	}
+	for _, grantID := range held {
+		share, _, err := lookup(c, grantsTenant, tenant.String(), grantID)
+		if err != nil {
+			return err
+		}
+		if share != shareSole {
+			return fmt.Errorf("%w: the account's grants reach beyond the tenant %s", ErrForbidden, tenant)
 		}
 	}
 	return nil

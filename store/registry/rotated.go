@@ -21,6 +21,9 @@ type Rotated struct {
 	Secret string               // id of the shared secret
 	By     credential.AccountID // the operator who declared it last
 	Within credential.Tenant    // what bounded that operator; credential.System: nothing
+	// Tenant is whose the secret is, and in whose reach what is rotated lies;
+	// zero for a shared one.
+	Tenant credential.Tenant
 }
 
 // by is the operator as the rules see one: with the role that client secrets
@@ -44,6 +47,16 @@ func (c *Change) MayLend(field string, id credential.AccountID) error {
 		return invalid(field, "is an operator's account")
 	}
 	return c.c.mayEmpower(id, false)
+}
+
+// Confined refuses an account whose credential must not lie where a tenant's
+// workloads can read it: its grants reach beyond that tenant.
+func (c *Change) Confined(field string, id credential.AccountID, tenant credential.Tenant) error {
+	err := c.c.confined(id, tenant)
+	if errors.Is(err, ErrForbidden) {
+		return invalid(field, "the grants of %s reach beyond the tenant in whose folder its client secret would lie", id)
+	}
+	return err
 }
 
 // Lent is MayLend for an operator who is not there: the rotation does what was
@@ -85,6 +98,11 @@ func (g *Registry) AddRotatedSecret(ctx context.Context, r Rotated, id credentia
 		}
 		if err := c.lent(id); err != nil {
 			return false, err
+		}
+		if !r.Tenant.IsZero() {
+			if err := c.confined(id, r.Tenant); err != nil {
+				return false, err
+			}
 		}
 		return true, a.addCredential(made)
 	})

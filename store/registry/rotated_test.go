@@ -105,6 +105,22 @@ func TestARotationReachesNoFurtherThanWhoDeclaredIt(t *testing.T) {
 			t.Errorf("%s, declared within %s: %v, want %v", c.account, c.within, err, c.is)
 		}
 	}
+	// Whoever declared it: in a tenant's folder lies no more than the tenant's.
+	for account, is := range map[string]error{"wide": registry.ErrForbidden, "narrow": nil, "worker": nil} {
+		word := onWord("system")
+		word.Tenant = credential.MustTenant("acme")
+		id := credential.MustAccountID(account)
+		err := w.AddRotatedSecret(w.ctx(), word, id, "s_folder", registry.HashSecret(credential.GenerateSecret()), w.clock().Add(time.Hour))
+		if !errors.Is(err, is) {
+			t.Errorf("%s in acme's folder: %v, want %v", account, err, is)
+		}
+		err = w.Change(w.ctx(), admin, registry.ActDeclareSecret, func(c *registry.Change) error {
+			return c.Confined("spec", id, word.Tenant)
+		})
+		if (err != nil) != (is != nil) || err != nil && !errors.Is(err, registry.ErrInvalid) {
+			t.Errorf("%s declared for acme's folder: %v", account, err)
+		}
+	}
 	for account, is := range map[string]error{"op": registry.ErrInvalid, "worker": nil, "sweeper": nil} {
 		err := w.Change(w.ctx(), admin, registry.ActDeclareSecret, func(c *registry.Change) error {
 			return c.MayLend("spec", credential.MustAccountID(account))

@@ -109,7 +109,8 @@ func (k *Secret) Check(raw json.RawMessage, about secrets.Subject) (secrets.Chec
 	}
 	return secrets.Checked{
 		Spec: canonical(spec), Resources: append(place.resources(), ClientSecretResource(spec.Account)),
-		Whole: whole, Sensitive: true, Accounts: []credential.AccountID{spec.Account}, Lends: []credential.AccountID{spec.Account},
+		Whole: whole, Sensitive: true, Accounts: []credential.AccountID{spec.Account},
+		Lends: []credential.AccountID{spec.Account}, Published: []credential.AccountID{spec.Account},
 	}, nil
 }
 
