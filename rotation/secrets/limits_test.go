@@ -30,6 +30,7 @@ func filled(t *testing.T, n int) *Manager {
 			s := &Secret{
 				ID: fmt.Sprintf("s%05d", i), Kind: "other", Shared: true, Owner: credential.MustAccountID("a"),
 				MaxAge: Duration(DefaultMaxAge), DrainDeadline: Duration(DefaultDrainDeadline), CreatedAt: t0, Spec: []byte(`{}`),
+				UpdatedBy: root.Subject, Within: root.Tenant,
 			}
 			if _, err := put(tx, secretTable, s.ID, s, 0); err != nil {
 				return err

@@ -150,7 +150,12 @@ func (w *kindWorld) declare(kind string, spec map[string]any) {
 	ctx, cancel := context.WithCancel(w.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- w.m.Run(ctx) }()
-	w.Cleanup(func() { cancel(); <-ended })
+	w.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			w.Errorf("Run: %v", err)
+		}
+	})
 }
 
 func (w *kindWorld) declareKV(more map[string]any) {
