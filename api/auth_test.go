@@ -16,6 +16,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/issuer/mint"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
+	"github.com/tenantbroker/tenantbroker/store/storetest"
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
@@ -115,6 +116,10 @@ func TestAnOperatorsEndedTokenOpensNothingAgain(t *testing.T) {
 			c.undo(mustAccount(id))
 			if got := asks(token); got != 401 {
 				t.Errorf("undone: %d", got)
+			}
+			storetest.Empty(t, w.store, "revoked_epochs")
+			if got := asks(token); got != 401 {
+				t.Errorf("undone, by what the registry knows: %d", got)
 			}
 			if got := asks(w.adminToken(id, "acme")); got != 200 {
 				t.Errorf("a new token: %d", got)

@@ -391,6 +391,7 @@ func TestIntrospectionChecksWhatTheBrokerWouldNotSign(t *testing.T) {
 	}
 	_, err := w.reg.DisableAccount(t.Context(), w.op, credential.MustAccountID("orders-svc"), 0)
 	w.must(err)
+	w.forgetEpochs()
 	if active(passedOn) {
 		t.Error("an actor is disabled, and the token active")
 	}
