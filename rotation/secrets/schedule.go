@@ -62,6 +62,7 @@ type Window struct {
 type timing struct {
 	every, jitter time.Duration
 	cron          *cronexpr.Expression
+	everyHour     bool // of the cron
 	zone          *time.Location
 	window        *span
 }
@@ -96,6 +97,7 @@ func (s Schedule) parse() (t timing, err error) {
 		if t.cron, err = parseCron(s.Cron); err != nil {
 			return t, registry.Invalid("schedule.cron", "%v", err)
 		}
+		t.everyHour = strings.Fields(s.Cron)[1] == "*"
 	}
 	if s.Window != nil {
 		if t.window, err = s.Window.parse(); err != nil {
@@ -178,7 +180,7 @@ func (t timing) next(last time.Time, seed string) time.Time {
 	case t.every != 0:
 		due = last.Add(t.every)
 	case t.cron != nil:
-		due = t.cron.Next(last.In(t.zone))
+		due = t.after(last)
 	}
 	if due.IsZero() {
 		return time.Time{}
@@ -202,16 +204,11 @@ func (t timing) opens(at time.Time) time.Time {
 	}
 	local := at.In(t.zone)
 	year, month, day := local.Date()
-	const weekAndMore = 9 // a clock that is set forward can swallow a window
+	const weekAndMore = 9
 	for d := -1; d <= weekAndMore; d++ {
-		from := time.Date(year, month, day+d, t.window.from.hour, t.window.from.minute, 0, 0, t.zone)
-		ends := day + d
-		if t.window.to.hour*60+t.window.to.minute <= t.window.from.hour*60+t.window.from.minute {
-			ends++
-		}
-		to := time.Date(year, month, ends, t.window.to.hour, t.window.to.minute, 0, 0, t.zone)
-		weekday := time.Date(year, month, day+d, 12, 0, 0, 0, t.zone).Weekday()
-		if !t.window.days[weekday] || !to.After(from) || !to.After(at) {
+		weekday := time.Date(year, month, day+d, 12, 0, 0, 0, time.UTC).Weekday()
+		from, to := t.window.on(year, month, day+d, t.zone)
+		if !t.window.days[weekday] || !to.After(at) {
 			continue
 		}
 		if from.After(at) {
