@@ -65,6 +65,7 @@ var errorCodes = []struct {
 	{secrets.ErrPromoted, wire.CodeConflict, true},
 	{secrets.ErrNoVersion, wire.CodeConflict, true},
 	{secrets.ErrFull, wire.CodeConflict, true},
+	{secrets.ErrUnreadable, wire.CodeConflict, true},
 	{secrets.ErrPlanChanged, wire.CodeChanged, true},
 	{keys.ErrTooEarly, wire.CodeTooEarly, true},
 	{keys.ErrUnknownKey, wire.CodeNotFound, false},

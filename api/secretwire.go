@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/api/wire"
+	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/store/registry"
 )
@@ -71,6 +72,9 @@ func wireSecret(st secrets.Status) wire.Secret {
 	status := &out.Status
 	if d := st.Waiting; d.Action == secrets.Wait {
 		status.Waiting = &wire.SecretWait{For: string(d.For), Until: d.Until, Consumers: d.Missing, Late: d.Late}
+		for _, c := range d.Absent {
+			status.Waiting.Absent = append(status.Waiting.Absent, wire.SecretAbsent{Account: c.Account, Why: c.Why})
+		}
 	}
 	if a := st.Attempt; a != nil {
 		status.Step, status.Since = string(a.Step), a.Since
@@ -86,6 +90,9 @@ func wireSecret(st secrets.Status) wire.Secret {
 		if l.Failed != "" {
 			status.Last.Outcome = "failed"
 		}
+	}
+	if out.Consumers == nil {
+		out.Consumers = []credential.AccountID{} // of one that can't be read
 	}
 	for _, u := range st.Uptake {
 		status.Uptake = append(status.Uptake, wire.SecretUptake{Account: u.Account, Version: u.Version, At: u.At, How: string(u.How)})

@@ -106,6 +106,7 @@ type SharedSecretReport struct {
 	LastProof   time.Time              `json:"last_proof_at,omitzero"`
 	NextAt      time.Time              `json:"next_at,omitzero"`
 	WaitingFor  []credential.AccountID `json:"waiting_for,omitempty"` // consumers that were not seen on the new version
+	Absent      []SecretAbsent         `json:"absent,omitempty"`      // consumers that can't say so as things are
 }
 
 // LeasesReport counts leases, and lists those whose end fails.

@@ -15,7 +15,7 @@ type SecretTerms struct {
 	Spec          json.RawMessage        `json:"spec"` // its form is the kind's
 	Tenant        credential.Tenant      `json:"tenant,omitzero"`
 	Shared        bool                   `json:"shared,omitempty"`
-	Owner         credential.AccountID   `json:"owner"`
+	Owner         credential.AccountID   `json:"owner,omitzero"`
 	Consumers     []credential.AccountID `json:"consumers"`
 	Description   string                 `json:"description,omitempty"`
 	Schedule      *SecretSchedule        `json:"schedule,omitempty"`
@@ -75,6 +75,17 @@ type SecretWait struct {
 	Until     time.Time              `json:"until,omitzero"` // when it ends by itself
 	Consumers []credential.AccountID `json:"consumers,omitempty"`
 	Late      bool                   `json:"late,omitempty"` // past the drain deadline
+	// Absent are those of Consumers that can't come as things are. They are
+	// waited for all the same, since they may use what they have read.
+	Absent []SecretAbsent `json:"absent,omitempty"`
+}
+
+// SecretAbsent is a consumer that can't say that it uses a value.
+type SecretAbsent struct {
+	Account credential.AccountID `json:"account"`
+	// Why is account_deleted, account_disabled, account_expired, tenant_suspended
+	// or no_grant (for the audience <issuer>/leases).
+	Why string `json:"why"`
 }
 
 // SecretAttempt is one rotation.

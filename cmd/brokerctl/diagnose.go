@@ -173,6 +173,10 @@ func (d *diagnosis) sharedSecrets(l *wire.Listed[wire.SharedSecretReport]) {
 		if s.Overdue {
 			d.add(severityError, area, "Rotate it (brokerctl secret rotate "+s.ID+"), or ask its owner: "+orNobody(s.Owner), "it is past its deadline; last proven %s", orNever(s.LastProof))
 		}
+		if len(s.Absent) > 0 {
+			d.add(severityWarning, area, "It waits until they can, since they may still use the old value. If they don't, take them off: brokerctl secret update "+s.ID+" --consumers LIST.",
+				"these consumers can't say that they use the new version: %s", absentNames(s.Absent))
+		}
 		if len(s.WaitingFor) > 0 {
 			names := make([]string, 0, len(s.WaitingFor))
 			for _, account := range s.WaitingFor {

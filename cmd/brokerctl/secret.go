@@ -91,11 +91,28 @@ func attention(s wire.SecretStatus) string {
 	}
 	add(s.Overdue, "overdue")
 	add(s.Waiting != nil && s.Waiting.Late, "consumers late")
+	add(s.Waiting != nil && len(s.Waiting.Absent) > 0, absentText(s.Waiting))
 	add(s.Drift != "", "drift: "+s.Drift)
 	add(s.Problem != "", "problem: "+s.Problem)
 	add(s.Attempt != nil && s.Attempt.Error != "", "failing: "+errorOf(s.Attempt))
 	add(s.Attempt == nil && s.Last != nil && s.Last.Outcome == "failed", "last failed: "+errorOf(s.Last))
 	return strings.Join(all, "; ")
+}
+
+// absentText says which consumers can't come, and why.
+func absentText(w *wire.SecretWait) string {
+	if w == nil || len(w.Absent) == 0 {
+		return ""
+	}
+	return "can't come: " + absentNames(w.Absent)
+}
+
+func absentNames(absent []wire.SecretAbsent) string {
+	names := make([]string, 0, len(absent))
+	for _, c := range absent {
+		names = append(names, fmt.Sprintf("%s (%s)", c.Account, strings.ReplaceAll(c.Why, "_", " ")))
+	}
+	return strings.Join(names, ", ")
 }
 
 func errorOf(a *wire.SecretAttempt) string {

@@ -40,7 +40,7 @@ func reportSecrets(ctx context.Context, m *secrets.Manager, by registry.By) (out
 
 // calm orders what somebody has to look after before the rest.
 func calm(s wire.SharedSecretReport) int {
-	if s.Failing || s.Overdue || s.Drift != "" || len(s.WaitingFor) > 0 {
+	if s.Failing || s.Overdue || s.Drift != "" || len(s.WaitingFor) > 0 || len(s.Absent) > 0 {
 		return 0
 	}
 	return 1
@@ -66,6 +66,9 @@ func reportSecret(s *secrets.Status) wire.SharedSecretReport {
 	}
 	if s.Waiting.Late { // before the deadline it is the way of things
 		out.WaitingFor = s.Waiting.Missing
+	}
+	for _, c := range s.Waiting.Absent {
+		out.Absent = append(out.Absent, wire.SecretAbsent{Account: c.Account, Why: c.Why})
 	}
 	return out
 }

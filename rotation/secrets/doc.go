@@ -29,6 +29,6 @@ var (
 	ErrNoVersion = errors.New("secrets: no such version")
 	// ErrFull: MaxSecrets are declared.
 	ErrFull = errors.New("secrets: too many shared secrets")
-
-	errCorrupt = errors.New("secrets: unreadable row")
+	// ErrUnreadable: what the store has of it is nothing that this program wrote.
+	ErrUnreadable = errors.New("secrets: what is stored of it can't be read")
 )

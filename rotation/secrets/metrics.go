@@ -67,10 +67,20 @@ type summary struct {
 	problem   bool
 	since     time.Time // in this step; zero: no rotation
 	lateAt    time.Time // when waiting for consumers becomes an alarm
+	stuck     bool      // it waits for a consumer that can't come
 }
 
+// unknownKind is what a secret is counted under whose kind can't be read.
+const unknownKind = "unknown"
+
 func summarise(rec record) summary {
-	s := summary{kind: rec.secret.Kind, overdueAt: rec.overdueAt(), drift: rec.state.Drift != "", problem: rec.state.Problem != ""}
+	s := summary{kind: rec.secret.Kind, overdueAt: rec.overdueAt(), drift: rec.state.Drift != "", problem: rec.state.Problem != "", stuck: len(rec.absent) > 0}
+	if rec.unreadable != nil {
+		s.problem = true
+		if s.kind == "" {
+			s.kind, s.overdueAt = unknownKind, time.Time{}
+		}
+	}
 	if a := rec.state.Attempt; a != nil {
 		s.since = a.Since
 		if a.Step == Drain {
@@ -96,6 +106,7 @@ var gauges = map[string]*prometheus.Desc{
 	"problem":  gauge("tenantbroker_secrets_problem", "Shared secrets that can't be looked at."),
 	"rotating": gauge("tenantbroker_secrets_rotating", "Shared secrets in rotation."),
 	"late":     gauge("tenantbroker_secrets_late", "Rotations that wait for consumers past their deadline."),
+	"stuck":    gauge("tenantbroker_secrets_stuck", "Rotations that wait for a consumer that can't come, such as a disabled one."),
 	"step_age": gauge("tenantbroker_secret_step_age_seconds", "How long the slowest rotation has been in its step."),
 }
 
@@ -132,11 +143,12 @@ func (m *Manager) Collect(ch chan<- prometheus.Metric) {
 			}
 		}
 		count("declared", s.kind != "")
-		count("overdue", s.kind != "" && now.After(s.overdueAt))
+		count("overdue", !s.overdueAt.IsZero() && now.After(s.overdueAt))
 		count("drift", s.drift)
 		count("problem", s.problem)
 		count("rotating", !s.since.IsZero())
 		count("late", !s.lateAt.IsZero() && now.After(s.lateAt))
+		count("stuck", s.stuck)
 		if !s.since.IsZero() {
 			values["step_age"][s.kind] = max(values["step_age"][s.kind], now.Sub(s.since).Seconds())
 		}

@@ -40,6 +40,14 @@ type Decision struct {
 	Until   time.Time              // when a wait ends by itself; zero: it doesn't
 	Missing []credential.AccountID // consumers that are waited for
 	Late    bool                   // the wait for consumers is past its deadline
+	Absent  []Absent               // of Missing, those that can't come as things are
+}
+
+// Absent is a consumer that can't say that it uses a value. It is waited for all
+// the same: what it has read already it may still use.
+type Absent struct {
+	Account credential.AccountID
+	Why     string // one of registry.Absent…
 }
 
 // Policy is what of a secret decides on its rotation.

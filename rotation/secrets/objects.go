@@ -282,12 +282,14 @@ func (m *Manager) forget(tx store.Tx, old record) error {
 
 // owned loads a secret within the operator's bounds, at its version.
 func (m *Manager) owned(r store.Reader, by registry.By, id string, ifVersion uint64) (record, error) {
-	rec, err := readRecord(r, id)
-	if err != nil {
+	rec, err := readAny(r, id)
+	switch {
+	case err != nil:
 		return record{}, err
-	}
-	if !by.Sees(rec.secret.Home()) {
+	case !by.Sees(rec.secret.Home()): // whose an unreadable one is, is not known
 		return record{}, registry.ErrNotFound
+	case rec.unreadable != nil:
+		return record{}, rec.unreadable
 	}
 	if ifVersion != 0 && rec.secret.Version != ifVersion {
 		return record{}, registry.ErrChanged

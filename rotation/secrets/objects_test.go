@@ -2,7 +2,6 @@ package secrets_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -542,45 +541,6 @@ func TestRun_StoreFails(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// A row that this program didn't write is an error, and nothing is rotated on it.
-func TestCorruptRows(t *testing.T) {
-	w := newWorld(t)
-	w.create(plain("db"))
-	ctx := t.Context()
-	spoil := func(table, key string, value []byte) {
-		t.Helper()
-		err := w.st.Update(ctx, func(tx store.Tx) error {
-			row, err := tx.Get(store.Table(table), key)
-			if err != nil {
-				return err
-			}
-			_, err = tx.Put(store.Table(table), key, value, row.Version)
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	spoil("secret_states", "db", []byte(`{"unknown":1}`))
-	if _, err := w.Get(ctx, admin, "db"); err == nil {
-		t.Error("a state that is none was read")
-	}
-	w.run(w.Manager)
-	time.Sleep(30 * time.Millisecond)
-	if n := w.kind.called("inspect"); n != 0 {
-		t.Errorf("looked at %d times", n)
-	}
-	spoil("secret_states", "db", []byte(`{"versions":0}`))
-	if _, err := w.Get(ctx, admin, "db"); err != nil {
-		t.Error(err)
-	}
-	other, _ := json.Marshal(plain("other")) // of the test's own making
-	spoil("secrets", "db", other)
-	if _, err := w.Get(ctx, admin, "db"); err == nil {
-		t.Error("a secret under another id was read")
 	}
 }
 

@@ -75,7 +75,7 @@ func (m *Manager) Abort(ctx context.Context, by registry.By, id string, ifVersio
 		case a.Promoted:
 			return fmt.Errorf("%w: it is in the step %s", ErrPromoted, a.Step)
 		case a.Failed == "":
-			a.Abort = "aborted by an operator: " + by.Reason
+			a.Abort = abortedBy + by.Reason
 		}
 		if _, err := put(c, stateTable, id, next, rec.stateVersion); err != nil {
 			return err

@@ -92,7 +92,7 @@ func (m *Manager) plan(r store.Reader, by registry.By, f Filter) ([]record, Plan
 	digest := sha256.New()
 	ahead := make(map[string]bool) // those of the plan that come before
 	for _, rec := range recs {
-		item := PlanItem{Secret: *rec.secret, Version: rec.state.Versions, Held: rec.heldBack()}
+		item := PlanItem{Secret: *rec.secret, Version: rec.state.Versions, Held: rec.heldBack(by)}
 		if item.Held == "" {
 			pairs, err := pairsOf(r, rec.secret)
 			if err != nil {
@@ -113,13 +113,18 @@ func (m *Manager) plan(r store.Reader, by registry.By, f Filter) ([]record, Plan
 	return recs, p, nil
 }
 
-// heldBack says why an operator's wish would not begin a rotation.
-func (r record) heldBack() string {
+// heldBack says why an operator's wish would not begin a rotation, as the
+// operator may know it.
+func (r record) heldBack(by registry.By) string {
 	switch s := r.state; {
+	case r.unreadable != nil:
+		return unreadable
 	case s.Attempt != nil:
 		return "a rotation is under way already"
 	case s.Asked != nil:
 		return "a rotation was asked for already"
+	case s.Drift != "" && !by.Tenant.IsSystem():
+		return toldDrift
 	case s.Drift != "":
 		return "somebody else has changed it: " + s.Drift
 	}

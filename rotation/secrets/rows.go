@@ -45,7 +45,7 @@ func decode(row store.Row, v any) error {
 	d := json.NewDecoder(bytes.NewReader(row.Value))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("%w: %w", errCorrupt, err)
+		return fmt.Errorf("%w: %w", ErrUnreadable, err)
 	}
 	return nil
 }
@@ -65,6 +65,10 @@ type record struct {
 	state        State
 	stateVersion uint64
 	woken        uint64 // how often it had been asked for when it was read
+	// unreadable is why one of the rows can't be read. Then the state is none,
+	// and of the secret perhaps only its id is known.
+	unreadable error
+	absent     []Absent // consumers that are waited for and can't come
 }
 
 // stateRef is the state's row at the version that was read.
@@ -82,11 +86,11 @@ func readSecret(r store.Reader, id string) (*Secret, error) {
 		return nil, err
 	}
 	s := &Secret{}
-	if err := decode(row, s); err != nil {
-		return nil, err
+	if err = decode(row, s); err == nil && s.ID != id {
+		err = fmt.Errorf("%w: under another id than its own", ErrUnreadable)
 	}
-	if s.ID != id {
-		return nil, fmt.Errorf("%w: under another id than its own", errCorrupt)
+	if err != nil {
+		return &Secret{ID: id, Version: row.Version}, err
 	}
 	s.Version = row.Version
 	return s, nil
@@ -96,24 +100,43 @@ func readState(r store.Reader, id string) (State, uint64, error) {
 	row, err := r.Get(stateTable, id)
 	if err != nil {
 		if errors.Is(err, store.ErrNotFound) {
-			err = fmt.Errorf("%w: a secret has lost its state", errCorrupt)
+			err = fmt.Errorf("%w: a secret has lost its state", ErrUnreadable)
 		}
 		return State{}, 0, err
 	}
 	var s State
-	return s, row.Version, decode(row, &s)
+	if err := decode(row, &s); err != nil {
+		return State{}, row.Version, err
+	}
+	return s, row.Version, nil
 }
 
+// readRecord reads a secret of which nothing is unreadable.
 func readRecord(r store.Reader, id string) (record, error) {
-	secret, err := readSecret(r, id)
-	if err != nil {
+	rec, err := readAny(r, id)
+	if err == nil {
+		err = rec.unreadable
+	}
+	return rec, err
+}
+
+// readAny reads a secret also where a row of it can't be read: whoever looks at
+// many goes on with the others.
+func readAny(r store.Reader, id string) (rec record, err error) {
+	rec.secret, err = readSecret(r, id)
+	if err != nil && !errors.Is(err, ErrUnreadable) {
 		return record{}, err
 	}
-	state, version, err := readState(r, id)
-	return record{secret: secret, state: state, stateVersion: version}, err
+	rec.unreadable = err
+	rec.state, rec.stateVersion, err = readState(r, id)
+	if errors.Is(err, ErrUnreadable) {
+		rec.unreadable, err = errors.Join(rec.unreadable, err), nil
+	}
+	return rec, err
 }
 
-// readUptake returns the uptake of every consumer that was ever seen.
+// readUptake returns the uptake of every consumer that was ever seen. A row that
+// can't be read counts as none: the consumer is waited for until it is seen again.
 func readUptake(r store.Reader, id string) (map[credential.AccountID]Uptake, error) {
 	seen := make(map[credential.AccountID]Uptake)
 	prefix := store.Key(id, "")
@@ -123,11 +146,11 @@ func readUptake(r store.Reader, id string) (map[credential.AccountID]Uptake, err
 		}
 		account, err := credential.ParseAccountID(strings.TrimPrefix(row.Key, prefix))
 		if err != nil {
-			return nil, fmt.Errorf("%w: uptake", errCorrupt)
+			continue
 		}
 		var u Uptake
-		if err := decode(row, &u); err != nil {
-			return nil, err
+		if decode(row, &u) != nil {
+			u = Uptake{}
 		}
 		seen[account] = u
 	}

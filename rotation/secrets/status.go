@@ -41,19 +41,30 @@ type ConsumerUptake struct {
 func (m *Manager) Get(ctx context.Context, by registry.By, id string) (Status, error) {
 	var st Status
 	err := m.registry.View(ctx, by, func(r store.Reader) (err error) {
-		rec, err := m.owned(r, by, id, 0)
+		rec, err := readAny(r, id)
 		if err != nil {
 			return err
+		}
+		if !by.Sees(rec.secret.Home()) { // of one that can't be read that is nobody's of a tenant
+			return registry.ErrNotFound
 		}
 		st, err = m.status(r, rec)
 		return err
 	})
-	return st, err
+	return st.toldTo(by), err
 }
+
+// unreadable is what an operator is told of a row that can't be read.
+const unreadable = "what is stored of it can't be read, so it is not rotated"
 
 func (m *Manager) status(r store.Reader, rec record) (Status, error) {
 	now := m.now()
 	s := rec.state
+	if rec.unreadable != nil {
+		return Status{
+			Secret: *rec.secret, Problem: bounded(unreadable + ": " + rec.unreadable.Error()), Waiting: Decision{Action: Wait, For: WaitOperator},
+		}, nil
+	}
 	st := Status{
 		Secret: *rec.secret, Version: s.Versions, LastOK: s.LastOK, Attempt: s.Attempt, Asked: s.Asked, Last: s.Last,
 		Drift: s.Drift, DriftAt: s.DriftAt, Problem: s.Problem, Overdue: now.After(rec.overdueAt()),
@@ -77,6 +88,9 @@ func (m *Manager) status(r store.Reader, rec record) (Status, error) {
 	}
 	p := m.policy(rec, now)
 	st.Waiting = s.Next(now, p, observed)
+	if st.Waiting.Absent, err = m.absent(r, rec.secret, st.Waiting.Missing); err != nil {
+		return Status{}, err
+	}
 	if s.Attempt == nil && s.Drift == "" && !p.Due.IsZero() {
 		st.Next = latest(p.Opens, s.RetryAt)
 	}
@@ -107,7 +121,7 @@ func (m *Manager) List(ctx context.Context, by registry.By, f Filter, after stri
 			if err != nil {
 				return err
 			}
-			found = append(found, st)
+			found = append(found, st.toldTo(by))
 		}
 		return nil
 	})
@@ -130,9 +144,20 @@ func (m *Manager) find(r store.Reader, by registry.By, f Filter, after string, l
 		if i == limit {
 			return found, ids[i-1], nil
 		}
-		rec, err := readRecord(r, id)
+		rec, err := readAny(r, id)
 		if err != nil {
 			return nil, "", err
+		}
+		if rec.unreadable != nil && rec.secret.Kind == "" {
+			// Whose it is only the index of tenants says. Who looks at the whole
+			// broker is told of every one: it may be what was looked for.
+			if f.ID == "" && !f.Tenant.IsSystem() {
+				rec.secret.Tenant = f.Tenant
+			}
+			if by.Sees(rec.secret.Home()) {
+				found = append(found, rec)
+			}
+			continue
 		}
 		keep, err := m.keeps(r, by, f, rec.secret)
 		if err != nil {
@@ -148,7 +173,7 @@ func (m *Manager) find(r store.Reader, by registry.By, f Filter, after string, l
 // candidates lists ids from the narrowest index.
 func candidates(r store.Reader, f Filter, after string, limit int) ([]string, error) {
 	if f.ID != "" {
-		if _, err := readSecret(r, f.ID); errors.Is(err, store.ErrNotFound) || f.ID <= after {
+		if _, err := r.Get(secretTable, f.ID); errors.Is(err, store.ErrNotFound) || f.ID <= after {
 			return nil, nil
 		}
 		return []string{f.ID}, nil
@@ -181,4 +206,18 @@ func (m *Manager) keeps(r store.Reader, by registry.By, f Filter, s *Secret) (bo
 		}
 	}
 	return m.couldRead(r, f.Account, s)
+}
+
+// absent lists which of these consumers can't come, and why.
+func (m *Manager) absent(r store.Reader, s *Secret, missing []credential.AccountID) (list []Absent, err error) {
+	for _, c := range missing {
+		why, err := m.registry.Absent(r, c, s.Tenant)
+		if err != nil {
+			return nil, err
+		}
+		if why != "" {
+			list = append(list, Absent{c, why})
+		}
+	}
+	return list, nil
 }

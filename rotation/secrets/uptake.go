@@ -129,12 +129,14 @@ func (m *Manager) take(ctx context.Context, who Consumer, id string, version uin
 
 // weigh reads what is known of the consumer, and whether version is news.
 func (m *Manager) weigh(r store.Reader, who Consumer, id string, version uint64, how How) (known Uptake, row uint64, news bool, err error) {
-	rec, err := readRecord(r, id)
-	if err != nil {
+	rec, err := readAny(r, id)
+	switch {
+	case err != nil:
 		return Uptake{}, 0, false, err
-	}
-	if !who.may(rec.secret) {
+	case !who.may(rec.secret):
 		return Uptake{}, 0, false, registry.ErrNotFound
+	case rec.unreadable != nil:
+		return Uptake{}, 0, false, ErrUnreadable
 	}
 	newest := rec.state.Versions
 	if a := rec.state.Attempt; how == Observed && a != nil && a.Step == Promote && a.Intent {
@@ -150,8 +152,8 @@ func (m *Manager) weigh(r store.Reader, who Consumer, id string, version uint64,
 	if err != nil {
 		return Uptake{}, 0, false, err
 	}
-	if err := decode(stored, &known); err != nil {
-		return Uptake{}, 0, false, err
+	if decode(stored, &known) != nil { // counts as none, see readUptake
+		known = Uptake{}
 	}
 	return known, stored.Version, version > known.Version, nil
 }

@@ -1,6 +1,7 @@
 package secrets_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -232,6 +233,7 @@ type faulty struct {
 	late  map[secrets.Step]error       // what Do says, after the effect
 	away  error                        // what everything says
 	drift string
+	note  string // what Look says of another
 	calls map[string]int
 	done  map[string]bool // nonce and step: effects that happened
 	gate  chan struct{}   // Do waits for it, if there is one
@@ -356,7 +358,7 @@ func (k *faulty) Look(_ context.Context, w *secrets.Work) (secrets.Finding, erro
 		return secrets.Finding{}, err
 	}
 	if errors.Is(k.late[w.Step], errElsewhere) {
-		return secrets.Finding{What: secrets.Elsewhere, Note: "another was here"}, nil
+		return secrets.Finding{What: secrets.Elsewhere, Note: cmp.Or(k.note, "another was here")}, nil
 	}
 	if !k.done[w.Nonce+string(w.Step)] {
 		return secrets.Finding{What: secrets.FoundNot}, nil
