@@ -45,7 +45,7 @@ const maxLacking = 20
 // used for and waits for: how much others are at work is not for one tenant's.
 func (c *call) keyList() (answer, error) {
 	if !c.by.Tenant.IsSystem() {
-		return listed("keys", c.keys.List(), "", WireKey)
+		return listed("keys", c.keys.List(), "", keyOutline)
 	}
 	live, whole, err := c.keys.Live(c.r.Context())
 	if err != nil { // the ring is shown all the same: whoever looks may have a failing disk

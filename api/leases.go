@@ -191,7 +191,7 @@ func listLeases(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return listed("leases", found, next, wireLeaseInfo)
+	return listed("leases", found, next, c.leaseInfo)
 }
 
 func wireLeaseInfo(l lease.Info) wire.LeaseInfo {

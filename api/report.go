@@ -12,8 +12,8 @@ import (
 )
 
 // Report is what /v1/report asks the parts of the broker. A part that is nil
-// isn't there, and its section is absent. The texts of errors are shown to
-// operators of the whole broker.
+// isn't there, and its section is absent. Texts of errors are shown to operators
+// of the whole broker; others get their outline.
 type Report struct {
 	Broker func(context.Context) wire.BrokerReport
 	// Secrets and Leases report on what an operator sees.
@@ -47,6 +47,7 @@ func report(c *call) (answer, error) {
 			return answer{}, err
 		}
 		secrets.Items = notNil(secrets.Items)
+		c.outlineSecrets(secrets.Items)
 		out.SharedSecrets = &secrets
 	}
 	if c.report.Leases != nil {
@@ -55,6 +56,7 @@ func report(c *call) (answer, error) {
 			return answer{}, err
 		}
 		leases.Failing.Items = notNil(leases.Failing.Items)
+		c.outlineLeases(leases.Failing.Items)
 		out.Leases = &leases
 	}
 	return ok(out, 0)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -27,18 +28,31 @@ type feedServer struct {
 	asked []*http.Request
 	next  func(http.ResponseWriter, *http.Request)
 
-	tokens, refused atomic.Int64
+	tokens, refused, open atomic.Int64
 }
 
 func newFeedServer(t *testing.T) *feedServer {
 	f := &feedServer{now: time.Unix(vectorTime, 0)}
-	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		f.asked = append(f.asked, r)
 		next := f.next
 		f.mu.Unlock()
 		next(w, r)
 	}))
+	ofTest := f.Config.ConnState
+	f.Config.ConnState = func(c net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			f.open.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			f.open.Add(-1)
+		}
+		if ofTest != nil {
+			ofTest(c, state)
+		}
+	}
+	f.Start()
 	t.Cleanup(f.Close)
 	f.says(`"complete":true`)
 	return f
@@ -475,6 +489,25 @@ func TestHeldKeysAreReported(t *testing.T) {
 	server.expect(t, func(r *http.Request) bool { return r.URL.Query().Get("keys") == keys[0].ID() })
 	server.advance(time.Hour)
 	server.expect(t, func(r *http.Request) bool { return r.URL.Query().Get("keys") == keys[0].ID()+","+keys[1].ID() })
+}
+
+// A follower that has ended holds on to nothing, also not for the minute and a
+// half after which idle connections would be closed anyhow.
+func TestNoConnectionOutlivesAFollower(t *testing.T) {
+	server := newFeedServer(t)
+	observed := make(chan struct{}, 100)
+	follower := server.follower(t, func(c *verifier.FollowerConfig) { c.Observe = func(verifier.Observation) { observed <- struct{}{} } })
+	stop := run(t, follower)
+	<-observed // its answers come at once, so now it pauses
+	if server.open.Load() != 1 {
+		t.Errorf("%d connections", server.open.Load())
+	}
+	stop()
+	for begun := time.Now(); server.open.Load() != 0; time.Sleep(time.Millisecond) {
+		if time.Since(begun) > 20*time.Second {
+			t.Fatalf("%d connections", server.open.Load())
+		}
+	}
 }
 
 func TestAFollowerOfAnotherBrokerIsRefused(t *testing.T) {

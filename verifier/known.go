@@ -132,6 +132,23 @@ func (e *entries) deadParty(c *credential.Claims, iat int64) bool {
 	return false
 }
 
+// follows holds an answer to the place that was asked for: one that begins
+// nowhere, goes back or stays while there is more would be asked for for ever,
+// and each time pass for fresh word.
+func (k *known) follows(f *feed) error {
+	switch {
+	case f.complete && (!k.begun || f.seq != k.seq || !f.more):
+		return nil
+	case !k.begun:
+		return fmt.Errorf("%w: not complete, and nothing is known", errFeed)
+	case f.seq < k.seq:
+		return fmt.Errorf("%w: it goes back", errFeed)
+	case f.seq == k.seq && f.more:
+		return fmt.Errorf("%w: there is more, and it goes no further", errFeed)
+	}
+	return nil
+}
+
 // learn takes an answer in that was asked for at asked; elapsed is the time now.
 // It reports whether there is more to ask for.
 func (k *known) learn(f *feed, asked time.Time, elapsed time.Duration, now time.Time) (more bool) {

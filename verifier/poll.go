@@ -30,6 +30,8 @@ const (
 	longestPause = time.Second // doubled up to here, since two seconds is the promise
 	keysPause    = 5 * time.Second
 	leastKeys    = 250 * time.Millisecond // between two looks at the keys
+	pingAfter    = 10 * time.Second       // of silence on a connection
+	pingWait     = 5 * time.Second        // for its answer: a poll that dies is noticed before its wait is over
 )
 
 // maxReported bounds the key ids that are reported.
@@ -55,6 +57,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	changed := make(chan struct{}, 1)
 	keys.Go(func() { f.keepKeys(ctx, changed) })
 	defer keys.Wait()
+	defer f.hangUp()
 	pause := time.Duration(0)
 	for wait := pollWait; ; {
 		if !sleep(ctx, pause) {
@@ -155,8 +158,8 @@ func (f *Follower) poll(ctx context.Context, wait time.Duration) (more bool, new
 	if err != nil {
 		return false, 0, err
 	}
-	if !f.known.begun && !answer.complete {
-		return false, 0, fmt.Errorf("%w: not complete, and nothing is known", errFeed)
+	if err := f.known.follows(answer); err != nil {
+		return false, 0, err
 	}
 	now := f.cfg.Now()
 	more = f.known.learn(answer, asked, f.elapsed(now), now)
@@ -291,17 +294,23 @@ func (f *Follower) loadKeys(ctx context.Context) (next time.Duration, failed boo
 }
 
 // pollClient is the client for polls: the token goes nowhere but to the broker.
-func pollClient(given *http.Client) *http.Client {
+// hangUp closes its idle connections, if nobody else uses them.
+func pollClient(given *http.Client) (client *http.Client, hangUp func()) {
 	var own http.Client
 	if given != nil {
 		own = *given
 	}
+	hangUp = func() {}
 	if t, ok := http.DefaultTransport.(*http.Transport); ok && own.Transport == nil {
-		own.Transport = t.Clone()
+		mine := t.Clone()
+		// Else a connection that is dead without a word, as a load balancer may
+		// leave behind, is tried until TCP gives it up, after a quarter of an hour.
+		mine.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait}
+		own.Transport, hangUp = mine, mine.CloseIdleConnections
 	}
 	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	own.Jar, own.Timeout = nil, 0
-	return &own
+	return &own, hangUp
 }
 
 // bare drops the URL that net/http puts in front of its errors.

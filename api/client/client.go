@@ -23,6 +23,9 @@ const (
 	// transport of the Client's own. A broker keeps it for 90 s unless told
 	// otherwise: the one who sends has to be the first to let go.
 	idleTimeout = 60 * time.Second
+
+	pingAfter = 10 * time.Second // of silence on a connection of HTTP/2
+	pingWait  = 5 * time.Second  // for its answer, else it is dead
 )
 
 // Config says whose tokens to get, and from where. Issuer and Auth are required.
@@ -129,6 +132,9 @@ func withoutRedirects(h *http.Client) *http.Client {
 	if t, ok := http.DefaultTransport.(*http.Transport); ok && own.Transport == nil {
 		mine := t.Clone() // closing it closes nobody else's connections
 		mine.IdleConnTimeout = idleTimeout
+		// Else a connection that is dead without a word is tried until TCP gives
+		// it up, after a quarter of an hour.
+		mine.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait}
 		own.Transport = mine
 	}
 	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

@@ -117,6 +117,9 @@ func TestIdleConnectionsAreClosedBeforeTheBrokerClosesThem(t *testing.T) {
 		if !ok || transport.IdleConnTimeout <= 0 || transport.IdleConnTimeout >= brokers-10*time.Second {
 			t.Errorf("%+v: %+v", h, transport)
 		}
+		if p := transport.HTTP2; p == nil || p.SendPingTimeout <= 0 || p.SendPingTimeout+p.PingTimeout > 30*time.Second {
+			t.Errorf("%+v: a dead connection is not noticed: %+v", h, p)
+		}
 		if transport == http.DefaultTransport {
 			t.Error("the transport is everybody's")
 		}

@@ -174,7 +174,7 @@ func (m *Manager) notRenewed(ctx context.Context, l *row, cause error) error {
 		}
 		next := cur.copy()
 		next.Next = nil
-		r := m.record(next, "lease.not_renewed", bounded(cause))
+		r := m.record(next, "lease.not_renewed", vault.Outline(bounded(cause))) // the tenant's people read it
 		r.Decision, r.JTI, r.Txn = audit.Deny, l.Token, l.Txn
 		tx.Append(r)
 		if lost {
