@@ -4,7 +4,6 @@ import (
 	"github.com/tenantbroker/tenantbroker/api/wire"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
 	"github.com/tenantbroker/tenantbroker/rotation/lease"
-	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
 )
 
@@ -32,28 +31,6 @@ func (c *call) leaseInfo(l lease.Info) wire.LeaseInfo {
 		out.Ending.LastError = c.outlined(out.Ending.LastError)
 	}
 	return out
-}
-
-func (c *call) secretStatus(st secrets.Status) wire.Secret {
-	out := wireSecret(st)
-	s := &out.Status
-	s.Problem, s.Drift = c.outlined(s.Problem), c.outlined(s.Drift)
-	for _, a := range []*wire.SecretAttempt{s.Attempt, s.Last} {
-		if a == nil {
-			continue
-		}
-		a.Error = c.outlined(a.Error)
-		for i := range a.Journal { // wireAttempt has made it
-			a.Journal[i].Note = c.outlined(a.Journal[i].Note)
-		}
-	}
-	return out
-}
-
-func (c *call) outlineSecrets(l []wire.SharedSecretReport) {
-	for i := range l {
-		l[i].LastError, l[i].Drift = c.outlined(l[i].LastError), c.outlined(l[i].Drift)
-	}
 }
 
 func (c *call) outlineLeases(l []wire.LeaseReport) {

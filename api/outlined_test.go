@@ -9,15 +9,13 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
 	"github.com/tenantbroker/tenantbroker/rotation/lease"
-	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/store/registry"
 )
 
 // Parts that fail, with what each says of Vault.
 type (
-	failingKeys    struct{ *keys.Manager }
-	failingLeases  struct{ *lease.Manager }
-	failingSecrets struct{ *secrets.Manager }
+	failingKeys   struct{ *keys.Manager }
+	failingLeases struct{ *lease.Manager }
 )
 
 const saysWhere = "vault: unavailable: PUT inner/path/of-all: 503: no handler for inner/: dial tcp 10.0.0.7:8200: connect: connection refused"
@@ -38,22 +36,6 @@ func (failingLeases) List(_ context.Context, by registry.By, _ lease.Filter, _ s
 	}}, "", err
 }
 
-func (s failingSecrets) Get(context.Context, registry.By, string) (secrets.Status, error) {
-	worker := mustAccount("worker")
-	journal := []secrets.Entry{{Step: secrets.Prove, Note: "asking: " + saysWhere}}
-	return secrets.Status{
-		Secret:  secrets.Secret{ID: "s", Kind: "kv", Tenant: credential.MustTenant("acme"), Owner: worker, Consumers: []credential.AccountID{worker}, Spec: []byte(`{}`)},
-		Problem: saysWhere, Drift: saysWhere,
-		Attempt: &secrets.Attempt{Step: secrets.Prove, Error: saysWhere, Journal: journal},
-		Last:    &secrets.Outcome{Failed: saysWhere, Journal: journal},
-	}, nil
-}
-
-func (s failingSecrets) List(ctx context.Context, by registry.By, _ secrets.Filter, _ string, _ int) ([]secrets.Status, string, error) {
-	one, err := s.Get(ctx, by, "")
-	return []secrets.Status{one}, "", err
-}
-
 // Operators of one tenant learn that something of theirs fails, and nothing of
 // where Vault is and what lies in it; those of the whole broker learn all.
 func TestOperatorsOfATenantSeeNothingOfVault(t *testing.T) {
@@ -61,15 +43,9 @@ func TestOperatorsOfATenantSeeNothingOfVault(t *testing.T) {
 	w.with(func(c *Config) {
 		c.Keys = failingKeys{w.keys}
 		c.Leases = &Leasing{Verifier: c.Leases.Verifier, Leases: failingLeases{w.leases}}
-		c.Secrets = &Rotating{Verifier: c.Secrets.Verifier, Secrets: failingSecrets{w.secrets}}
 		c.Report = Report{
 			Broker: func(context.Context) wire.BrokerReport {
 				return wire.BrokerReport{Keys: wire.KeysReport{Keys: []wire.Key{}}, Vault: &wire.VaultReport{LastError: saysWhere}}
-			},
-			Secrets: func(context.Context, registry.By) (wire.Listed[wire.SharedSecretReport], error) {
-				return wire.Listed[wire.SharedSecretReport]{Items: []wire.SharedSecretReport{
-					{ID: "s", Kind: "kv", State: "prove", Failing: true, LastError: saysWhere, Drift: saysWhere},
-				}}, nil
 			},
 			Leases: func(context.Context, registry.By) (out wire.LeasesReport, err error) {
 				out.Failing.Items = []wire.LeaseReport{{ID: "l", Kind: "kv", Name: "mail", Account: mustAccount("worker"), Tenant: credential.MustTenant("acme"), Since: time.Unix(1e9, 0), LastError: saysWhere}}
@@ -80,11 +56,9 @@ func TestOperatorsOfATenantSeeNothingOfVault(t *testing.T) {
 	whole, local := w.operator("whole", "viewer", "system"), w.operator("local", "viewer", "acme")
 	doc := loadDocument(t)
 	for path, c := range map[string]struct{ pattern, says string }{
-		"/v1/report":    {"/v1/report", "vault: unavailable"},
-		"/v1/keys":      {"/v1/keys", "it can't be used at the moment"},
-		"/v1/leases":    {"/v1/leases", "vault: unavailable"},
-		"/v1/secrets":   {"/v1/secrets", "vault: unavailable"},
-		"/v1/secrets/s": {"/v1/secrets/{id}", "asking: vault: unavailable"},
+		"/v1/report": {"/v1/report", "vault: unavailable"},
+		"/v1/keys":   {"/v1/keys", "it can't be used at the moment"},
+		"/v1/leases": {"/v1/leases", "vault: unavailable"},
 	} {
 		all := w.call(whole, "GET", path, nil)
 		doc.holds(t, "GET", c.pattern, all)

@@ -13,7 +13,8 @@ import (
 
 // Report is what /v1/report asks the parts of the broker. A part that is nil
 // isn't there, and its section is absent. Texts of errors are shown to operators
-// of the whole broker; others get their outline.
+// of the whole broker: Secrets leaves them out for others, and of those of
+// Leases others get the outline.
 type Report struct {
 	Broker func(context.Context) wire.BrokerReport
 	// Secrets and Leases report on what an operator sees.
@@ -47,7 +48,6 @@ func report(c *call) (answer, error) {
 			return answer{}, err
 		}
 		secrets.Items = notNil(secrets.Items)
-		c.outlineSecrets(secrets.Items)
 		out.SharedSecrets = &secrets
 	}
 	if c.report.Leases != nil {

@@ -101,7 +101,7 @@ func listSecrets(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return listed("secrets", found, next, c.secretStatus)
+	return listed("secrets", found, next, wireSecret)
 }
 
 func secretFilter(c *call) (f secrets.Filter, err error) {
@@ -134,7 +134,7 @@ func createSecret(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return created(c.secretStatus(st), st.Secret.Version, "secrets", made.ID)
+	return created(wireSecret(st), st.Secret.Version, "secrets", made.ID)
 }
 
 func getSecret(c *call) (answer, error) {
@@ -160,7 +160,7 @@ func (c *call) oneSecret(id string) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return ok(c.secretStatus(st), st.Secret.Version)
+	return ok(wireSecret(st), st.Secret.Version)
 }
 
 func patchSecret(c *call) (answer, error) {
