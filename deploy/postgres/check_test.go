@@ -10,6 +10,7 @@ import (
 func TestCheckFindsWhatIsOpen(t *testing.T) {
 	w := newWorld(t, nil)
 	w.createUser("u-acme", "acme", time.Hour)
+	w.super("orders", `CREATE TABLE app.odd ("Of ""whom""" varchar(64)); SELECT tenantbroker.protect('app.odd', 'Of "whom"'); GRANT SELECT ON app.odd TO orders_app`)
 	super := w.login("postgres")
 	problems := func() string {
 		got, err := super.saw(t.Context(), "SELECT object, problem FROM tenantbroker.check()")
@@ -25,6 +26,14 @@ func TestCheckFindsWhatIsOpen(t *testing.T) {
 		{"ALTER TABLE app.orders DISABLE ROW LEVEL SECURITY", "ALTER TABLE app.orders ENABLE ROW LEVEL SECURITY", "app.orders|row security"},
 		{"ALTER TABLE app.orders NO FORCE ROW LEVEL SECURITY", "ALTER TABLE app.orders FORCE ROW LEVEL SECURITY", "app.orders|row security"},
 		{"DROP POLICY tenantbroker ON app.orders", "SELECT tenantbroker.protect('app.orders')", "app.orders|does not have"},
+		{"ALTER POLICY tenantbroker ON app.orders USING (true)", "SELECT tenantbroker.protect('app.orders')", "app.orders|the policy is not"},
+		{"ALTER POLICY tenantbroker ON app.orders WITH CHECK (true)", "SELECT tenantbroker.protect('app.orders')", "app.orders|the policy is not"},
+		{"ALTER POLICY tenantbroker ON app.orders USING (tenant = (SELECT tenantbroker.session_tenant()) OR id < 3)", "SELECT tenantbroker.protect('app.orders')", "app.orders|the policy is not"},
+		{"ALTER POLICY tenantbroker ON app.orders USING (tenant = current_setting('app.tenant'))", "SELECT tenantbroker.protect('app.orders')", "app.orders|the policy is not"},
+		{"ALTER POLICY tenantbroker ON app.orders TO orders_owner", "SELECT tenantbroker.protect('app.orders')", "app.orders|the policy is not"},
+		{"DROP POLICY tenantbroker ON app.orders; CREATE POLICY tenantbroker ON app.orders FOR UPDATE USING (tenant = (SELECT tenantbroker.session_tenant())) WITH CHECK (tenant = (SELECT tenantbroker.session_tenant()))", "SELECT tenantbroker.protect('app.orders')", "app.orders|the policy is not"},
+		{"DROP POLICY tenantbroker ON app.orders; CREATE POLICY tenantbroker ON app.orders USING (tenant = (SELECT tenantbroker.session_tenant()))", "SELECT tenantbroker.protect('app.orders')", "app.orders|the policy is not"},
+		{"DROP POLICY tenantbroker ON app.orders; CREATE POLICY tenantbroker ON app.orders AS RESTRICTIVE USING (tenant = (SELECT tenantbroker.session_tenant())) WITH CHECK (tenant = (SELECT tenantbroker.session_tenant()))", "SELECT tenantbroker.protect('app.orders')", "app.orders|the policy is not"},
 		{"CREATE POLICY other ON app.orders USING (true)", "DROP POLICY other ON app.orders", "app.orders|has another"},
 		{"CREATE TABLE app.fresh (a int); GRANT SELECT (a) ON app.fresh TO PUBLIC", "DROP TABLE app.fresh", "app.fresh|row security"},
 		{"CREATE TABLE app.events_new PARTITION OF app.events FOR VALUES IN ('new'); GRANT SELECT ON app.events_new TO orders_app", "DROP TABLE app.events_new", "app.events_new|row security"},

@@ -136,3 +136,54 @@ func TestLeftoversThatAreHeldDelayNobodyForLong(t *testing.T) {
 		t.Errorf("%d were tried when none had for long, not 2", n)
 	}
 }
+
+// What a tenant leaves behind is bounded: it gets no more users until somebody
+// has looked, and no other tenant notices.
+func TestLeftoversOfATenantAreBounded(t *testing.T) {
+	w := newWorld(t, nil)
+	super := w.login("postgres")
+	most := one[int](w, super, "SELECT tenantbroker.max_leftovers()")
+	if most != 20 {
+		t.Errorf("%d leftovers of a tenant", most)
+	}
+	w.super("postgres", "SELECT lo_create(4242)") // in another database, where Vault's login is not
+	end := func(tenant string, n int) {
+		t.Helper()
+		user := fmt.Sprintf("u-%s-%d", tenant, n)
+		w.createUser(user, tenant, time.Hour)
+		w.super("postgres", `GRANT SELECT ON LARGE OBJECT 4242 TO "`+user+`"`)
+		if err := w.vault("SELECT tenantbroker.drop_user($1)", user); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range most {
+		end("acme", n)
+	}
+	end("globex", 0)
+	attempt := func() (string, error) {
+		return w.login("tenantbroker_vault").saw(t.Context(), "SELECT tenantbroker.create_user('u-more', '"+password+"', now() + interval '1h', 'acme', 'orders_app')")
+	}
+	w.super("orders", "UPDATE tenantbroker.leftovers SET tried = 'epoch'")
+	if told, err := attempt(); err == nil || !strings.Contains(told, "tenantbroker: too many leftovers: 20 users") || !strings.Contains(told, "tenantbroker.reap()") {
+		t.Errorf("one more: %v", err)
+	} else if strings.Contains(told, "can't be dropped yet") {
+		t.Error("who is refused has leftovers tried, at everybody's cost")
+	}
+	if n := one[int](w, super, "SELECT count(*) FROM tenantbroker.check() WHERE object = 'acme' AND problem LIKE 'gets no more users%'"); n != 1 {
+		t.Error("check doesn't tell")
+	}
+	if n := one[int](w, super, "SELECT count(*) FROM tenantbroker.check() WHERE problem LIKE 'gets no more users%'"); n != 1 {
+		t.Error("check tells of others too")
+	}
+	w.createUser("u-globex-live", "globex", time.Hour)
+	w.super("postgres", "SELECT lo_unlink(4242)")
+	if err := w.vault("SELECT tenantbroker.reap()"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := attempt(); err != nil {
+		t.Errorf("when they are dropped: %v", err)
+	}
+	if n := one[int](w, super, "SELECT count(*) FROM tenantbroker.leftovers"); n != 0 {
+		t.Errorf("%d leftovers are remembered", n)
+	}
+}

@@ -56,6 +56,8 @@ CREATE TABLE IF NOT EXISTS tenantbroker.leftovers (
   since timestamptz NOT NULL DEFAULT now()
 );
 ALTER TABLE tenantbroker.leftovers ADD COLUMN IF NOT EXISTS tried timestamptz NOT NULL DEFAULT now();
+ALTER TABLE tenantbroker.leftovers ADD COLUMN IF NOT EXISTS tenant text COLLATE "C"; -- whose it was; NULL: not known
+CREATE INDEX IF NOT EXISTS leftovers_tenant ON tenantbroker.leftovers (tenant);
 
 -- The tenant of this session, NULL without one. It asks who logged in, which
 -- SET ROLE and settings don't change; for membership as it is now, whatever
@@ -116,9 +118,29 @@ BEGIN
 END
 $$;
 
+-- leftovers_of counts the ended users of a tenant that can't be dropped.
+CREATE OR REPLACE FUNCTION tenantbroker.leftovers_of(tenant text) RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT count(*) FROM tenantbroker.leftovers l JOIN pg_catalog.pg_roles u ON u.oid = l.id WHERE l.tenant = leftovers_of.tenant;
+END;
+
+-- max_leftovers is how many of them a tenant may have and still get users: what
+-- it leaves behind is then these, and those that it had when it got there.
+CREATE OR REPLACE FUNCTION tenantbroker.max_leftovers() RETURNS integer
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT 20;
+END;
+
 -- create_user makes a login that is one tenant's until valid_until, with what
--- base may do. Vault calls it, see the broker's lease targets.
-CREATE OR REPLACE FUNCTION tenantbroker.create_user(username text, password text, valid_until timestamptz, tenant text, base text) RETURNS void
+-- base may do and so many connections. Vault calls it, see the broker's lease
+-- targets. What it did before it refuses is undone, attempts to drop leftovers
+-- too: so it makes none for a tenant that has too many.
+DROP FUNCTION IF EXISTS tenantbroker.create_user(text, text, timestamptz, text, text);
+CREATE OR REPLACE FUNCTION tenantbroker.create_user(username text, password text, valid_until timestamptz, tenant text, base text, connections integer DEFAULT 20) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '3s'
@@ -136,9 +158,16 @@ BEGIN
   IF NOT EXISTS (SELECT FROM tenantbroker.bases b WHERE b.role = base) THEN
     RAISE EXCEPTION 'no such base role; tenantbroker.allow_base makes one';
   END IF;
+  IF connections IS NULL OR connections < 1 OR connections > 1000 THEN
+    RAISE EXCEPTION 'a user has 1 to 1000 connections';
+  END IF;
+  IF tenantbroker.leftovers_of(tenant) >= tenantbroker.max_leftovers() THEN
+    RAISE EXCEPTION 'tenantbroker: too many leftovers: % users of this tenant have ended and can''t be dropped', tenantbroker.leftovers_of(tenant)
+      USING HINT = 'tenantbroker.check() names them: take away what they own or were given, then SELECT tenantbroker.reap()';
+  END IF;
   PERFORM tenantbroker.reap(2);
-  EXECUTE format('CREATE ROLE %I LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD %L VALID UNTIL %L IN ROLE %I, %I',
-    username, password, valid_until, tenantbroker.tenant_role(tenant), base);
+  EXECUTE format('CREATE ROLE %I LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT %s PASSWORD %L VALID UNTIL %L IN ROLE %I, %I',
+    username, connections, password, valid_until, tenantbroker.tenant_role(tenant), base);
 END
 $$;
 
@@ -218,6 +247,7 @@ SET lock_timeout = '5s'
 AS $$
 DECLARE
   user_id oid;
+  user_tenant text;
   granted name;
 BEGIN
   SELECT u.oid INTO user_id FROM pg_roles u WHERE u.rolname = username;
@@ -228,13 +258,15 @@ BEGIN
     IF NOT tenantbroker.is_user(username) THEN
       RAISE EXCEPTION 'not a user of the broker';
     END IF;
+    SELECT min(t.tenant) INTO user_tenant FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid
+      JOIN tenantbroker.tenants t ON t.role = r.rolname WHERE m.member = user_id;
     FOR granted IN
       SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid WHERE m.member = user_id
         AND (r.rolname IN (SELECT t.role FROM tenantbroker.tenants t) OR r.rolname IN (SELECT b.role FROM tenantbroker.bases b))
     LOOP
       EXECUTE format('REVOKE %I FROM %I', granted, username);
     END LOOP;
-    INSERT INTO tenantbroker.leftovers (id) VALUES (user_id);
+    INSERT INTO tenantbroker.leftovers (id, tenant) VALUES (user_id, user_tenant);
   END IF;
   PERFORM tenantbroker.end_sessions(user_id); -- with the locks that they hold
   PERFORM tenantbroker.close_user(username);
@@ -343,6 +375,16 @@ BEGIN
 END
 $$;
 
+-- policy_says is the expression of the one policy, as PostgreSQL shows it, for a
+-- column of a type that protect takes; NULL for another.
+CREATE OR REPLACE FUNCTION tenantbroker.policy_says(tenant_column name, type oid) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT CASE type WHEN 'text'::regtype THEN format('(%I = ( SELECT tenantbroker.session_tenant()))', tenant_column)
+    WHEN 'varchar'::regtype THEN format('((%I)::text = ( SELECT tenantbroker.session_tenant()))', tenant_column) END;
+END;
+
 -- check lists what would let a tenant's user past row security. Nothing listed
 -- is what you want.
 CREATE OR REPLACE FUNCTION tenantbroker.check() RETURNS TABLE (object text, problem text)
@@ -359,6 +401,12 @@ BEGIN ATOMIC
       AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tenantbroker') AND n.nspname !~ '^pg_(toast|temp)'
       AND (has_table_privilege(w.oid, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
         OR has_any_column_privilege(w.oid, c.oid, 'SELECT, INSERT, UPDATE, REFERENCES'))
+  ), policy AS ( -- what is called so, and whether it says what protect makes it say
+    SELECT p.polrelid, p.polpermissive AND p.polcmd = '*' AND p.polroles = '{0}'::oid[] AND EXISTS (
+      SELECT FROM pg_attribute a WHERE a.attrelid = p.polrelid AND a.attnum > 0 AND NOT a.attisdropped
+        AND replace(pg_get_expr(p.polqual, p.polrelid), ' AS session_tenant', '') = tenantbroker.policy_says(a.attname, a.atttypid)
+        AND replace(pg_get_expr(p.polwithcheck, p.polrelid), ' AS session_tenant', '') = tenantbroker.policy_says(a.attname, a.atttypid)) AS intact
+    FROM pg_policy p WHERE p.polname = 'tenantbroker'
   ), protected(oid, attnum) AS ( -- which column the policy looks at
     SELECT p.polrelid, d.refobjsubid FROM pg_policy p JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid
       AND d.refclassid = 'pg_class'::regclass AND d.refobjid = p.polrelid AND d.refobjsubid > 0
@@ -368,6 +416,8 @@ BEGIN ATOMIC
     WHERE relkind IN ('r', 'p') AND NOT (relrowsecurity AND relforcerowsecurity)
   UNION SELECT name, 'does not have the policy: tenantbroker.protect' FROM rel
     WHERE relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = rel.oid AND p.polname = 'tenantbroker')
+  UNION SELECT name, 'the policy is not the one that tenantbroker.protect makes: its command, its roles or its expressions were changed'
+    FROM rel JOIN policy p ON p.polrelid = rel.oid WHERE NOT p.intact
   UNION SELECT name, 'has another permissive policy' FROM rel
     WHERE EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = rel.oid AND p.polpermissive AND p.polname <> 'tenantbroker')
   UNION SELECT name, 'TRUNCATE, REFERENCES or TRIGGER is granted: row security does not cover them' FROM rel
@@ -400,6 +450,8 @@ BEGIN ATOMIC
     JOIN tenantbroker.tenants t ON t.role = r.rolname GROUP BY u.rolname HAVING count(DISTINCT t.tenant) > 1
   UNION SELECT u.rolname::text, 'a user that has ended and can''t be dropped: something in this or another database is its own, or was granted to it'
     FROM pg_roles u JOIN tenantbroker.leftovers l ON l.id = u.oid
+  UNION SELECT t.tenant, 'gets no more users: as many of its ended ones as are allowed can''t be dropped'
+    FROM (SELECT DISTINCT l.tenant FROM tenantbroker.leftovers l) t WHERE tenantbroker.leftovers_of(t.tenant) >= tenantbroker.max_leftovers()
   ORDER BY 1, 2;
 END;
 
@@ -408,7 +460,7 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA tenantbroker FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tenantbroker.session_tenant() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION tenantbroker.protect(regclass, name) TO PUBLIC; -- as themselves, on tables of their own
 GRANT EXECUTE ON FUNCTION
-  tenantbroker.create_user(text, text, timestamptz, text, text),
+  tenantbroker.create_user(text, text, timestamptz, text, text, integer),
   tenantbroker.renew_user(text, timestamptz),
   tenantbroker.drop_user(text),
   tenantbroker.reap(integer)

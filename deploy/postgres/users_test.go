@@ -151,6 +151,10 @@ func TestVaultsLoginCanDoNothingElse(t *testing.T) {
 		"a long name":           "SELECT tenantbroker.create_user(repeat('x', 64), '0123456789abcdef', now() + interval '1h', 'acme', 'orders_app')",
 		"no name":               "SELECT tenantbroker.create_user('', '0123456789abcdef', now() + interval '1h', 'acme', 'orders_app')",
 		"a name that is taken":  "SELECT tenantbroker.create_user('postgres', '0123456789abcdef', now() + interval '1h', 'acme', 'orders_app')",
+		"no connections":        "SELECT tenantbroker.create_user('x', '0123456789abcdef', now() + interval '1h', 'acme', 'orders_app', 0)",
+		"connections unbounded": "SELECT tenantbroker.create_user('x', '0123456789abcdef', now() + interval '1h', 'acme', 'orders_app', -1)",
+		"1001 connections":      "SELECT tenantbroker.create_user('x', '0123456789abcdef', now() + interval '1h', 'acme', 'orders_app', 1001)",
+		"any connections":       "SELECT tenantbroker.create_user('x', '0123456789abcdef', now() + interval '1h', 'acme', 'orders_app', NULL)",
 		"renewing another":      "SELECT tenantbroker.renew_user('bystander', now() + interval '1h')",
 		"renewing without end":  "SELECT tenantbroker.renew_user('u-acme', NULL)",
 		"renewing for 33 days":  "SELECT tenantbroker.renew_user('u-acme', now() + interval '33 days')",
@@ -222,4 +226,36 @@ func TestUsersThatAreOverAreReaped(t *testing.T) {
 	if n := one[int](w, super, "SELECT count(*) FROM pg_roles WHERE rolname IN ('bystander', 'next')"); n != 2 {
 		t.Error("somebody else's, or a live one, is gone")
 	}
+}
+
+// A user has as many connections as its target says, and nothing that it can do
+// changes that.
+func TestAUsersConnectionsAreBounded(t *testing.T) {
+	w := newWorld(t, nil)
+	if err := w.vault("SELECT tenantbroker.create_user('u-two', $1, now() + interval '1h', 'acme', 'orders_app', 2)", password); err != nil {
+		t.Fatal(err)
+	}
+	w.createUser("u-some", "acme", time.Hour)
+	super := w.login("postgres")
+	if n := one[int](w, super, "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'u-some'"); n != 20 {
+		t.Errorf("without a word it has %d connections", n)
+	}
+	first := w.login("u-two")
+	second := w.login("u-two")
+	for _, sql := range []string{`ALTER ROLE "u-two" CONNECTION LIMIT 50`, `ALTER ROLE "u-two" CONNECTION LIMIT -1`} {
+		if _, err := first.saw(t.Context(), sql); sqlState(err) != "42501" {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	if _, err := w.tryLogin("u-two"); sqlState(err) != "53300" {
+		t.Errorf("a third connection: %v", err)
+	}
+	if err := w.vault("SELECT tenantbroker.renew_user('u-two', now() + interval '2h')"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.tryLogin("u-two"); sqlState(err) != "53300" {
+		t.Errorf("a third connection after a renewal: %v", err)
+	}
+	_ = second.Close(t.Context())
+	w.login("u-some") // another user of the tenant has its own
 }
