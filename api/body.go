@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/tenantbroker/tenantbroker/api/wire"
 	"github.com/tenantbroker/tenantbroker/credential"
@@ -147,7 +148,12 @@ func readsItself(t reflect.Type) bool {
 // tried by itself.
 func decodeError(err error, v any, members []credential.JSONMember) error {
 	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) && wrong.Field != "" {
-		return refuse(wire.CodeInvalid, showName(memberName(wrong.Field, reflect.TypeOf(v).Elem())), "must be "+kindName(wrong.Type))
+		name := memberName(wrong.Field, reflect.TypeOf(v).Elem())
+		expected := wrong.Type
+		if field, found := jsonField(reflect.TypeOf(v).Elem(), name); found { // the whole of a list, not what is in it
+			expected = field
+		}
+		return refuse(wire.CodeInvalid, showName(name), "must be "+kindName(expected))
 	}
 	for _, m := range members {
 		field, _ := jsonField(reflect.TypeOf(v).Elem(), string(m.Name))
@@ -172,19 +178,41 @@ func memberName(path string, t reflect.Type) string {
 // publicText is the text of a parser of credential, which names rules and
 // positions and never repeats its input; anything else is put in our words.
 func publicText(err error) string {
-	if s := err.Error(); !strings.HasPrefix(s, "json:") && !strings.Contains(s, `"\`) && !strings.HasPrefix(s, "parsing time") {
-		return s
+	s := err.Error()
+	switch {
+	case strings.HasPrefix(s, "parsing time"), strings.HasPrefix(s, "Time.Unmarshal"):
+		return "must be " + kindName(reflect.TypeFor[time.Time]())
+	case strings.HasPrefix(s, "json:"), strings.Contains(s, `"\`):
+		return "not of the right form"
 	}
-	return "not of the right form"
+	return s
 }
 
+// kindName says what JSON a type is read from.
 func kindName(t reflect.Type) string {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t {
+	case reflect.TypeFor[credential.Scopes]():
+		return `one string, with a space between scopes: "orders:read orders:write"`
+	case reflect.TypeFor[credential.Lifetime]():
+		return `a string such as "5m"`
+	case reflect.TypeFor[time.Time]():
+		return `a string such as "2026-01-31T12:00:00Z"`
+	}
+	if reflect.PointerTo(t).Implements(textReader) {
+		return "a string"
+	}
 	switch t.Kind() {
 	case reflect.Bool:
 		return "true or false"
 	case reflect.Int, reflect.Int64, reflect.Uint64:
 		return "a whole number"
 	case reflect.Slice, reflect.Array:
+		if kindName(t.Elem()) == "a string" {
+			return "a list of strings"
+		}
 		return "a list"
 	case reflect.Map, reflect.Struct:
 		if readsItself(t) {
