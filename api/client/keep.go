@@ -13,7 +13,7 @@ type Keeping struct {
 	// Changed is handed the first lease and each whose data differ from those of
 	// the one before: another database user, another value. The one before goes
 	// on for at least a third of its life, so that what uses it can come to an
-	// end. An error ends Keep.
+	// end. An error ends Keep, and the lease that it was handed.
 	Changed func(context.Context, *Lease) error
 }
 
@@ -28,7 +28,8 @@ const (
 
 // Keep holds a lease until ctx ends, renews it with fresh tokens and, where it
 // can't live longer, obtains the next before the one before ends. Without an
-// answer of the broker it goes on trying. At the end it gives the lease back.
+// answer of the broker it goes on trying. At the end it gives the lease back,
+// also after an error of Changed.
 //
 // It returns nil when ctx ended, the error of Changed, or why the broker decided
 // against: no grant, a stopped account or tenant. What was leased has ended then.
@@ -40,8 +41,9 @@ func (l Leases) Keep(ctx context.Context, k Keeping) error {
 	if err != nil || current == nil {
 		return err
 	}
+	unwanted := false
 	defer func() {
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && !unwanted {
 			return // the broker has ended it, or nobody knows
 		}
 		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
@@ -50,6 +52,10 @@ func (l Leases) Keep(ctx context.Context, k Keeping) error {
 			l.client.log.Warn("a lease could not be given back; it ends in its time", "lease", current.id, "error", err)
 		}
 	}()
+	if err := k.Changed(ctx, current); err != nil {
+		unwanted = true
+		return err
+	}
 	for failures := 0; ; {
 		wait := current.left(renewFrom, l.client.now())
 		if failures > 0 {
@@ -66,6 +72,7 @@ func (l Leases) Keep(ctx context.Context, k Keeping) error {
 			current = next
 			if changed {
 				if err := k.Changed(ctx, next); err != nil {
+					unwanted = true
 					return err
 				}
 			}
@@ -86,7 +93,7 @@ func (l Leases) first(ctx context.Context, k Keeping) (*Lease, error) {
 		lease, err := l.Obtain(ctx, k.Request)
 		switch {
 		case err == nil:
-			return lease, k.Changed(ctx, lease)
+			return lease, nil
 		case ctx.Err() != nil:
 			return nil, nil
 		case final(err):

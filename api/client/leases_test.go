@@ -321,13 +321,16 @@ func TestKeepEndsWhereTheBrokerDecides(t *testing.T) {
 			}
 		}
 	}
-	_, c := newLeaseBroker(t)
+	b, c := newLeaseBroker(t)
 	if err := c.Leases().Keep(t.Context(), Keeping{Request: database(acme)}); err == nil {
 		t.Error("nobody to tell")
 	}
 	broken := errors.New("the pool is gone")
 	if err := c.Leases().Keep(t.Context(), Keeping{Request: database(acme), Changed: func(context.Context, *Lease) error { return broken }}); !errors.Is(err, broken) {
 		t.Errorf("%v", err)
+	}
+	if len(b.ends) != 0 {
+		t.Errorf("what nobody wanted is not given back: %q", b.calls)
 	}
 }
 
