@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"sort"
 	"strconv"
@@ -140,8 +141,12 @@ func TestTheCodesOfTheDocumentAreAllThereAre(t *testing.T) {
 	for _, v := range doc.Components.Schemas["Problem"].Value.Properties["code"].Value.Enum {
 		said = append(said, fmt.Sprint(v))
 	}
-	for code := range problemKinds {
+	statuses := doc.Components.Schemas["Problem"].Value.Properties["code"].Value.Description
+	for code, kind := range problemKinds {
 		known = append(known, code)
+		if !regexp.MustCompile(fmt.Sprintf(`(^|\s)%d [^;]*\b%s\b`, kind.status, code)).MatchString(statuses) {
+			t.Errorf("the document doesn't say that %s comes with %d", code, kind.status)
+		}
 	}
 	sort.Strings(said)
 	sort.Strings(known)

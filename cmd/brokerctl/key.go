@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -155,19 +156,26 @@ func keyRevoke(a *app) *cobra.Command {
 		Use: "revoke KEY --reason WHY", Short: "Withdraw a key at once: an emergency", Args: cobra.ExactArgs(1),
 		Long: `revoke withdraws a signing key at once. Every token that it signed ends, as soon as
 verifiers notice. It shows first how many tokens of which tenants that is, at
-most, and asks. If it is the active key, the standby key takes over.`,
-		Example: "  brokerctl key revoke 2026-03-a --reason \"the key may have leaked, incident 12\"",
+most, and asks; with --yes it does not ask, and says what ended. Where that can't
+be counted, it says so, and the key can be revoked all the same. If it is the
+active key, the standby key takes over.
+
+A key that begins with - goes last, after two dashes.`,
+		Example: `  brokerctl key revoke JnKDHXCYk9CKonH4uQefxYnrXilgwaidUpfvhI2d6pc --reason "the key may have leaked, incident 12"
+  brokerctl key revoke --yes --reason "incident 12" -- -nKDHXCYk9CKonH4uQefxYnrXilgwaidUpfvhI2d6pc`,
 	}
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return fmt.Errorf("%w (a key that begins with - goes last, after two dashes: key revoke --reason WHY -- KEY)", err)
+	})
 	yesFlag(c, &yes)
 	reasonFlag(c, &reason)
 	c.RunE = a.does(func(ctx context.Context, args []string) error {
 		return a.admin(ctx, func(ctx context.Context, admin *client.Admin) error {
 			if !yes {
 				impact, err := admin.Keys().Impact(ctx, args[0])
-				if err != nil {
+				if err := a.noteImpactBefore(impact, err); err != nil {
 					return err
 				}
-				a.noteImpact("This would end", impact)
 				if err := a.confirm(false, "A revoked key can't be brought back.", args[0]); err != nil {
 					return err
 				}
@@ -188,6 +196,20 @@ most, and asks. If it is the active key, the standby key takes over.`,
 		})
 	})
 	return c
+}
+
+// noteImpactBefore says what a revocation would end. That it can't be counted,
+// as where the disk fails, keeps nobody from revoking.
+func (a *app) noteImpactBefore(impact *wire.KeyImpact, err error) error {
+	switch {
+	case err == nil:
+		a.noteImpact("This would end", impact)
+	case errors.Is(err, client.ErrUnavailable):
+		a.note("How many tokens this would end can't be counted now: %v", err)
+	default:
+		return err
+	}
+	return nil
 }
 
 // noteImpact says how many tokens of whom a revocation ends.

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/tenantbroker/tenantbroker/api/client"
 	"github.com/tenantbroker/tenantbroker/api/wire"
 	"github.com/tenantbroker/tenantbroker/credential"
 )
@@ -34,5 +38,39 @@ func TestWhatAKeyWaitsFor(t *testing.T) {
 	}
 	if row := keyColumns(now).row(wire.Key{}); row[6] != "?" || row[7] != "" {
 		t.Errorf("%q", row)
+	}
+}
+
+// In an emergency a count that fails does not hold the revocation up, and a key
+// that isn't there does.
+func TestWhatARevocationWouldEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		says string
+		want error
+	}{
+		"counted":           {nil, "This would end at most 9 live tokens of 1 tenants", nil},
+		"the disk fails":    {fmt.Errorf("impact: %w", client.ErrUnavailable), "can't be counted now", nil},
+		"no such key":       {client.ErrNotFound, "", client.ErrNotFound},
+		"not this operator": {client.ErrForbidden, "", client.ErrForbidden},
+	} {
+		a, _, said := testApp("", nil)
+		err := a.noteImpactBefore(&wire.KeyImpact{Tokens: 9, Tenants: []wire.TenantImpact{{Tokens: 9}}}, c.err)
+		if !errors.Is(err, c.want) || (c.want == nil) != (err == nil) || !strings.Contains(said.String(), c.says) {
+			t.Errorf("%s: %v, %q", name, err, said)
+		}
+	}
+}
+
+// One key in 64 begins with a dash, which is no flag: that is said.
+func TestAKeyThatBeginsWithADash(t *testing.T) {
+	const key = "-nKDHXCYk9CKonH4uQefxYnrXilgwaidUpfvhI2d6pc"
+	a, _, said := testApp("", nil)
+	if code := run(t.Context(), a, []string{"key", "revoke", key, "--reason", "r"}); code != exitUsage || !strings.Contains(said.String(), "-- KEY") {
+		t.Errorf("%d %s", code, said)
+	}
+	a, _, said = testApp("", nil)
+	if code := run(t.Context(), a, []string{"--config", t.TempDir() + "/none", "key", "revoke", "--reason", "r", "--yes", "--", key}); !strings.Contains(said.String(), "login") {
+		t.Errorf("%d %s", code, said)
 	}
 }
