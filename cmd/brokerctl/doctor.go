@@ -47,10 +47,12 @@ exits as any other command would: see brokerctl exit-codes --help.`,
 }
 
 // givesNoToken reports whether the broker itself said that it gives none now:
-// the finding that nobody can sign in to read.
+// the finding that nobody can sign in to read. Its other endpoints say the same
+// word for something else, in a problem.
 func givesNoToken(err error) bool {
 	said, ok := errors.AsType[*client.Error](err)
-	return ok && said.Code == wire.OAuthTemporarilyUnavailable
+	_, problem := errors.AsType[*wire.Problem](err)
+	return ok && !problem && said.Code == wire.OAuthTemporarilyUnavailable
 }
 
 // conclude prints findings, and makes the exit code of them.

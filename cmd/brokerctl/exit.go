@@ -95,6 +95,8 @@ func classify(err error) (code int, hint string) {
 		return exitFindings, ""
 	case errors.As(err, &usage):
 		return exitUsage, "See --help."
+	case givesNoToken(err):
+		return exitUnavailable, "The broker answers, and gives no token now: brokerctl doctor says where to look."
 	}
 	for _, o := range outcomes {
 		if errors.Is(err, o.is) {
