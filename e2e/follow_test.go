@@ -35,10 +35,15 @@ type followedBroker struct {
 
 func follow(t *testing.T, b *brokertest.Broker, account string, home credential.Tenant, audience string) *followedBroker {
 	t.Helper()
+	return followAt(t, b, account, home, audience, time.Now)
+}
+
+func followAt(t *testing.T, b *brokertest.Broker, account string, home credential.Tenant, audience string, now func() time.Time) *followedBroker {
+	t.Helper()
 	f := &followedBroker{Broker: b, t: t, home: home, seqs: make(chan uint64, 10_000)}
 	var err error
 	f.follower, err = verifier.NewFollower(t.Context(), verifier.FollowerConfig{
-		Issuer: b.URL(), Token: b.Client(account).Revocations(home),
+		Issuer: b.URL(), Token: b.Client(account).Revocations(home), Now: now,
 		Observe: func(o verifier.Observation) {
 			if o.Err == nil {
 				f.seqs <- o.Seq
@@ -48,7 +53,7 @@ func follow(t *testing.T, b *brokertest.Broker, account string, home credential.
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.verifier, err = verifier.New(t.Context(), verifier.Config{Issuer: b.URL(), Audience: audience, Revocations: f.follower}); err != nil {
+	if f.verifier, err = verifier.New(t.Context(), verifier.Config{Issuer: b.URL(), Audience: audience, Revocations: f.follower, Now: now}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(f.verifier.Close)

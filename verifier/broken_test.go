@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -275,7 +276,7 @@ func TestADeadConnectionIsLeft(t *testing.T) {
 	issuer = "https://" + between.Addr().String()
 	f := &Follower{cfg: followed(nil), issuer: credential.MustIssuerURL(issuer), start: time.Now()}
 	f.known.init(DefaultEntries)
-	f.cfg.Now = time.Now
+	f.cfg.Now, f.cfg.Logger = time.Now, slog.New(slog.DiscardHandler)
 	f.cfg.HTTPClient, f.hangUp = pollClient(nil)
 	own, ok := f.cfg.HTTPClient.Transport.(*http.Transport)
 	if !ok {

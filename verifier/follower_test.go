@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"math"
 	"net"
 	"net/http"
@@ -342,6 +343,34 @@ func TestAFollowerAsksForWhatIsNew(t *testing.T) {
 		t.Error("it runs twice")
 	}
 }
+
+// A broker that answers completely though it was asked for what is new has
+// another store than before: that is said.
+func TestAFollowerSaysThatTheStoreIsAnother(t *testing.T) {
+	server := newFeedServer(t)
+	server.says(`"complete":true,"seq":41`)
+	var log syncLog
+	follower := server.follower(t, func(c *verifier.FollowerConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	if said := log.String(); said != "" {
+		t.Errorf("at first: %s", said)
+	}
+	server.says(`"complete":true,"seq":5`)
+	stop := run(t, follower)
+	defer stop()
+	server.expect(t, func(r *http.Request) bool { return r.URL.Query().Get("after") == "5" })
+	if !strings.Contains(log.String(), "another one") {
+		t.Errorf("it says %q", log.String())
+	}
+}
+
+// syncLog is a log of several goroutines.
+type syncLog struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *syncLog) Write(p []byte) (int, error) { l.mu.Lock(); defer l.mu.Unlock(); return l.b.Write(p) }
+func (l *syncLog) String() string              { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
 
 // After a long absence it asks for everything, not for what came after.
 func TestAFollowerThatWasAwayBeginsAnew(t *testing.T) {

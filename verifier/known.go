@@ -3,6 +3,7 @@ package verifier
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -49,6 +50,16 @@ func newEntries() *entries {
 		tokens: make(map[string]time.Duration), chains: make(map[string]time.Duration), keys: make(map[string]time.Duration),
 		accounts: make(map[credential.AccountID]epoch), tenants: make(map[credential.Tenant]epoch),
 	}
+}
+
+// lasting is what a complete answer doesn't end. A broker whose backup was
+// restored has never heard of keys that came and were revoked after it; and one
+// whose lost store came back, not of the end of all that was issued before.
+func (e *entries) lasting() *entries {
+	next := newEntries()
+	maps.Copy(next.keys, e.keys)
+	next.all = e.all
+	return next
 }
 
 func (e *entries) count() int {
@@ -153,7 +164,7 @@ func (k *known) follows(f *feed) error {
 // It reports whether there is more to ask for.
 func (k *known) learn(f *feed, asked time.Time, elapsed time.Duration, now time.Time) (more bool) {
 	if f.complete {
-		k.next = newEntries()
+		k.next = k.entries.lasting()
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -84,6 +84,23 @@ func TestAnswersAddUp(t *testing.T) {
 	}
 }
 
+// A store of another age takes nothing back of keys and of the end of everything.
+func TestACompleteAnswerLeavesKeysAndTheEndOfEverything(t *testing.T) {
+	iat := issuedAt.Unix()
+	for name, c := range map[string]struct {
+		told feed
+		want error
+	}{
+		"a key":      {feed{keys: []string{"kid"}}, errDeadKey},
+		"everything": {feed{all: iat}, errDeadAll},
+	} {
+		c.told.complete = true
+		if err := knowing(&c.told, &feed{complete: true, all: iat - 1, keys: []string{"other"}}).check(chainOfTwo(), "kid"); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // While a complete answer comes in pieces, what was known before counts.
 func TestACompleteAnswerTakesOverWhenItIsWhole(t *testing.T) {
 	k := knowing(&feed{complete: true, tokens: []string{"jti"}, maxStale: time.Minute})

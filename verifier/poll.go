@@ -161,6 +161,9 @@ func (f *Follower) poll(ctx context.Context, wait time.Duration) (more bool, new
 	if err := f.known.follows(answer); err != nil {
 		return false, 0, err
 	}
+	if f.known.begun && answer.complete { // it was asked for what is new
+		f.cfg.Logger.Warn("the broker knows less of revocations than it has told: its store is another one")
+	}
 	now := f.cfg.Now()
 	more = f.known.learn(answer, asked, f.elapsed(now), now)
 	if f.known.dropped {
