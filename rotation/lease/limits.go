@@ -25,6 +25,7 @@ const (
 	// The client of Vault has 64 connections: these and twice parallelEnds leave
 	// a third of them to signatures and all else.
 	parallelRequests  = 24
+	parallelOfTenant  = 16 // two thirds: the rest is for others, however many accounts a tenant has
 	parallelOfAccount = 8
 	turnTimeout       = 5 * time.Second // that a request waits for others
 

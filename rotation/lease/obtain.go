@@ -38,7 +38,7 @@ func (m *Manager) Obtain(ctx context.Context, h Holder, q Request) (Granted, err
 }
 
 func (m *Manager) obtain(ctx context.Context, h Holder, q Request) (Granted, error) {
-	done, err := m.turns.take(ctx, h.Claims.Subject)
+	done, err := m.turns.take(ctx, h.Claims.Tenant, h.Claims.Subject)
 	if err != nil {
 		return Granted{}, err
 	}

@@ -34,7 +34,7 @@ func (m *Manager) renew(ctx context.Context, h Holder, id string, ttl time.Durat
 	if err != nil {
 		return Granted{}, err
 	}
-	done, err := m.turns.take(ctx, h.Claims.Subject)
+	done, err := m.turns.take(ctx, h.Claims.Tenant, h.Claims.Subject)
 	if err != nil {
 		return Granted{}, err
 	}

@@ -8,66 +8,79 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential"
 )
 
-// turns bound how many requests Vault works on at a time, of all accounts and
-// of one. A database that is slow then takes neither all connections to Vault,
-// on which signatures are made too, nor all that there are for leases.
+// turns bound how many requests Vault works on at a time, of all tenants, of
+// one, and of one account. A database that is slow then takes neither all
+// connections to Vault, on which signatures are made too, nor all that there
+// are for leases; nor does one tenant, however many accounts it has.
 type turns struct {
 	all chan struct{}
 	mu  sync.Mutex
-	of  map[credential.AccountID]*queue
+	of  map[sharer]*queue
 }
 
-// queue is the turns of one account, as long as somebody uses or awaits one.
+// sharer is whose turns a queue holds: an account's, or with no account a
+// tenant's.
+type sharer struct {
+	tenant  credential.Tenant
+	account credential.AccountID
+}
+
+// queue is the turns of one sharer, as long as somebody uses or awaits one.
 type queue struct {
 	slots chan struct{}
 	users int
 }
 
 func newTurns() *turns {
-	return &turns{all: make(chan struct{}, parallelRequests), of: make(map[credential.AccountID]*queue)}
+	return &turns{all: make(chan struct{}, parallelRequests), of: make(map[sharer]*queue)}
 }
 
-// take waits for a turn, which ends with done.
+// take waits for a turn of the account, then for one of the tenant and one of
+// all: who waits for its own takes nothing from others. It ends with done.
 //
 // Errors: ErrUnavailable.
-func (t *turns) take(ctx context.Context, account credential.AccountID) (done func(), err error) {
+func (t *turns) take(ctx context.Context, tenant credential.Tenant, account credential.AccountID) (done func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, turnTimeout)
 	defer cancel()
-	q := t.join(account)
-	for n, slots := range []chan struct{}{q.slots, t.all} {
+	ofAccount, ofTenant := sharer{account: account}, sharer{tenant: tenant}
+	queues := [...]*queue{t.join(ofAccount, parallelOfAccount), t.join(ofTenant, parallelOfTenant), {slots: t.all}}
+	taken := 0
+	done = func() {
+		for _, q := range queues[:taken] {
+			<-q.slots
+		}
+		t.leave(ofAccount)
+		t.leave(ofTenant)
+	}
+	for _, q := range queues {
 		select {
-		case slots <- struct{}{}:
+		case q.slots <- struct{}{}:
+			taken++
 		case <-ctx.Done():
-			if n == 1 {
-				<-q.slots
-			}
-			t.leave(account, q)
+			done()
 			return nil, fmt.Errorf("%w: too many are asked for at a time", ErrUnavailable)
 		}
 	}
-	return func() {
-		<-t.all
-		<-q.slots
-		t.leave(account, q)
-	}, nil
+	return done, nil
 }
 
-func (t *turns) join(account credential.AccountID) *queue {
+func (t *turns) join(who sharer, most int) *queue {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	q := t.of[account]
+	q := t.of[who]
 	if q == nil {
-		q = &queue{slots: make(chan struct{}, parallelOfAccount)}
-		t.of[account] = q
+		q = &queue{slots: make(chan struct{}, most)}
+		t.of[who] = q
 	}
 	q.users++
 	return q
 }
 
-func (t *turns) leave(account credential.AccountID, q *queue) {
+func (t *turns) leave(who sharer) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	q := t.of[who]
 	if q.users--; q.users == 0 {
-		delete(t.of, account)
+		delete(t.of, who)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
@@ -72,7 +74,7 @@ func TestTurnsOfAllAreBounded(t *testing.T) {
 	all := newTurns()
 	var done []func()
 	for i := range parallelRequests {
-		end, err := all.take(t.Context(), credential.MustAccountID(fmt.Sprintf("a-%d", i)))
+		end, err := all.take(t.Context(), credential.MustTenant(fmt.Sprintf("t-%d", i)), credential.MustAccountID(fmt.Sprintf("a-%d", i)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,13 +82,13 @@ func TestTurnsOfAllAreBounded(t *testing.T) {
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := all.take(ended, credential.MustAccountID("one-more")); !errors.Is(err, ErrUnavailable) {
+	if _, err := all.take(ended, credential.MustTenant("acme"), credential.MustAccountID("one-more")); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("one more: %v", err)
 	}
 	for _, end := range done {
 		end()
 	}
-	if end, err := all.take(t.Context(), credential.MustAccountID("one-more")); err != nil {
+	if end, err := all.take(t.Context(), credential.MustTenant("acme"), credential.MustAccountID("one-more")); err != nil {
 		t.Error(err)
 	} else {
 		end()
@@ -94,4 +96,58 @@ func TestTurnsOfAllAreBounded(t *testing.T) {
 	if len(all.of) != 0 {
 		t.Error("turns are kept for nobody")
 	}
+}
+
+// However many accounts a tenant has, and however many of them wait, another
+// tenant has its turn at once; who waits in vain leaves nothing taken; and an
+// account that works for several tenants has no more turns for it.
+func TestTurnsOfOneTenantLeaveRoomForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		turns := newTurns()
+		account := func(n int) credential.AccountID { return credential.MustAccountID(fmt.Sprintf("a-%d", n)) }
+		ends, refused := make(chan func(), 100), make(chan error, 100)
+		take := func(tenant string, account credential.AccountID) {
+			go func() {
+				if end, err := turns.take(t.Context(), credential.MustTenant(tenant), account); err != nil {
+					refused <- err
+				} else {
+					ends <- end
+				}
+			}()
+		}
+		taken := func(want int, of string) {
+			synctest.Wait()
+			if len(ends) != want {
+				t.Errorf("%d turns of %s, not %d", len(ends), of, want)
+			}
+		}
+		for n := range 2 * parallelRequests {
+			take("acme", account(n))
+		}
+		taken(16, "a tenant with many accounts")
+		for range parallelOfAccount {
+			take("globex", account(200))
+		}
+		taken(24, "both")
+		time.Sleep(turnTimeout)
+		synctest.Wait()
+		if len(refused) != 2*parallelRequests-16 {
+			t.Errorf("%d were told that it is too many", len(refused))
+		}
+		for range len(ends) {
+			(<-ends)()
+		}
+		for n := range 2 * parallelOfAccount {
+			take([]string{"acme", "globex"}[n%2], account(0))
+		}
+		taken(parallelOfAccount, "an account in two tenants")
+		time.Sleep(turnTimeout)
+		synctest.Wait()
+		for range len(ends) {
+			(<-ends)()
+		}
+		if len(turns.of) != 0 || len(turns.all) != 0 {
+			t.Error("turns are kept for nobody")
+		}
+	})
 }
