@@ -130,7 +130,7 @@ func (b *Broker) served(ctx context.Context, s lease.Served) {
 	if b.secrets == nil || version == 0 {
 		return
 	}
-	id, _, known, err := b.secrets.ByResource(ctx, kinds.KVResource("", s.Mount, s.Path))
+	id, _, known, err := b.secrets.ByResource(ctx, b.config.layout().KVResource("", s.Mount, s.Path))
 	if err == nil && known {
 		c := s.Claims
 		err = b.secrets.Seen(ctx, secrets.Consumer{

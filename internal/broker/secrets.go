@@ -50,7 +50,7 @@ func (c *Config) checkSecrets() error {
 
 func (c *Config) layout() kinds.Layout {
 	s := c.doc.Secrets
-	return kinds.Layout{Mount: s.Mount, Tenants: s.TenantFolder, Shared: s.SharedFolder}
+	return kinds.Layout{Mount: s.Mount, Tenants: s.TenantFolder, Shared: s.SharedFolder, Namespace: c.doc.Vault.Namespace}
 }
 
 // openSecrets makes what rotates shared secrets, and what the API serves them by.
@@ -87,7 +87,7 @@ func (b *Broker) couldRead(r store.Reader, account credential.AccountID, s *secr
 	}
 	places, err := b.leases.Readable(r, account, s.Tenant)
 	for _, p := range places {
-		if slices.Contains(s.Resources, kinds.KVResource("", p.Mount, p.Path)) {
+		if slices.Contains(s.Resources, b.config.layout().KVResource("", p.Mount, p.Path)) {
 			return true, nil
 		}
 	}

@@ -108,7 +108,7 @@ func (k *Secret) Check(raw json.RawMessage, about secrets.Subject) (secrets.Chec
 			max(0, life-about.Drain))
 	}
 	return secrets.Checked{
-		Spec: canonical(spec), Resources: append(place.resources(), ClientSecretResource(spec.Account)),
+		Spec: canonical(spec), Resources: append(place.resources(k.layout), ClientSecretResource(spec.Account)),
 		Whole: whole, Sensitive: true, Accounts: []credential.AccountID{spec.Account},
 		Lends: []credential.AccountID{spec.Account}, Published: []credential.AccountID{spec.Account},
 	}, nil

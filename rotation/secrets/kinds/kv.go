@@ -75,7 +75,7 @@ func (k *KV) Check(raw json.RawMessage, about secrets.Subject) (secrets.Checked,
 	if err := checkAlphabet(spec.Length, spec.Alphabet); err != nil {
 		return secrets.Checked{}, err
 	}
-	return secrets.Checked{Spec: canonical(spec), Resources: place.resources(), Whole: whole}, nil
+	return secrets.Checked{Spec: canonical(spec), Resources: place.resources(k.layout), Whole: whole}, nil
 }
 
 // at returns what a step is about.

@@ -51,35 +51,6 @@ type Place struct {
 	Path      string `json:"path"`
 }
 
-// Layout says where the values of tenants lie in Vault.
-type Layout struct {
-	Mount   string // of the KV engine, e.g. "secret"
-	Tenants string // folder with a folder for each tenant, e.g. "tenants"
-	Shared  string // folder of what is of no tenant, e.g. "shared"
-}
-
-// DefaultLayout is used where nothing else is configured.
-func DefaultLayout() Layout { return Layout{Mount: "secret", Tenants: "tenants", Shared: "shared"} }
-
-// Check returns the key that is wrong, and why. The two folders are apart, so
-// that no tenant's name leads into what is shared.
-func (l Layout) Check() (key string, err error) {
-	for _, part := range []struct{ key, path string }{{"mount", l.Mount}, {"tenant_folder", l.Tenants}, {"shared_folder", l.Shared}} {
-		if err := checkPath(part.key, part.path, maxName); err != nil {
-			return part.key, errors.New("segments of letters, digits and _ . - between single slashes")
-		}
-	}
-	if strings.HasPrefix(l.Tenants+"/", l.Shared+"/") || strings.HasPrefix(l.Shared+"/", l.Tenants+"/") {
-		return "shared_folder", errors.New("must not be within tenant_folder, nor the other way round")
-	}
-	return "", nil
-}
-
-// KVResource is what a secret with a value at this place claims.
-func KVResource(namespace, mount, path string) string {
-	return "kv:" + namespace + ":" + mount + "/" + path
-}
-
 // check fills in defaults. whole says that the place is not within the folder of
 // the secret's tenant, so that only operators of the whole broker may name it.
 // The folder of another tenant is nobody's to name.
@@ -87,37 +58,32 @@ func (p *Place) check(l Layout, about secrets.Subject) (whole bool, err error) {
 	if p.Mount == "" {
 		p.Mount = l.Mount
 	}
-	if err := checkPath("spec.mount", p.Mount, maxName); err != nil {
+	if err := checkNamespace(p.Namespace); err != nil {
+		return false, err
+	}
+	if err := l.checkMount(p.Namespace, p.Mount); err != nil {
 		return false, err
 	}
 	if err := checkPath("spec.path", p.Path, maxPath); err != nil {
 		return false, err
 	}
-	if p.Namespace != "" {
-		if err := checkPath("spec.namespace", p.Namespace, maxPath); err != nil {
-			return false, err
-		}
-	}
 	own := l.Shared + "/"
 	if !about.Tenant.IsZero() {
 		own = l.Tenants + "/" + about.Tenant.String() + "/"
 	}
-	// Vault mounts no engine below another: this is the same one by another name.
-	if strings.HasPrefix(p.Mount, l.Mount+"/") {
-		return false, registry.Invalid("spec.mount", "lies within %s, where values are: name that, and the rest in spec.path", l.Mount)
-	}
-	here := p.Mount == l.Mount && p.Namespace == ""
-	if here && strings.HasPrefix(p.Path, l.Tenants+"/") && !strings.HasPrefix(p.Path, own) {
+	at := l.full(p.Namespace, p.Mount, p.Path)
+	if strings.HasPrefix(at, l.full("", l.Mount, l.Tenants+"/")) && !strings.HasPrefix(at, l.full("", l.Mount, own)) {
 		return false, registry.Invalid("spec.path", "lies within the folder of another tenant")
 	}
 	if strings.HasSuffix(p.Path, stagedSuffix) {
 		return false, registry.Invalid("spec.path", "ends in %s, where values wait until they are proven", stagedSuffix)
 	}
+	here := p.Mount == l.Mount && p.Namespace == ""
 	return !here || !strings.HasPrefix(p.Path, own), nil
 }
 
-func (p *Place) resources() []string {
-	return []string{KVResource(p.Namespace, p.Mount, p.Path), KVResource(p.Namespace, p.Mount, p.Path+stagedSuffix)}
+func (p *Place) resources(l Layout) []string {
+	return []string{l.KVResource(p.Namespace, p.Mount, p.Path), l.KVResource(p.Namespace, p.Mount, p.Path+stagedSuffix)}
 }
 
 func (p *Place) staged() string { return p.Path + stagedSuffix }

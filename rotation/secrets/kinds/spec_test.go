@@ -76,7 +76,7 @@ func TestSpecs_Taken(t *testing.T) {
 			[]string{"kv::kv/team/tenants/acme/x", "kv::kv/team/tenants/acme/x.next"}, true, false},
 		"in a namespace": {"kv", `{"namespace":"team/a","path":"tenants/acme/x"}`, ofAcme,
 			`{"namespace":"team/a","mount":"secret","path":"tenants/acme/x","field":"value","length":43,"alphabet":"alphanumeric"}`,
-			[]string{"kv:team/a:secret/tenants/acme/x", "kv:team/a:secret/tenants/acme/x.next"}, true, false},
+			[]string{"kv::team/a/secret/tenants/acme/x", "kv::team/a/secret/tenants/acme/x.next"}, true, false},
 		"a client secret": {"client-secret", `{"account":"app","path":"tenants/acme/app"}`, ofAcme,
 			`{"account":"app","mount":"secret","path":"tenants/acme/app","lifetime":"2160h0m0s"}`,
 			[]string{"kv::secret/tenants/acme/app", "kv::secret/tenants/acme/app.next", "client-secret:app"}, false, true},
@@ -164,15 +164,15 @@ func TestSpecs_Refused(t *testing.T) {
 
 func TestLayout(t *testing.T) {
 	for l, key := range map[Layout]string{
-		DefaultLayout():    "",
-		{"kv", "a", "b"}:   "",
-		{"", "a", "b"}:     "mount",
-		{"kv", "a/", "b"}:  "tenant_folder",
-		{"kv", "a", ".b"}:  "shared_folder",
-		{"kv", "a", "a"}:   "shared_folder",
-		{"kv", "a", "a/b"}: "shared_folder",
-		{"kv", "a/b", "a"}: "shared_folder",
-		{"kv", "ab", "a"}:  "",
+		DefaultLayout():                            "",
+		{Mount: "kv", Tenants: "a", Shared: "b"}:   "",
+		{Mount: "", Tenants: "a", Shared: "b"}:     "mount",
+		{Mount: "kv", Tenants: "a/", Shared: "b"}:  "tenant_folder",
+		{Mount: "kv", Tenants: "a", Shared: ".b"}:  "shared_folder",
+		{Mount: "kv", Tenants: "a", Shared: "a"}:   "shared_folder",
+		{Mount: "kv", Tenants: "a", Shared: "a/b"}: "shared_folder",
+		{Mount: "kv", Tenants: "a/b", Shared: "a"}: "shared_folder",
+		{Mount: "kv", Tenants: "ab", Shared: "a"}:  "",
 	} {
 		if got, err := l.Check(); got != key || (err != nil) != (key != "") {
 			t.Errorf("%+v: %q, %v", l, got, err)

@@ -84,7 +84,7 @@ func (k *StaticPair) Check(raw json.RawMessage, about secrets.Subject) (secrets.
 	if spec.Publish.Mount == "" {
 		spec.Publish.Mount = k.layout.Mount
 	}
-	return secrets.Checked{Spec: canonical(spec), Resources: spec.resources(), Whole: true, Sensitive: true}, nil
+	return secrets.Checked{Spec: canonical(spec), Resources: spec.resources(k.layout), Whole: true, Sensitive: true}, nil
 }
 
 // pair is what a step is about.

@@ -105,10 +105,8 @@ func (s *StaticPairSpec) check(l Layout, about secrets.Subject) error {
 	if err := checkPath("spec.mount", s.Mount, maxName); err != nil {
 		return err
 	}
-	if s.Namespace != "" {
-		if err := checkPath("spec.namespace", s.Namespace, maxPath); err != nil {
-			return err
-		}
+	if err := checkNamespace(s.Namespace); err != nil {
+		return err
 	}
 	for _, r := range s.Roles {
 		if err := checkName("spec.roles.role", r.Role, maxName); err != nil {
@@ -160,7 +158,20 @@ func notOfHosts(r rune) bool {
 
 func loopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || (err == nil && ip.IsLoopback())
+	return host == "localhost" || (err == nil && ip.Unmap().IsLoopback())
+}
+
+// server is the host in one spelling, as far as it can be known without asking
+// anybody: whatever is on loopback is one machine's.
+func (p *Postgres) server() string {
+	host := strings.TrimSuffix(strings.ToLower(p.Host), ".")
+	if loopback(host) {
+		return "localhost"
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.Unmap().String()
+	}
+	return host
 }
 
 // authorities reads certificates; nil if there is anything else.
@@ -185,12 +196,12 @@ func authorities(text string) *x509.CertPool {
 
 // resources are the two roles, the two users and the place: none of them has
 // two secrets.
-func (s *StaticPairSpec) resources() []string {
-	all := s.Publish.resources()
+func (s *StaticPairSpec) resources(l Layout) []string {
+	all := s.Publish.resources(l)
 	for _, r := range s.Roles {
 		all = append(all,
-			"database-static:"+s.Namespace+":"+s.Mount+"/"+r.Role,
-			"postgres-user:"+strings.ToLower(s.Postgres.Host)+":"+strconv.Itoa(s.Postgres.Port)+"/"+r.Username)
+			"database-static::"+l.full(s.Namespace, s.Mount, r.Role),
+			"postgres-user:"+s.Postgres.server()+":"+strconv.Itoa(s.Postgres.Port)+"/"+r.Username)
 	}
 	return all
 }
