@@ -161,7 +161,7 @@ func (s *secretFlags) add(c *cobra.Command) {
 	f.StringVar(&s.schedule.Zone, "zone", "", "time zone of --cron and --window, e.g. Europe/Berlin (default UTC)")
 	f.StringVar(&s.schedule.Jitter, "jitter", "", "begin later by up to this much, e.g. 30m")
 	f.StringVar(&s.window, "window", "", "begin only then: [DAYS ]FROM-TO, e.g. mon,tue 22:00-04:00")
-	f.StringVar(&s.terms.MaxAge, "max-age", "", "older than this it is overdue (default 2160h)")
+	f.StringVar(&s.terms.MaxAge, "max-age", "", "older than this it is overdue (default 2160h, and less for a client-secret)")
 	f.StringVar(&s.terms.DrainDeadline, "drain-deadline", "", "consumers that take longer are an alarm (default 168h)")
 	f.StringVar(&s.terms.Pair, "pair", "", "a secret that must never be rotated at the same time")
 }
@@ -269,8 +269,8 @@ until its schedule says so or brokerctl secret rotate is asked for.
 Kinds and their specs:
   kv                      path, and mount, field, length, alphabet
   database-static-pair    roles, publish, postgres, query; see docs/guides/postgres-rotation.md
-  client-secret           account, path, lifetime; with --max-age, e.g. 1440h: it and the
-                          drain deadline fit into the lifetime, at most 90 days
+  client-secret           account, path, lifetime; --max-age and the drain deadline fit into
+                          the lifetime, at most 90 days: rotate every 1992h or more often
   webhook                 url, audience`,
 		Example: `  brokerctl secret create orders-hmac --kind kv --tenant acme --set path=tenants/acme/orders-hmac \
     --owner orders --consumers orders,mailer --every 720h --reason "was a file on two machines"

@@ -41,6 +41,14 @@ type Kind interface {
 	Look(ctx context.Context, w *Work) (Finding, error)
 }
 
+// Aging is a Kind whose values end by themselves, so that its secrets can't get
+// as old as others.
+type Aging interface {
+	// DefaultMaxAge is how old a secret may get whose successor may take drain;
+	// 0 where the spec leaves no room.
+	DefaultMaxAge(spec json.RawMessage, drain time.Duration) time.Duration
+}
+
 // Subject is the secret that a spec belongs to.
 type Subject struct {
 	ID            string

@@ -2,6 +2,7 @@ package secrets
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,9 @@ func (m *Manager) prepare(by registry.By, s *Secret) (prepared, error) {
 	kind, known := m.kinds[s.Kind]
 	if !known {
 		return prepared{}, registry.Invalid("kind", "not a kind that this broker rotates")
+	}
+	if aging, is := kind.(Aging); is && s.MaxAge == 0 {
+		s.MaxAge = Duration(aging.DefaultMaxAge(s.Spec, cmp.Or(time.Duration(s.DrainDeadline), DefaultDrainDeadline)))
 	}
 	if err := s.check(); err != nil {
 		return prepared{}, err

@@ -2,6 +2,7 @@ package secrets_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -550,5 +551,38 @@ func TestRun_EndsWithItsContext(t *testing.T) {
 	cancel()
 	if err := w.Run(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// aging is a kind whose values end after 60 days.
+type aging struct{ *faulty }
+
+func (aging) DefaultMaxAge(_ json.RawMessage, drain time.Duration) time.Duration {
+	return 60*24*time.Hour - drain
+}
+
+// A secret whose value ends by itself gets no older than that by default, and is
+// not rotated more seldom.
+func TestCreate_AgeOfWhatEndsByItself(t *testing.T) {
+	w := newWorld(t, func(c *secrets.Config) { c.Kinds = []secrets.Kind{aging{newFaulty()}} })
+	const day = 24 * time.Hour
+	for name, c := range map[string]struct {
+		every, age, drain, want time.Duration
+	}{
+		"nothing said":    {0, 0, 0, 53 * day},
+		"a drain":         {0, 0, 10 * day, 50 * day},
+		"as long":         {53 * day, 0, 0, 53 * day},
+		"more seldom":     {54 * day, 0, 0, 0},
+		"an age was said": {0, 5 * day, 0, 5 * day},
+	} {
+		s := plain(strings.ReplaceAll(name, " ", "-"))
+		s.Schedule.Every, s.MaxAge, s.DrainDeadline = secrets.Duration(c.every), secrets.Duration(c.age), secrets.Duration(c.drain)
+		made, err := w.Create(t.Context(), admin, s)
+		if (err == nil) != (c.want != 0) || time.Duration(made.MaxAge) != c.want {
+			t.Errorf("%s: %s, %v", name, made.MaxAge, err)
+		}
+		if err != nil && (!errors.Is(err, registry.ErrInvalid) || !strings.Contains(err.Error(), "1272h0m0s") || !strings.Contains(err.Error(), "1296h0m0s")) {
+			t.Errorf("%s: %v", name, err) // both figures are said
+		}
 	}
 }

@@ -141,7 +141,7 @@ func (s *Secret) check() error {
 		return err
 	}
 	if t.every > maxAge {
-		return registry.Invalid("max_age", "is shorter than the interval of the schedule, so that the secret would always be overdue")
+		return registry.Invalid("max_age", "is %s, shorter than the interval of the schedule, %s, so that the secret would always be overdue", maxAge, t.every)
 	}
 	return nil
 }

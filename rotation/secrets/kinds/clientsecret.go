@@ -114,6 +114,16 @@ func (k *Secret) Check(raw json.RawMessage, about secrets.Subject) (secrets.Chec
 	}, nil
 }
 
+// DefaultMaxAge implements secrets.Aging: what the lifetime of a client secret
+// leaves when its successor takes its time.
+func (*Secret) DefaultMaxAge(raw json.RawMessage, drain time.Duration) time.Duration {
+	spec := SecretSpec{Lifetime: secrets.Duration(credential.MaxClientSecretLifetime)}
+	if err := readSpec(raw, &spec); err != nil || len(raw) > secrets.MaxSpecSize {
+		return 0 // Check says what is wrong
+	}
+	return max(0, min(secrets.DefaultMaxAge, time.Duration(spec.Lifetime)-drain))
+}
+
 func (k *Secret) at(w *secrets.Work) (SecretSpec, *Place, Store, error) {
 	spec, err := stored[SecretSpec](w)
 	return spec, spec.place(), k.stores(spec.Namespace, spec.Mount), err
