@@ -49,7 +49,16 @@ func (s *watched) Update(ctx context.Context, fn func(store.Tx) error) error {
 	if once != nil {
 		once()
 	}
-	return s.Store.Update(ctx, fn)
+	return s.Store.Update(ctx, func(tx store.Tx) error { return fn(watchedTx{tx, &s.reads}) })
+}
+
+type watchedTx struct {
+	store.Tx
+	reads *atomic.Int64
+}
+
+func (tx watchedTx) Scan(t store.Table, prefix, after string) iter.Seq2[store.Row, error] {
+	return watchedReader{tx.Tx, tx.reads}.Scan(t, prefix, after)
 }
 
 func (s *watched) before(do func()) {
@@ -74,6 +83,37 @@ func TestRun_ManyAtOnceAreFoundInOneLook(t *testing.T) {
 	}
 	if n := st.reads.Load(); n > 3 {
 		t.Errorf("all rows were read %d times for %d secrets", n, many)
+	}
+}
+
+// What happens to one secret is not looked for among all of them.
+func TestRun_OneIsNotLookedForAmongAll(t *testing.T) {
+	const many = 60
+	st := &watched{}
+	w := newWorld(t, func(c *secrets.Config) {
+		st.Store = c.Store
+		c.Store, c.Interval, c.InspectEvery = st, time.Hour, 2*time.Hour
+		c.Registry = registry.New(st, credential.MustIssuerURL("https://broker.example"), c.Now)
+	})
+	w.run(w.Manager)
+	for i := range many {
+		w.create(plain(fmt.Sprintf("db-%d", i)))
+	}
+	for i := range many {
+		id := fmt.Sprintf("db-%d", i)
+		if err := w.Rotate(t.Context(), operator, id, 0, false); err != nil {
+			t.Fatal(err)
+		}
+		w.until(id, "drained for", inStep(secrets.Drain))
+		w.ack(id, 1)
+		w.until(id, "rotated", rotated(1))
+	}
+	if err := w.Delete(t.Context(), admin, "db-0", 0); err != nil {
+		t.Fatal(err)
+	}
+	// Once when it begins, and once to count them for the first time.
+	if n := st.reads.Load(); n > 3 {
+		t.Errorf("all rows were read %d times for what happened to %d secrets, each by itself", n, many)
 	}
 }
 

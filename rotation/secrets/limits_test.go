@@ -69,6 +69,65 @@ func TestMaxSecrets(t *testing.T) {
 	}
 }
 
+// The count goes with the secrets, and one that is lost or damaged is made anew.
+func TestMaxSecrets_Count(t *testing.T) {
+	m := filled(t, 3)
+	at := func(change int) int {
+		t.Helper()
+		n := -1
+		err := m.store.Update(t.Context(), func(tx store.Tx) error {
+			if err := count(tx, change); err != nil {
+				return err
+			}
+			row, err := tx.Get(countTable, countKey)
+			if err != nil {
+				return err
+			}
+			return decode(row, &n)
+		})
+		if err != nil && !errors.Is(err, ErrFull) {
+			t.Fatal(err)
+		}
+		return n
+	}
+	set := func(value string) {
+		t.Helper()
+		err := m.store.Update(t.Context(), func(tx store.Tx) error {
+			row, err := tx.Get(countTable, countKey)
+			if err == nil {
+				_, err = tx.Put(countTable, countKey, []byte(value), row.Version)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := at(1); n != 4 { // there was none, and three rows
+		t.Errorf("%d", n)
+	}
+	if n := at(1); n != 5 { // the rows are not counted again
+		t.Errorf("%d", n)
+	}
+	if n := at(-1); n != 4 {
+		t.Errorf("%d", n)
+	}
+	set("much")
+	if n := at(-1); n != 2 {
+		t.Errorf("%d", n)
+	}
+	set(fmt.Sprint(MaxSecrets - 1))
+	if n := at(1); n != MaxSecrets {
+		t.Errorf("%d", n)
+	}
+	if n := at(1); n != -1 {
+		t.Errorf("%d were taken", n)
+	}
+	if n := at(-1); n != MaxSecrets-1 {
+		t.Errorf("%d", n)
+	}
+}
+
 func TestMaxPlan(t *testing.T) {
 	for _, c := range []struct {
 		there   int

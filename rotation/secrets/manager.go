@@ -73,6 +73,7 @@ type Manager struct {
 	stages  map[string]stage     // of those in the queue, and those that a driver is at
 	agenda  map[string]appointed // what is known of when to look at a secret again
 	pauses  map[string]*pause    // by backend that is away
+	called  map[string]struct{}  // ids to look at without waiting for the next round
 }
 
 // New returns a manager. It starts nothing.
@@ -108,7 +109,7 @@ func New(c Config) (*Manager, error) {
 		store: c.Store, registry: c.Registry, kinds: make(map[string]Kind), broker: c.Broker, now: c.Now,
 		interval: c.Interval, inspect: c.InspectEvery, couldRead: c.CouldRead, crash: c.Crash, metrics: c.Observe, log: c.Logger,
 		poke: make(chan struct{}, 1), workers: c.Workers,
-		stages: make(map[string]stage), agenda: make(map[string]appointed), pauses: make(map[string]*pause),
+		stages: make(map[string]stage), agenda: make(map[string]appointed), pauses: make(map[string]*pause), called: make(map[string]struct{}),
 	}
 	for _, k := range c.Kinds {
 		if _, twice := m.kinds[k.Name()]; twice {
@@ -143,8 +144,13 @@ func checkSteps(k Kind) error {
 	return nil
 }
 
-// wake has Run look for what is due.
-func (m *Manager) wake() {
+// wake has Run look at these secrets at once, without a look at all the others.
+func (m *Manager) wake(ids ...string) {
+	m.mu.Lock()
+	for _, id := range ids {
+		m.called[id] = struct{}{}
+	}
+	m.mu.Unlock()
 	select {
 	case m.poke <- struct{}{}:
 	default:

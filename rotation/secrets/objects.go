@@ -64,14 +64,13 @@ func (m *Manager) Create(ctx context.Context, by registry.By, s Secret) (Secret,
 	if err != nil {
 		return Secret{}, err
 	}
-	m.wake()
+	m.wake(next.ID)
 	return *next.Secret, nil
 }
 
 func (m *Manager) create(c *registry.Change, by registry.By, next prepared) (err error) {
-	full, err := countUpTo(c, secretTable, MaxSecrets)
-	if err != nil || full {
-		return errors.Join(err, errIf(full, fmt.Errorf("%w: at most %d", ErrFull, MaxSecrets)))
+	if err := count(c, 1); err != nil {
+		return err
 	}
 	if !next.Shared {
 		own, err := registry.UsedBy(c, registry.Use{Tenant: next.Tenant}, "", MaxTenantSecrets)
@@ -242,7 +241,7 @@ func (m *Manager) Update(ctx context.Context, by registry.By, id string, ifVersi
 	if err != nil {
 		return Secret{}, err
 	}
-	m.wake()
+	m.wake(out.ID)
 	return *out, nil
 }
 
@@ -325,6 +324,9 @@ func (m *Manager) Delete(ctx context.Context, by registry.By, id string, ifVersi
 		if err := pairUp(c, id, rec.secret.Pair, ""); err != nil {
 			return err
 		}
+		if err := count(c, -1); err != nil {
+			return err
+		}
 		if err := c.Delete(secretTable, id, rec.secret.Version); err != nil {
 			return err
 		}
@@ -388,23 +390,34 @@ func dropUptakeAbove(tx store.Tx, id string, newest uint64) error {
 	return nil
 }
 
-// countUpTo reports whether the table has limit rows or more.
-func countUpTo(r store.Reader, t store.Table, limit int) (bool, error) {
-	n := 0
-	for _, err := range r.Scan(t, "", "") {
-		if err != nil {
-			return false, err
-		}
-		if n++; n >= limit {
-			return true, nil
-		}
-	}
-	return false, nil
-}
+// countKey is the row that says how many secrets are declared.
+const countKey = "all"
 
-func errIf(yes bool, err error) error {
-	if yes {
+// count counts a secret that comes or goes, in the commit in which it does. To
+// read all rows each time would hold up every other commit. Where there is no
+// count yet, or one that can't be read, the rows are counted.
+func count(tx store.Tx, change int) error {
+	n := 0
+	row, err := tx.Get(countTable, countKey)
+	if err == nil {
+		err = decode(row, &n)
+	}
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, ErrUnreadable) {
+		n = 0
+		for _, err := range tx.Scan(secretTable, "", "") {
+			if err != nil {
+				return err
+			}
+			n++
+		}
+		err = nil
+	}
+	if err != nil {
 		return err
 	}
-	return nil
+	if n += change; n > MaxSecrets && change > 0 {
+		return fmt.Errorf("%w: at most %d", ErrFull, MaxSecrets)
+	}
+	_, err = put(tx, countTable, countKey, n, row.Version)
+	return err
 }

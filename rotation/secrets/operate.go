@@ -29,7 +29,7 @@ func (m *Manager) Rotate(ctx context.Context, by registry.By, id string, ifVersi
 		return m.ask(c, by, rec, force, nil)
 	})
 	if err == nil {
-		m.wake()
+		m.wake(id)
 	}
 	return err
 }
@@ -84,7 +84,7 @@ func (m *Manager) Abort(ctx context.Context, by registry.By, id string, ifVersio
 		return nil
 	})
 	if err == nil {
-		m.wake()
+		m.wake(id)
 	}
 	return err
 }

@@ -66,7 +66,11 @@ func (m *Manager) RotateAll(ctx context.Context, by registry.By, f Filter, diges
 		return nil
 	})
 	if err == nil {
-		m.wake()
+		for _, item := range p.Items {
+			if item.Held == "" {
+				m.wake(item.Secret.ID)
+			}
+		}
 	}
 	return p, err
 }

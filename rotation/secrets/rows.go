@@ -22,6 +22,7 @@ const (
 	uptakeTable   store.Table = "secret_uptake"    // id, account
 	resourceTable store.Table = "secret_resources" // resource → id
 	pairTable     store.Table = "secret_pairs"     // id, id of a secret that names it as its pair
+	countTable    store.Table = "secret_counts"    // countKey → how many are declared
 )
 
 // Uptake is the newest version on which a consumer was seen.

@@ -3,7 +3,9 @@ package secrets
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,27 +45,38 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer drivers.Wait()
 	tick := time.NewTicker(m.interval)
 	defer tick.Stop()
-	for {
-		if err := m.round(ctx, &drivers); err != nil && ctx.Err() == nil {
-			m.log.Error("looking for secrets to rotate failed", "error", err)
+	for all := true; ; {
+		ids := m.calledFor()
+		if all {
+			var err error
+			if ids, err = m.ripe(ctx); err != nil && ctx.Err() == nil {
+				m.log.Error("looking for secrets to rotate failed", "error", err)
+			}
 		}
+		m.round(ctx, &drivers, ids)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			all = true
 		case <-m.poke:
+			all = false
 		}
 	}
 }
 
-// round queues each secret that may have something to do, and has drivers at
-// the queue. They take it to its end without looking for more in between: that
-// reads all rows.
-func (m *Manager) round(ctx context.Context, drivers *sync.WaitGroup) error {
-	ids, err := m.ripe(ctx)
-	if err != nil {
-		return err
-	}
+// calledFor takes the ids that were called for.
+func (m *Manager) calledFor() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ids := slices.Collect(maps.Keys(m.called))
+	clear(m.called)
+	return ids
+}
+
+// round queues secrets that may have something to do, and has drivers at the
+// queue. They take it to its end without looking for more in between.
+func (m *Manager) round(ctx context.Context, drivers *sync.WaitGroup, ids []string) {
 	for range m.queueUp(ids) {
 		drivers.Go(func() {
 			for id, more := m.takeUp(); more; id, more = m.takeUp() {
@@ -74,7 +87,6 @@ func (m *Manager) round(ctx context.Context, drivers *sync.WaitGroup) error {
 			}
 		})
 	}
-	return nil
 }
 
 // ripe lists the secrets whose appointment has come or whose rows have changed.
@@ -193,7 +205,7 @@ func (m *Manager) wakeFor(id string) {
 	a.woken++
 	m.agenda[id] = a
 	m.mu.Unlock()
-	m.wake()
+	m.wake(id)
 }
 
 // woken is how often the secret was asked for until now.

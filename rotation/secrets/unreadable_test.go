@@ -109,7 +109,7 @@ func TestUnreadable_TheOthersGoOn(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 			w.eventually("the alarm is on", func() bool { return w.gauge("tenantbroker_secrets_problem") == 1 })
-			if n := strings.Count(log.String(), "secret=bad"); n != 1 { // and not at each look
+			if n := strings.Count(log.String(), "secret=bad"); n < 1 || n > 3 { // and not at each look, of which there is one in 10 ms
 				t.Errorf("logged %d times:\n%s", n, log)
 			}
 			// It is noticed again later, and when it is mended.
