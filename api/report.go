@@ -33,6 +33,11 @@ func report(c *call) (answer, error) {
 	ctx, cancel := context.WithTimeout(c.r.Context(), reportTime)
 	defer cancel()
 	out := wire.Report{At: c.now().UTC().Truncate(time.Second), Issuer: c.issuerURL, Tenant: c.by.Tenant}
+	leave, err := c.declared.turns.take(ctx, crowd{tenant: c.by.Tenant})
+	if err != nil {
+		return answer{}, err
+	}
+	defer leave()
 	declared, err := c.declared.of(ctx, c.registry, c.by, c.now)
 	if err != nil {
 		return answer{}, err
@@ -71,14 +76,16 @@ func notNil[T any](items []T) []T {
 }
 
 // declared is what a report says of what operators declared. To find it, every
-// account is looked at: a second or two, where there are a million. So one at a
-// time looks, and the answer is kept for a while that grows with the effort,
-// so that reports take at most a twentieth of a CPU.
+// account is looked at: a second or two, where there are a million. So each
+// tenant's operators get one report at a time, and hold up nobody else's, and
+// what is found for the whole broker is kept for a while that grows with the
+// effort, so that its reports take at most a twentieth of a CPU.
 type declared struct {
+	turns turns
+
 	mu    sync.Mutex
 	kept  exceptions // of the whole broker
 	until time.Time
-	busy  chan struct{} // holds one while somebody looks
 }
 
 type exceptions struct {
@@ -92,22 +99,11 @@ const (
 	declaredFor   = 30 * time.Second
 )
 
-func newDeclared() *declared { return &declared{busy: make(chan struct{}, 1)} }
-
 func (d *declared) of(ctx context.Context, g *registry.Registry, by registry.By, now func() time.Time) (exceptions, error) {
 	if found, fresh := d.fresh(by.Tenant, now()); fresh {
 		return found, nil
 	}
-	select {
-	case d.busy <- struct{}{}:
-		defer func() { <-d.busy }()
-	case <-ctx.Done():
-		return exceptions{}, ctx.Err()
-	}
 	start := now()
-	if found, fresh := d.fresh(by.Tenant, start); fresh {
-		return found, nil // by whom this caller waited for
-	}
 	found, err := look(ctx, g, by)
 	end := now()
 	if took := end.Sub(start); err == nil && by.Tenant.IsSystem() && took >= declaredCheap {

@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -119,7 +121,7 @@ func TestAPartThatFailsIsNoEmptyReport(t *testing.T) {
 func TestWhatWasDeclaredIsKeptWhereItTookLong(t *testing.T) {
 	w := service(t)
 	by := root()
-	d := newDeclared()
+	d := new(declared)
 	at, step := time.Unix(1e9, 0), time.Duration(0)
 	now := func() time.Time { at = at.Add(step); return at }
 	for _, c := range []struct {
@@ -130,7 +132,7 @@ func TestWhatWasDeclaredIsKeptWhereItTookLong(t *testing.T) {
 		{time.Second, 20 * time.Second},
 		{10 * time.Second, declaredFor},
 	} {
-		*d = *newDeclared()
+		d = new(declared)
 		step = c.took
 		if _, err := d.of(t.Context(), w.registry, by, now); err != nil {
 			t.Fatal(err)
@@ -143,5 +145,45 @@ func TestWhatWasDeclaredIsKeptWhereItTookLong(t *testing.T) {
 		if _, fresh := d.fresh(bounded.Tenant, at); fresh {
 			t.Error("a tenant's operator gets the whole broker's")
 		}
+	}
+}
+
+// Operators of one tenant get one report at a time, and hold up nobody else's.
+func TestReportsOfOneTenantHoldUpNoOthers(t *testing.T) {
+	w := service(t)
+	acme, globex := w.operator("of-acme", "viewer", "acme"), w.operator("of-globex", "viewer", "globex")
+	var making, most atomic.Int64
+	begun, goOn := make(chan struct{}, 10), make(chan struct{})
+	w.with(func(c *Config) {
+		c.Report.Leases = func(_ context.Context, by registry.By) (wire.LeasesReport, error) {
+			if by.Tenant != credential.MustTenant("acme") {
+				return wire.LeasesReport{}, nil
+			}
+			most.Store(max(most.Load(), making.Add(1)))
+			defer making.Add(-1)
+			begun <- struct{}{}
+			<-goOn
+			return wire.LeasesReport{}, nil
+		}
+	})
+	var asking sync.WaitGroup
+	for range 3 {
+		asking.Go(func() {
+			if a := w.call(acme, "GET", "/v1/report", nil); a.status != 200 {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		})
+	}
+	<-begun
+	for name, token := range map[string]string{"the whole broker's": w.rootToken(), "another tenant's": globex} {
+		if a := w.call(token, "GET", "/v1/report", nil); a.status != 200 {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+			break // it takes as long as a report may
+		}
+	}
+	close(goOn)
+	asking.Wait()
+	if most.Load() != 1 {
+		t.Errorf("%d at a time", most.Load())
 	}
 }

@@ -141,7 +141,7 @@ func newServer(cfg Config, routes []route) (*server, error) {
 	s := &server{
 		issuer: cfg.Tokens, registry: cfg.Registry, keys: cfg.Keys, store: cfg.Store, export: cfg.Export, verifier: cfg.Verifier,
 		now: cfg.Now, proxies: cfg.TrustedProxies, log: cfg.Logger, metrics: m, calls: calls,
-		report: cfg.Report, declared: newDeclared(), issuerURL: cfg.Issuer.String(),
+		report: cfg.Report, declared: new(declared), issuerURL: cfg.Issuer.String(),
 		workloads: make(map[string]*workload), admin: cfg.Issuer.Own("admin"), https: strings.HasPrefix(cfg.Issuer.String(), "https:"),
 	}
 	s.setChallenges(cfg.Issuer)
