@@ -30,9 +30,6 @@ var errRedirect = errors.New("redirected to another host")
 
 // complete fills in the defaults and checks the bounds.
 func (c *RemoteConfig) complete() error {
-	if c.Client == nil {
-		c.Client = &http.Client{}
-	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -62,6 +59,25 @@ func (c *RemoteConfig) complete() error {
 		return fmt.Errorf("key set: MaxBytes is %d, at most %d", c.MaxBytes, maxDocument)
 	}
 	return nil
+}
+
+// Times of a connection of HTTP/2. A dead one is told by a ping that nobody
+// answers; else it is tried until TCP gives it up, after a quarter of an hour.
+const (
+	pingAfter = 10 * time.Second // of silence
+	pingWait  = 5 * time.Second
+)
+
+// ownClient has the default transport's settings, and connections of its own,
+// which hangUp closes when they are idle.
+func ownClient() (client *http.Client, hangUp func()) {
+	t, ok := http.DefaultTransport.(*http.Transport)
+	if !ok { // somebody has replaced it, and means it
+		return new(http.Client), func() {}
+	}
+	own := t.Clone()
+	own.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait}
+	return &http.Client{Transport: own}, own.CloseIdleConnections
 }
 
 // parseURL returns an absolute https URL, or http on loopback.

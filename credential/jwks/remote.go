@@ -22,7 +22,7 @@ type Doer interface {
 // required; a zero value takes the default in parentheses.
 type RemoteConfig struct {
 	URL        string           // https; http on loopback only
-	Client     Doer             // (an http.Client with the default transport)
+	Client     Doer             // (an http.Client like the default one, with connections of its own)
 	Now        func() time.Time // (time.Now)
 	Refresh    time.Duration    // when a set is due again (Cache-Control max-age, 30 s to 1 h; 5 min without one)
 	MaxStale   time.Duration    // how long a set serves without being confirmed, 1 min to 7 days (24 h)
@@ -53,6 +53,8 @@ type Remote struct {
 
 	held atomic.Pointer[held]
 
+	hangUp func() // closes connections that are idle
+
 	mu     sync.Mutex
 	flight *flight   // the fetch under way
 	missed time.Time // when one was last started for an unknown id
@@ -82,10 +84,14 @@ func NewRemote(cfg RemoteConfig) (*Remote, error) {
 	if err != nil {
 		return nil, err
 	}
+	hangUp := func() {}
+	if cfg.Client == nil {
+		cfg.Client, hangUp = ownClient()
+	}
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	r := &Remote{cfg: cfg, url: u}
+	r := &Remote{cfg: cfg, url: u, hangUp: hangUp}
 	r.cfg.Client = sameHost(cfg.Client, u)
 	return r, nil
 }
@@ -171,6 +177,7 @@ func (r *Remote) Close() {
 		f.cancel()
 		<-f.done
 	}
+	r.hangUp()
 }
 
 // now drops the monotonic reading: it stands still while a machine sleeps, and
