@@ -120,6 +120,7 @@ func (b *Broker) secretKinds() []secrets.Kind {
 func (b *Broker) outbound(ranges []string, bundle string) (kinds.Doer, error) {
 	client, err := outbound.NewClient(outbound.Options{
 		AllowedCIDRs: ranges, CABundle: bundle, AllowLoopbackHTTP: b.config.doc.Development.AllowLoopbackHTTP,
+		NoRedirects: true, // each call carries a token, and is a POST
 	})
 	if err != nil {
 		return nil, err // a nil *Client in the interface would not be nil
@@ -130,7 +131,9 @@ func (b *Broker) outbound(ranges []string, bundle string) (kinds.Doer, error) {
 // webhookTokenLife is longer than any call of a webhook.
 var webhookTokenLife = credential.MustLifetime(time.Minute)
 
-// webhookToken issues the broker's own token for a webhook.
+// webhookToken issues the broker's own token for a webhook. That it may be lent
+// is asked in a commit that writes nothing, so nothing is left when the broker
+// ends here; account and grant are looked at again in the commit that issues.
 func (b *Broker) webhookToken(ctx context.Context, word registry.Rotated, owner credential.AccountID, audience credential.Audience, tenant credential.Tenant) (credential.Secret, error) {
 	if err := b.registry.Lent(ctx, word, owner); err != nil {
 		return credential.Secret{}, err

@@ -31,6 +31,8 @@ type Options struct {
 	AllowedCIDRs      []string // ranges beyond the public internet
 	CABundle          string   // PEM; the only roots when set
 	AllowLoopbackHTTP bool     // loopback may be reached, and by plain http: for development
+	// NoRedirects takes a redirect for the answer: what is sent is for one URL.
+	NoRedirects bool
 }
 
 // Client fetches from one peer. Close it when it is no longer used.
@@ -54,10 +56,14 @@ func NewClient(o Options) (*Client, error) {
 		}
 	}
 	c := &Client{loopback: o.AllowLoopbackHTTP}
+	redirects := c.checkRedirect
+	if o.NoRedirects {
+		redirects = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	}
 	dialer := &net.Dialer{Timeout: Timeout, Control: filter.control}
 	c.http = &http.Client{
 		Timeout:       Timeout,
-		CheckRedirect: c.checkRedirect,
+		CheckRedirect: redirects,
 		Transport: &http.Transport{
 			Proxy:                  nil, // never from the environment: a proxy would resolve names for us
 			DialContext:            dialer.DialContext,

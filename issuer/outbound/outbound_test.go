@@ -176,6 +176,22 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
+// A redirect is no answer to what is sent to one URL, also on the same host.
+func TestNoRedirects(t *testing.T) {
+	mux := http.NewServeMux()
+	s := httptest.NewServer(mux)
+	t.Cleanup(s.Close)
+	followed := false
+	mux.HandleFunc("/good", func(http.ResponseWriter, *http.Request) { followed = true })
+	mux.HandleFunc("/same", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/good", http.StatusTemporaryRedirect)
+	})
+	c := client(t, Options{AllowLoopbackHTTP: true, NoRedirects: true})
+	if _, err := c.Get(t.Context(), s.URL+"/same"); err == nil || followed {
+		t.Errorf("%v, followed %t", err, followed)
+	}
+}
+
 func TestAnswersAreBounded(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/large", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, MaxBytes+1)) })

@@ -213,6 +213,9 @@ func (k *Secret) Do(ctx context.Context, w *secrets.Work) (secrets.Handle, error
 			"client_id": spec.Account.String(), secretField: string(value.Reveal()), "expires_at": w.New.Handle[handleExpires],
 		})
 	case secrets.Retire:
+		if err := k.stillGood(ctx, w, spec); err != nil {
+			return nil, err
+		}
 		if err := place.retire(ctx, store, w); err != nil {
 			return nil, err
 		}
@@ -229,6 +232,16 @@ func (k *Secret) Do(ctx context.Context, w *secrets.Work) (secrets.Handle, error
 		return nil, place.unstage(ctx, store, w)
 	}
 	return nil, fmt.Errorf("client-secret: no step %s", w.Step)
+}
+
+// stillGood refuses to end the former client secret where the new one was removed
+// since it was proven, or has ended: the account would be left with none.
+func (k *Secret) stillGood(ctx context.Context, w *secrets.Work, spec SecretSpec) error {
+	found, err := k.lookFor(ctx, spec, credentialID(w))
+	if err == nil && found.What != secrets.FoundDone && !w.Forced {
+		return drift("the client secret %s of %s, which consumers have, was removed or has ended", credentialID(w), spec.Account)
+	}
+	return err
 }
 
 func (k *Secret) staged(ctx context.Context, w *secrets.Work, place *Place, store Store) (credential.Secret, error) {

@@ -114,6 +114,33 @@ func TestClientSecret_Drift(t *testing.T) {
 	}
 }
 
+// The new client secret is removed while consumers are waited for: the former
+// one is all that is left, and it doesn't end.
+func TestClientSecret_TheFormerOneStaysWithoutTheNew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.declareSecret(nil)
+	w.rotate(1)
+	former := w.read().Data["client_secret"]
+	w.ask(false)
+	w.until("drain", draining(2))
+	have, err := w.registry.RotatedSecrets(t.Context(), app)
+	w.must(err)
+	_, err = w.registry.RemoveCredential(t.Context(), admin, app, 0, have[len(have)-1])
+	w.must(err)
+	w.ack(2)
+	st := w.until("held", func(st secrets.Status) bool { return st.Attempt == nil || st.Attempt.Held })
+	if st.Attempt == nil || st.Attempt.Step != secrets.Retire || !strings.Contains(st.Drift, "was removed or has ended") || !w.works(former) {
+		t.Fatalf("%+v, %s", st.Attempt, st.Drift)
+	}
+	// Who knows better forces.
+	w.ask(true)
+	w.until("rotated", rotated(2))
+	if w.works(former) {
+		t.Error("the former one is valid")
+	}
+}
+
 // The account has become an operator's since: whoever reads the path in Vault
 // must not become one.
 func TestClientSecret_NotOfAnOperator(t *testing.T) {

@@ -297,7 +297,13 @@ func (p *pair) stillOurs(ctx context.Context, w *secrets.Work) error {
 	if ours := number(w.New.Handle, handleVersion); gone || now.Version != ours || !written(now, w.Nonce) {
 		return drift("version %d of %s is not the broker's, which is %d", now.Version, p.Publish.Path, ours)
 	}
-	return nil
+	// It was proven days ago, perhaps; without it consumers would have none.
+	user, _ := now.Data[fieldUsername].(string)
+	password, _ := text(now.Data, fieldPassword)
+	if err = p.Postgres.login(ctx, user, password, nil); errors.Is(err, errRefused) {
+		return drift("the password that consumers have for %s is valid no more, so the former login does not end", user)
+	}
+	return err
 }
 
 // ended reports whether the former role has another password than consumers

@@ -143,6 +143,26 @@ func TestTheFormerLoginThatIsBackIsNotRetired(t *testing.T) {
 	}
 }
 
+// What consumers have is valid no more when the last of them is seen on it: the
+// former login is all that is left, and it doesn't end.
+func TestTheFormerLoginStaysWithoutTheNew(t *testing.T) {
+	w := newPair(t)
+	w.run()
+	w.rotate(1)
+	former := w.wants("b", 1)
+	w.ask(false)
+	w.until("drain", draining(2))
+	w.sql(fmt.Sprintf("ALTER ROLE %q PASSWORD 'by hand'", w.user("a")))
+	w.ack(2)
+	st := w.until("held", func(st secrets.Status) bool { return st.Attempt == nil || st.Attempt.Held })
+	if st.Attempt == nil || st.Attempt.Step != secrets.Retire || !strings.Contains(st.Drift, "valid no more") {
+		t.Fatalf("%+v: %s", st.Attempt, st.Drift)
+	}
+	if !w.may(former) {
+		t.Error("the former login ended")
+	}
+}
+
 // Answers that are lost, before and after Vault has done it, at every write of
 // a rotation. Nothing is done twice.
 func TestAnswersOfVaultThatAreLost(t *testing.T) {
