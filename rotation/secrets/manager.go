@@ -69,7 +69,7 @@ type Manager struct {
 
 	mu      sync.Mutex
 	drivers int                  // that run
-	queue   []string             // ids that wait for one
+	queue   queue                // ids that wait for one
 	stages  map[string]stage     // of those in the queue, and those that a driver is at
 	agenda  map[string]appointed // what is known of when to look at a secret again
 	pauses  map[string]*pause    // by backend that is away

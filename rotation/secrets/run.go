@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/store"
 )
 
@@ -28,6 +29,7 @@ type appointed struct {
 	at            time.Time
 	inspected     time.Time
 	woken         uint64 // how often it was asked for
+	of            credential.Tenant
 	summary       summary
 }
 
@@ -150,12 +152,12 @@ func (m *Manager) queueUp(ids []string) (drivers int) {
 		switch {
 		case !there:
 			m.stages[id] = queued
-			m.queue = append(m.queue, id)
+			m.queue.push(m.agenda[id].of, id)
 		case at == driven:
 			m.stages[id] = again
 		}
 	}
-	drivers = min(m.workers-m.drivers, len(m.queue))
+	drivers = min(m.workers-m.drivers, m.queue.n)
 	m.drivers += drivers
 	return drivers
 }
@@ -164,11 +166,11 @@ func (m *Manager) queueUp(ids []string) (drivers int) {
 func (m *Manager) takeUp() (id string, more bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.queue) == 0 {
+	if m.queue.n == 0 {
 		m.drivers--
 		return "", false
 	}
-	id, m.queue = m.queue[0], m.queue[1:]
+	id = m.queue.pop()
 	m.stages[id] = driven
 	return id, true
 }
@@ -178,7 +180,7 @@ func (m *Manager) putDown(id string) {
 	defer m.mu.Unlock()
 	if m.stages[id] == again {
 		m.stages[id] = queued
-		m.queue = append(m.queue, id)
+		m.queue.push(m.agenda[id].of, id)
 		return
 	}
 	delete(m.stages, id)
@@ -193,7 +195,7 @@ func (m *Manager) appoint(rec record, at time.Time) {
 	if a.woken != rec.woken {
 		at = time.Time{}
 	}
-	a.secret, a.state, a.at, a.summary = rec.secret.Version, rec.stateVersion, at, summarise(rec)
+	a.secret, a.state, a.at, a.of, a.summary = rec.secret.Version, rec.stateVersion, at, rec.secret.Tenant, summarise(rec)
 	m.agenda[rec.secret.ID] = a
 }
 
