@@ -16,7 +16,7 @@ import (
 )
 
 // DefaultEntries is how many revocations a Follower remembers unless configured
-// otherwise: far above what a broker keeps, 40 MB at the very worst, and twice
+// otherwise: far above what a broker keeps, 60 MB at the very worst, and twice
 // that while it begins anew.
 const DefaultEntries = 250_000
 
