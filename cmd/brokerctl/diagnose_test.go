@@ -78,6 +78,9 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 		"consumers that lag": {change: func(r *wire.Report) {
 			r.SharedSecrets.Items = []wire.SharedSecretReport{{ID: "db", WaitingFor: []credential.AccountID{credential.MustAccountID("slow")}}}
 		}, want: severityWarning, says: "slow"},
+		"a consumer that can't come": {change: func(r *wire.Report) {
+			r.SharedSecrets.Items = []wire.SharedSecretReport{{ID: "db", Absent: []wire.SecretAbsent{{Account: credential.MustAccountID("gone"), Why: "account_disabled"}}}}
+		}, want: severityWarning, says: "gone (account disabled)"},
 		"a lease that stays": {change: func(r *wire.Report) {
 			r.Leases.Failing.Items = []wire.LeaseReport{{ID: "l1", Kind: "database", Name: "orders", Tenant: credential.MustTenant("acme"), Attempts: 9, LastError: "gone"}}
 		}, want: severityError, says: "in 9 attempts: gone"},
