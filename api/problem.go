@@ -79,6 +79,7 @@ var errorCodes = []struct {
 	{lease.ErrOver, wire.CodeConflict, true},
 	{lease.ErrNoValue, wire.CodeConflict, true},
 	{lease.ErrTooMany, wire.CodeRateLimited, true},
+	{lease.ErrLeftovers, wire.CodeRateLimited, true},
 	{lease.ErrUnavailable, wire.CodeUnavailable, false},
 	{keys.ErrUnavailable, wire.CodeUnavailable, true},
 	{keys.ErrLost, wire.CodeConflict, true},

@@ -36,22 +36,25 @@ const (
 	LeaseCreating = "creating"
 	LeaseActive   = "active"
 	LeaseEnding   = "ending" // not proven gone
+	// LeaseUnreadable: its row in the store can't be read, and no more is known
+	// than id, tenant and account.
+	LeaseUnreadable = "unreadable"
 )
 
 // LeaseInfo is what operators see of a lease.
 type LeaseInfo struct {
 	ID        string               `json:"id"`
-	Kind      string               `json:"kind"`
-	Name      string               `json:"name"`
+	Kind      string               `json:"kind,omitempty"`
+	Name      string               `json:"name,omitempty"`
 	Tenant    credential.Tenant    `json:"tenant"`
 	Account   credential.AccountID `json:"account"`
 	State     string               `json:"state"`
-	Grant     string               `json:"grant"`
+	Grant     string               `json:"grant,omitempty"`
 	User      string               `json:"user,omitempty"` // of the database
-	CreatedAt time.Time            `json:"created_at"`
+	CreatedAt time.Time            `json:"created_at,omitzero"`
 	RenewedAt time.Time            `json:"renewed_at,omitzero"`
-	ExpiresAt time.Time            `json:"expires_at"`
-	Until     time.Time            `json:"until"` // whatever is renewed
+	ExpiresAt time.Time            `json:"expires_at,omitzero"`
+	Until     time.Time            `json:"until,omitzero"` // whatever is renewed
 	Ending    *LeaseEnd            `json:"ending,omitempty"`
 }
 

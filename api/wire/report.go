@@ -114,6 +114,15 @@ type LeasesReport struct {
 	Active  int                 `json:"active"`
 	Ending  int                 `json:"ending"`
 	Failing Listed[LeaseReport] `json:"failing"`
+	// Unreadable are those whose row in the store can't be read; absent: none.
+	Unreadable *Listed[UnreadableLease] `json:"unreadable,omitempty"`
+}
+
+// UnreadableLease is what is known of a lease whose row can't be read.
+type UnreadableLease struct {
+	ID      string               `json:"id"`
+	Tenant  credential.Tenant    `json:"tenant"`
+	Account credential.AccountID `json:"account"`
 }
 
 // LeaseReport is one lease that should have ended and has not.

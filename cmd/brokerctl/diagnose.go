@@ -197,6 +197,14 @@ func (d *diagnosis) leases(r *wire.LeasesReport) {
 			"%s %s of %s could not be ended since %s, in %d attempts: %s", l.Kind, l.Name, l.Tenant, when(l.Since), l.Attempts, l.LastError)
 	}
 	d.more("leases", r.Failing.More)
+	if r.Unreadable == nil {
+		return
+	}
+	for _, l := range r.Unreadable.Items {
+		d.add(severityError, "lease "+l.ID, "What it gave access to ends in Vault by itself. End it now: brokerctl lease revoke "+l.ID+" --reason WHY; the broker then ends what it finds of it in Vault.",
+			"its row in the store can't be read (tenant %s, account %s)", l.Tenant, l.Account)
+	}
+	d.more("leases", r.Unreadable.More)
 }
 
 func (d *diagnosis) anyTenant(l wire.Listed[wire.Grant]) {

@@ -84,6 +84,9 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 		"a lease that stays": {change: func(r *wire.Report) {
 			r.Leases.Failing.Items = []wire.LeaseReport{{ID: "l1", Kind: "database", Name: "orders", Tenant: credential.MustTenant("acme"), Attempts: 9, LastError: "gone"}}
 		}, want: severityError, says: "in 9 attempts: gone"},
+		"a lease that can't be read": {change: func(r *wire.Report) {
+			r.Leases.Unreadable = &wire.Listed[wire.UnreadableLease]{Items: []wire.UnreadableLease{{ID: "l1", Tenant: credential.MustTenant("acme")}}}
+		}, want: severityError, says: "brokerctl lease revoke l1"},
 		"an exception": {change: func(r *wire.Report) {
 			r.AnyTenant.Items = []wire.Grant{anyTenantGrant(reportedAt.Add(20*day), "second")}
 		}, want: severityNote, says: "every tenant"},

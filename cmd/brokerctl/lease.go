@@ -135,7 +135,11 @@ var leaseColumns = columns[wire.LeaseInfo]{
 			state, problem = l.State+" ("+e.Reason+")", e.LastError
 			tries = strconv.Itoa(e.Attempts)
 		}
-		return []string{l.ID, l.Kind + ":" + l.Name, l.Tenant.String(), l.Account.String(), state, when(l.ExpiresAt), tries, problem}
+		of := l.Kind + ":" + l.Name
+		if l.State == wire.LeaseUnreadable {
+			of = "?"
+		}
+		return []string{l.ID, of, l.Tenant.String(), l.Account.String(), state, when(l.ExpiresAt), tries, problem}
 	},
 }
 
@@ -165,7 +169,9 @@ func leaseRevoke(a *app) *cobra.Command {
 		Long: `revoke ends a lease: its database user loses its sessions and is dropped. The
 command returns when the end is on record; "lease list --ending" shows it until it
 is proven gone. To end all leases of a tenant or account, suspend or disable it.
-It needs the role security.`,
+One whose state is "unreadable" loses its row, and what Vault has of it is ended as
+an orphan; only an operator of the whole broker does that. It needs the role
+security.`,
 		Example: "  brokerctl lease revoke 06h27fw57204s64xe5byngwmhg --reason \"the host was stolen\"",
 	}
 	reasonFlag(c, &reason)

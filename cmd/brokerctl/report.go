@@ -55,10 +55,18 @@ func (a *app) printPosture(r *wire.Report) error {
 		}
 	}
 	if r.Leases != nil {
-		a.heading("Leases: %d active, %d ending; those whose end fails", r.Leases.Active, r.Leases.Ending)
-		return printSome(a, r.Leases.Failing, leaseReportColumns)
+		return a.printLeases(r.Leases)
 	}
 	return nil
+}
+
+func (a *app) printLeases(r *wire.LeasesReport) error {
+	a.heading("Leases: %d active, %d ending; those whose end fails", r.Active, r.Ending)
+	if err := printSome(a, r.Failing, leaseReportColumns); err != nil || r.Unreadable == nil {
+		return err
+	}
+	a.heading("Leases whose row in the store can't be read")
+	return printSome(a, *r.Unreadable, unreadableColumns)
 }
 
 func scopeOf(r *wire.Report) string {
@@ -222,6 +230,11 @@ var leaseReportColumns = columns[wire.LeaseReport]{
 	func(l wire.LeaseReport) []string {
 		return []string{l.ID, l.Kind, l.Name, l.Tenant.String(), l.Account.String(), when(l.Since), strconv.Itoa(l.Attempts), shortened(l.LastError, 60)}
 	},
+}
+
+var unreadableColumns = columns[wire.UnreadableLease]{
+	[]string{"LEASE", "TENANT", "ACCOUNT"},
+	func(l wire.UnreadableLease) []string { return []string{l.ID, l.Tenant.String(), l.Account.String()} },
 }
 
 // left is how long until an instant, in the unit that a person would use.

@@ -39,15 +39,17 @@ type targetsDocument struct {
 }
 
 type targetEntry struct {
-	Kind       string        `yaml:"kind"`
-	Name       string        `yaml:"name"`
-	Mount      string        `yaml:"mount"`
-	Connection string        `yaml:"connection"`
-	BaseRole   string        `yaml:"base_role"`
-	Path       string        `yaml:"path"`
-	TTL        time.Duration `yaml:"ttl"`
-	MaxTTL     time.Duration `yaml:"max_ttl"`
-	MaxLife    time.Duration `yaml:"max_life"`
+	Kind       string `yaml:"kind"`
+	Name       string `yaml:"name"`
+	Mount      string `yaml:"mount"`
+	Connection string `yaml:"connection"`
+	BaseRole   string `yaml:"base_role"`
+	// A pointer: none is not nothing.
+	Connections *int          `yaml:"connections"`
+	Path        string        `yaml:"path"`
+	TTL         time.Duration `yaml:"ttl"`
+	MaxTTL      time.Duration `yaml:"max_ttl"`
+	MaxLife     time.Duration `yaml:"max_life"`
 }
 
 // readTargets reads a file of lease targets.
@@ -87,10 +89,16 @@ func parseTargets(data []byte) (lease.Targets, error) {
 		if err != nil {
 			return lease.Targets{}, fmt.Errorf("target %d: %w", n+1, err)
 		}
-		list = append(list, lease.Target{
+		target := lease.Target{
 			Of: of, Mount: t.Mount, Connection: t.Connection, BaseRole: t.BaseRole, Path: t.Path,
 			TTL: t.TTL, MaxTTL: t.MaxTTL, MaxLife: t.MaxLife,
-		})
+		}
+		if t.Connections != nil {
+			if target.Connections = *t.Connections; target.Connections == 0 {
+				return lease.Targets{}, &lease.TargetError{Of: of, Field: "connections", Msg: fmt.Sprintf("1 to %d", lease.MaxConnections)}
+			}
+		}
+		list = append(list, target)
 	}
 	return lease.NewTargets(list)
 }
@@ -187,15 +195,17 @@ type leaseCollector struct {
 }
 
 var (
-	leasesByState = prometheus.NewDesc("tenantbroker_leases", "Tenant-bound leases by state.", []string{"state"}, nil)
-	leasesStuck   = prometheus.NewDesc("tenantbroker_leases_stuck", "Leases that should have ended, and that an attempt to end has failed on.", nil, nil)
-	leasesEnding  = prometheus.NewDesc("tenantbroker_lease_ending_seconds", "How long the oldest lease has been ending, 0 if none is.", nil, nil)
-	leasesFailed  = prometheus.NewDesc("tenantbroker_lease_end_failures_total", "Attempts to end a lease that failed.", nil, nil)
+	leasesByState    = prometheus.NewDesc("tenantbroker_leases", "Tenant-bound leases by state.", []string{"state"}, nil)
+	leasesStuck      = prometheus.NewDesc("tenantbroker_leases_stuck", "Leases that should have ended, and that an attempt to end has failed on.", nil, nil)
+	leasesEnding     = prometheus.NewDesc("tenantbroker_lease_ending_seconds", "How long the oldest lease has been ending, 0 if none is.", nil, nil)
+	leasesUnreadable = prometheus.NewDesc("tenantbroker_leases_unreadable", "Leases whose row in the store can't be read: they are left as they are.", nil, nil)
+	leaseLeftovers   = prometheus.NewDesc("tenantbroker_lease_leftover_refusals_total", "Leases refused since too many of a tenant's ended database users can't be dropped.", nil, nil)
+	leasesFailed     = prometheus.NewDesc("tenantbroker_lease_end_failures_total", "Attempts to end a lease that failed.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *leaseCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{leasesByState, leasesStuck, leasesEnding, leasesFailed} {
+	for _, d := range []*prometheus.Desc{leasesByState, leasesStuck, leasesEnding, leasesFailed, leasesUnreadable, leaseLeftovers} {
 		ch <- d
 	}
 }
@@ -215,5 +225,7 @@ func (c *leaseCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- prometheus.MustNewConstMetric(leasesStuck, prometheus.GaugeValue, float64(s.Stuck))
 	ch <- prometheus.MustNewConstMetric(leasesEnding, prometheus.GaugeValue, oldest)
+	ch <- prometheus.MustNewConstMetric(leasesUnreadable, prometheus.GaugeValue, float64(s.Unreadable))
+	ch <- prometheus.MustNewConstMetric(leaseLeftovers, prometheus.CounterValue, float64(s.Leftovers))
 	ch <- prometheus.MustNewConstMetric(leasesFailed, prometheus.CounterValue, float64(s.Failed))
 }

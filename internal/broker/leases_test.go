@@ -28,6 +28,13 @@ func TestTargetsAreReadStrictly(t *testing.T) {
 	if _, err := parseTargets([]byte(good)); err != nil {
 		t.Fatal(err)
 	}
+	database := "targets:\n  - {kind: database, name: orders, mount: database, connection: orders, base_role: orders_app}\n"
+	for most, want := range map[string]int{"": lease.DefaultConnections, ", connections: 7": 7} {
+		targets, err := parseTargets([]byte(strings.Replace(database, "base_role: orders_app", "base_role: orders_app"+most, 1)))
+		if err != nil || targets.List()[0].Connections != want {
+			t.Errorf("%q: %+v, %v", most, targets.List(), err)
+		}
+	}
 	for name, text := range map[string]string{
 		"nothing":          "",
 		"no targets":       "targets: []\n",
@@ -40,6 +47,8 @@ func TestTargetsAreReadStrictly(t *testing.T) {
 		"a life in words":  strings.Replace(good, "kind: kv", "kind: kv, ttl: long", 1),
 		"a path that ends": strings.Replace(good, "/mail'", "'", 1) + "x",
 		"no YAML":          "\t",
+		"no connections":   strings.Replace(database, "base_role: orders_app", "base_role: orders_app, connections: 0", 1),
+		"too many":         strings.Replace(database, "base_role: orders_app", "base_role: orders_app, connections: 1001", 1),
 	} {
 		if _, err := parseTargets([]byte(text)); err == nil {
 			t.Errorf("%s: taken", name)
@@ -92,7 +101,7 @@ func TestLeasesThatCanNotBeCountedAreNoZero(t *testing.T) {
 	for _, c := range []struct {
 		err  error
 		want int
-	}{{nil, 6}, {errors.New("no"), 0}} {
+	}{{nil, 8}, {errors.New("no"), 0}} {
 		ch := make(chan prometheus.Metric, 10)
 		collector := &leaseCollector{stats: func() (lease.Stats, error) { return lease.Stats{Active: 1}, c.err }, now: time.Now}
 		collector.Collect(ch)

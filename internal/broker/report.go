@@ -93,6 +93,15 @@ func reportLeases(ctx context.Context, m *lease.Manager, by registry.By) (out wi
 		}
 		for _, l := range found {
 			switch {
+			case l.State == lease.Unreadable:
+				if out.Unreadable == nil {
+					out.Unreadable = new(wire.Listed[wire.UnreadableLease])
+				}
+				if len(out.Unreadable.Items) < registry.MaxReported {
+					out.Unreadable.Items = append(out.Unreadable.Items, wire.UnreadableLease{ID: l.ID, Tenant: l.Tenant, Account: l.Account})
+				} else {
+					out.Unreadable.More++
+				}
 			case l.Ending == nil:
 				out.Active++
 			case l.Ending.Attempts == 0:

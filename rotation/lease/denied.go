@@ -19,6 +19,7 @@ var denials = []struct {
 	{ErrToken, "token_stands_no_more"},
 	{ErrStale, "stale_token"},
 	{ErrTooMany, "too_many_leases"},
+	{ErrLeftovers, "leftover_users"},
 }
 
 // answered records that the holder was told no, in the chain of the tenant

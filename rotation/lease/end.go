@@ -69,13 +69,20 @@ var tokenGone = map[string]bool{
 }
 
 // Revoke ends a lease on behalf of an operator with the role security, within
-// the operator's tenant. by.Reason is required.
+// the operator's tenant. by.Reason is required. One whose row can't be read is
+// ended by an operator of the whole broker only: the row goes, and what Vault
+// has of it is found as an orphan.
 //
 // Errors: ErrNotFound, registry.ErrForbidden, registry.ErrInvalid; those of the
 // store.
 func (m *Manager) Revoke(ctx context.Context, by registry.By, id string) error {
+	discarded := false
 	err := m.registry.EndLease(ctx, by, func(tx store.Tx) error {
 		l, err := load(tx, id)
+		discarded = by.Tenant.IsSystem() && isUnreadable(err)
+		if discarded {
+			return m.discard(tx, by, id)
+		}
 		if err != nil {
 			return err
 		}
@@ -91,6 +98,10 @@ func (m *Manager) Revoke(ctx context.Context, by registry.By, id string) error {
 		tx.Append(r)
 		return m.begin(tx, l.copy(), l, "by an operator", m.settling(l))
 	})
+	if err == nil && discarded {
+		m.damage.mended(id)
+		m.compare.Store(true)
+	}
 	if err == nil {
 		m.Wake()
 	}
@@ -138,6 +149,7 @@ func (m *Manager) endDue(ctx context.Context, id string) error {
 // and shortens those whose grant or account now ends earlier.
 func (m *Manager) check(ctx context.Context) error {
 	var touched []string
+	var failed error // the first; it keeps no other lease from being checked
 	after := ""
 	for more := true; more; {
 		err := m.store.View(ctx, func(r store.Reader) error {
@@ -150,14 +162,18 @@ func (m *Manager) check(ctx context.Context) error {
 				after = at.Key
 				l, err := decode(at)
 				if err != nil {
-					return err
+					m.unreadable(at.Key, err)
+					continue
 				}
 				if l.State != Active {
 					continue
 				}
 				s, err := m.on(r, l)
 				if err != nil {
-					return err
+					if failed == nil {
+						failed = fmt.Errorf("lease %s: %w", l.ID, err)
+					}
+					continue
 				}
 				if s.reason != "" || s.endsBefore(l) {
 					touched = append(touched, l.ID)
@@ -169,12 +185,22 @@ func (m *Manager) check(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, id := range touched {
-		if err := m.recheck(ctx, id); err != nil {
-			return err
+	return errors.Join(failed, each(touched, func(id string) error { return m.recheck(ctx, id) }))
+}
+
+// each does the same to each lease. An error of one keeps no other from it, but
+// one of the store ends it: it is everybody's. The first is returned.
+func each(ids []string, do func(id string) error) (first error) {
+	for _, id := range ids {
+		err := do(id)
+		if err != nil && first == nil {
+			first = fmt.Errorf("lease %s: %w", id, err)
+		}
+		if errors.Is(err, store.ErrUnavailable) && !errors.Is(err, errUnreadable) {
+			return first
 		}
 	}
-	return nil
+	return first
 }
 
 // checkBatch is how many leases are checked in one view.

@@ -23,6 +23,9 @@ var (
 	// ErrTooMany: the account, in this tenant or in all, or the tenant has as
 	// many leases as are allowed.
 	ErrTooMany = errors.New("lease: too many leases")
+	// ErrLeftovers: the database makes no more users for the tenant.
+	ErrLeftovers = errors.New("lease: too many of this tenant's users of the database have ended and can't be dropped: " +
+		"whoever runs it finds them with tenantbroker.check(), takes away what they own or were given, and runs tenantbroker.reap()")
 	// ErrNoValue: nothing is at the tenant's path.
 	ErrNoValue = errors.New("lease: there is no value for this tenant")
 	// ErrUnavailable: Vault, or the database behind it, can't do it now.

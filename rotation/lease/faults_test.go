@@ -73,7 +73,7 @@ func (w *world) lateUser() {
 	target, _ := w.m.targets.find(l.Of)
 	w.must(w.faults.Vault.PutRole(w.Context(), l.Mount, l.Role, vault.Role{
 		Database: target.Connection, DefaultTTL: time.Minute, MaxTTL: time.Minute,
-		CreationStatements: []string{createUser(l.Tenant, target.BaseRole)}, RevocationStatements: []string{dropUser},
+		CreationStatements: []string{createUser(l.Tenant, target)}, RevocationStatements: []string{dropUser},
 	}))
 	_, err := w.faults.Vault.Credentials(w.Context(), l.Mount, l.Role)
 	w.must(err)

@@ -15,8 +15,9 @@ import (
 )
 
 // attempt has Vault end a lease and looks whether it has; then the row goes,
-// with its record. What fails is noted and tried again later.
-func (m *Manager) attempt(ctx context.Context, id string) error {
+// with its record. What fails is noted and tried again later. Of a database that
+// hangs only what is retried is attempted.
+func (m *Manager) attempt(ctx context.Context, id string, retry bool) error {
 	var l *row
 	err := m.store.View(ctx, func(r store.Reader) (err error) {
 		l, err = load(r, id)
@@ -28,7 +29,11 @@ func (m *Manager) attempt(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	if !retry && m.hangs(l) { // since this pass began
+		return nil
+	}
 	m.at("ending")
+	began := m.now()
 	bound, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	failed := m.makeGone(bound, l)
@@ -38,8 +43,15 @@ func (m *Manager) attempt(ctx context.Context, id string) error {
 	if failed != nil && ctx.Err() != nil {
 		return nil // stopping
 	}
+	if failed != nil && m.now().Sub(began) >= slowAttempt {
+		m.hanging.Store(l.Of.String(), true)
+	} else {
+		m.hanging.Delete(l.Of.String())
+	}
 	defer m.at("gone")
-	return m.update(ctx, func(tx store.Tx) error {
+	gone := false
+	err = m.update(ctx, func(tx store.Tx) error {
+		gone = false
 		cur, err := load(tx, id)
 		if err != nil || cur.version != l.version {
 			return nil //nolint:nilerr // somebody else has been here
@@ -58,8 +70,19 @@ func (m *Manager) attempt(ctx context.Context, id string) error {
 			return next.put(tx, cur)
 		}
 		tx.Append(m.record(cur, "lease.gone", cur.Ends.Reason))
+		gone = true
 		return cur.remove(tx)
 	})
+	if gone && err == nil {
+		m.asked.Delete(id)
+	}
+	return err
+}
+
+// hangs reports whether the database of a lease does, for all that is known.
+func (m *Manager) hangs(l *row) bool {
+	_, hangs := m.hanging.Load(l.Of.String())
+	return hangs
 }
 
 // makeGone revokes all that the lease has in Vault, and returns nil when it was
@@ -74,6 +97,7 @@ func (m *Manager) makeGone(ctx context.Context, l *row) error {
 		lost = !known // Vault would have ended it at its end only
 	}
 	if l.Lease != "" && !lost {
+		m.asked.Store(l.ID, true)
 		if err := m.vault.Revoke(ctx, l.Lease); err != nil {
 			return fmt.Errorf("revoke: %w", err)
 		}
@@ -146,8 +170,17 @@ func (m *Manager) dropLost(ctx context.Context, l *row) error {
 		return err
 	}
 	m.at("lost user dropped")
-	m.log.Warn("Vault had lost a lease before its time; its user was dropped", "lease", l.ID, "tenant", l.Tenant)
+	if m.lostUnasked(l) {
+		m.log.Warn("Vault had lost a lease before its time, or somebody revoked it there; its user was dropped", "lease", l.ID, "tenant", l.Tenant)
+	}
 	return m.vault.Revoke(ctx, made.LeaseID)
+}
+
+// lostUnasked reports that a lease which Vault doesn't know was ended neither by
+// this broker nor by its time. Of what an earlier process did nothing is known.
+func (m *Manager) lostUnasked(l *row) bool {
+	_, asked := m.asked.Load(l.ID)
+	return !asked && !l.Ends.Since.Before(m.since) && m.now().Before(l.ExpiresAt)
 }
 
 // backoff doubles from minBackoff to maxBackoff, less up to a quarter of it.
@@ -168,9 +201,10 @@ func earlier(a, b time.Time) time.Time {
 
 // reconcile compares rows and Vault's roles now and then.
 func (m *Manager) reconcile(ctx context.Context, r *reconciling) error {
-	if m.now().Before(r.next) || m.vault.Session().Down != nil {
+	if (m.now().Before(r.next) && !m.compare.Load()) || m.vault.Session().Down != nil {
 		return nil
 	}
+	m.compare.Store(false)
 	more, err := m.adopt(ctx)
 	switch {
 	case err != nil:
@@ -216,6 +250,9 @@ func (m *Manager) orphans(ctx context.Context, mount string) ([]string, error) {
 			_, err := load(r, id)
 			return err
 		})
+		if errors.Is(err, errUnreadable) {
+			continue // a row all the same
+		}
 		if !errors.Is(err, ErrNotFound) {
 			if err != nil {
 				return nil, err

@@ -10,8 +10,13 @@ const (
 	MaxPerAccount = 2000 // of one account, in all tenants
 	MaxUnfinished = 1000 // of one tenant, that are not yet proven gone
 
-	MaxTargets = 200       // what can be leased
-	MaxData    = 256 << 10 // of a KV value as JSON, bytes
+	MaxTargets = 200 // what can be leased
+	// Connections of one database user at a time: a pool of ten, and those of it
+	// that are closing.
+	DefaultConnections = 20
+	MaxConnections     = 1000
+
+	MaxData = 256 << 10 // of a KV value as JSON, bytes
 
 	MinTTL         = 2 * time.Second
 	MaxTTL         = time.Hour // between two renewals: as long as a grant can say
@@ -47,6 +52,7 @@ const (
 	passOrphans    = 50               // that one comparison ends
 	orphanRetry    = 30 * time.Second // when one can't be ended
 	attemptTimeout = 30 * time.Second // of one attempt to end a lease
+	slowAttempt    = 10 * time.Second // one that fails after that says that its database hangs
 	minBackoff     = time.Second
 	maxBackoff     = time.Minute
 	settleLook     = 15 * time.Second // how often an uncertain one is looked at while it settles

@@ -2,7 +2,6 @@ package lease
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -74,10 +73,13 @@ func (m *Manager) List(ctx context.Context, by registry.By, f Filter, after stri
 				continue
 			}
 			l, err := load(r, at.Key[strings.LastIndexByte(at.Key, 0)+1:])
-			if err != nil {
-				return fmt.Errorf("%w: an index names a lease that is not there", errors.Join(store.ErrUnavailable, err))
+			info := unreadableInfo(table, at.Key)
+			if err == nil {
+				info = m.info(l)
+			} else if !isUnreadable(err) {
+				return err
 			}
-			if found = append(found, m.info(l)); len(found) == limit {
+			if found = append(found, info); len(found) == limit {
 				if n+1 < len(batch) || len(batch) == maxVisited {
 					next = at.Key[len(prefix):]
 				}
@@ -128,11 +130,13 @@ type Stats struct {
 	OldestEnding             time.Time // since when the oldest is being ended; zero: none
 	Stuck                    int       // of Ending, that an attempt has failed on
 	LastError                string    // of the oldest that an attempt has failed on
+	Leftovers                uint64    // refused since a tenant's ended users can't be dropped, in this process
+	Unreadable               int       // rows, or entries of an index, that can't be read
 }
 
 // Stats counts. It reads every lease that is being ended.
 func (m *Manager) Stats(ctx context.Context) (s Stats, err error) {
-	s.Failed = m.failures.Load()
+	s.Failed, s.Leftovers, s.Unreadable = m.failures.Load(), m.leftovers.Load(), m.damage.count(m.now())
 	var stuckSince time.Time
 	err = m.store.View(ctx, func(r store.Reader) error {
 		var ending []string
@@ -152,8 +156,14 @@ func (m *Manager) Stats(ctx context.Context) (s Stats, err error) {
 		}
 		for _, id := range ending {
 			l, err := load(r, id)
+			if isUnreadable(err) {
+				continue
+			}
 			if err != nil {
 				return err
+			}
+			if l.Ends == nil { // its entry in the index is wrong
+				continue
 			}
 			if s.OldestEnding.IsZero() || l.Ends.Since.Before(s.OldestEnding) {
 				s.OldestEnding = l.Ends.Since

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -58,10 +59,17 @@ type Manager struct {
 	log      *slog.Logger
 	settle   time.Duration
 	turns    *turns
+	renewals singly
+	since    time.Time // when this process began
 
-	wake     chan struct{} // something to end; holds one
-	failures atomic.Uint64 // attempts to end a lease that failed
-	stage    func(string)  // told where an operation is, for tests that end there; nil: nobody
+	wake      chan struct{} // something to end; holds one
+	compare   atomic.Bool   // rows and Vault's roles are to be compared at once
+	failures  atomic.Uint64 // attempts to end a lease that failed
+	leftovers atomic.Uint64 // leases refused since ended users can't be dropped
+	damage    damage        // rows that can't be read
+	hanging   sync.Map      // names of targets whose last attempt failed slowly
+	asked     sync.Map      // ids of leases whose revocation Vault was asked for, until they are gone
+	stage     func(string)  // told where an operation is, for tests that end there; nil: nobody
 }
 
 // New returns a Manager, or an error that says what is missing.
@@ -86,7 +94,7 @@ func New(c Config) (*Manager, error) {
 	return &Manager{
 		store: c.Store, registry: c.Registry, issuer: c.Issuer, vault: c.Vault, targets: c.Targets, now: c.Now,
 		served: c.Served, stamp: c.Stamp, log: c.Logger, settle: c.Settle,
-		turns: newTurns(), wake: make(chan struct{}, 1),
+		turns: newTurns(), since: c.Now(), wake: make(chan struct{}, 1),
 	}, nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential"
@@ -61,7 +63,7 @@ func (m *Manager) fill(tx store.Tx, h Holder, q Request, l *row) (Target, error)
 	if err != nil {
 		return target, err
 	}
-	l.Mount, l.Until = target.Mount, l.CreatedAt.Add(target.MaxLife)
+	l.Mount, l.Made, l.Until = target.Mount, target.mark(), l.CreatedAt.Add(target.MaxLife)
 	life, err := m.life(&s, target, l, q.TTL)
 	if err != nil {
 		return target, err
@@ -96,35 +98,37 @@ func (m *Manager) obtainUser(ctx context.Context, h Holder, q Request, l *row) (
 	// stops Vault's work no sooner than a crash would.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
-	user, err := m.makeUser(ctx, l, target)
+	user, ends, err := m.makeUser(ctx, l, target)
 	if err != nil {
 		return Granted{}, m.abandon(ctx, l, err)
 	}
 	m.at("made")
-	return m.activate(ctx, h, q, l, user)
+	return m.activate(ctx, h, q, l, user, ends)
 }
 
-// makeUser writes the lease's own role and has Vault make the user.
-func (m *Manager) makeUser(ctx context.Context, l *row, t Target) (vault.Credentials, error) {
+// makeUser writes the lease's own role and has Vault make the user. ends is when
+// Vault ends it, or a little earlier: it may have limits of its own.
+func (m *Manager) makeUser(ctx context.Context, l *row, t Target) (user vault.Credentials, ends time.Time, err error) {
 	ttl := l.ExpiresAt.Sub(m.instant()).Truncate(time.Second)
 	if ttl < time.Second {
-		return vault.Credentials{}, ErrOver
+		return user, ends, ErrOver
 	}
-	err := m.vault.PutRole(ctx, l.Mount, l.Role, vault.Role{
+	err = m.vault.PutRole(ctx, l.Mount, l.Role, vault.Role{
 		Database: t.Connection, DefaultTTL: ttl, MaxTTL: max(ttl, l.Until.Sub(m.instant()).Truncate(time.Second)),
-		CreationStatements:   []string{createUser(l.Tenant, t.BaseRole)},
+		CreationStatements:   []string{createUser(l.Tenant, t)},
 		RenewStatements:      []string{renewUser},
 		RevocationStatements: []string{dropUser},
 	})
 	if err != nil {
-		return vault.Credentials{}, err
+		return user, ends, err
 	}
 	m.at("role")
-	user, err := m.vault.Credentials(ctx, l.Mount, l.Role)
+	asked := m.instant()
+	user, err = m.vault.Credentials(ctx, l.Mount, l.Role)
 	if err != nil {
 		err = &halfway{err}
 	}
-	return user, err
+	return user, asked.Add(user.LeaseDuration), err
 }
 
 // halfway: the role is there, and no user that is known.
@@ -133,10 +137,11 @@ type halfway struct{ cause error }
 func (e *halfway) Error() string { return e.cause.Error() }
 func (e *halfway) Unwrap() error { return e.cause }
 
-// activate decides again and records the lease.
-func (m *Manager) activate(ctx context.Context, h Holder, q Request, l *row, user vault.Credentials) (Granted, error) {
+// activate decides again and records the lease, which ends no later than Vault
+// ends it.
+func (m *Manager) activate(ctx context.Context, h Holder, q Request, l *row, user vault.Credentials, ends time.Time) (Granted, error) {
 	made := l.copy()
-	made.State, made.Lease, made.User = Active, user.LeaseID, user.Username
+	made.State, made.Lease, made.User, made.ExpiresAt = Active, user.LeaseID, user.Username, earlier(l.ExpiresAt, ends)
 	var refused error
 	err := m.update(ctx, func(tx store.Tx) error {
 		refused = nil
@@ -187,8 +192,8 @@ func isRefusal(err error) bool {
 func (m *Manager) abandon(ctx context.Context, l *row, cause error) error {
 	defer m.Wake()
 	var settle time.Time
-	uncertain := errors.Is(cause, vault.ErrUncertain)
-	if uncertain { // Vault may still be making the role, or the user
+	uncertain := errors.Is(cause, vault.ErrUncertain) && !tooManyLeftovers(cause) // then the database has said no
+	if uncertain {                                                                // Vault may still be making the role, or the user
 		settle = m.instant().Add(m.settle)
 	}
 	half := (*halfway)(nil)
@@ -208,6 +213,12 @@ func (m *Manager) abandon(ctx context.Context, l *row, cause error) error {
 	}
 	if isRefusal(cause) {
 		return cause
+	}
+	if tooManyLeftovers(cause) {
+		m.leftovers.Add(1)
+		m.log.Error("a tenant gets no more users of a database: too many of its ended ones can't be dropped there",
+			"tenant", l.Tenant, "of", l.Of.String(), "advice", "SELECT * FROM tenantbroker.check() names them and what to do")
+		return ErrLeftovers
 	}
 	m.log.Warn("a database user could not be made", "lease", l.ID, "tenant", l.Tenant, "of", l.Of.String(), "error", bounded(cause))
 	return fmt.Errorf("%w: %w", ErrUnavailable, cause)
@@ -253,8 +264,19 @@ const (
 	dropUser  = "SELECT tenantbroker.drop_user('{{name}}')"
 )
 
-func createUser(tenant credential.Tenant, base string) string {
-	return fmt.Sprintf("SELECT tenantbroker.create_user('{{name}}', '{{password}}', '{{expiration}}', '%s', '%s')", tenant, base)
+func createUser(tenant credential.Tenant, t Target) string {
+	return fmt.Sprintf("SELECT tenantbroker.create_user('{{name}}', '{{password}}', '{{expiration}}', '%s', '%s', %d)",
+		tenant, t.BaseRole, t.Connections)
+}
+
+// leftoversSaid is how tenantbroker.create_user begins to say that it makes no
+// more users for a tenant whose ended ones can't be dropped.
+const leftoversSaid = "tenantbroker: too many leftovers"
+
+// tooManyLeftovers reports whether the database said so.
+func tooManyLeftovers(err error) bool {
+	said := (*vault.Error)(nil)
+	return errors.As(err, &said) && slices.ContainsFunc(said.Messages, func(m string) bool { return strings.Contains(m, leftoversSaid) })
 }
 
 // bounded is an error's text as it is kept and shown.

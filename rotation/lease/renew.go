@@ -34,6 +34,11 @@ func (m *Manager) renew(ctx context.Context, h Holder, id string, ttl time.Durat
 	if err != nil {
 		return Granted{}, err
 	}
+	alone, err := m.renewals.take(ctx, id)
+	if err != nil {
+		return Granted{}, err
+	}
+	defer alone()
 	done, err := m.turns.take(ctx, h.Claims.Tenant, h.Claims.Subject)
 	if err != nil {
 		return Granted{}, err
@@ -85,6 +90,9 @@ func (m *Manager) prolonged(r store.Reader, h Holder, l *row, ttl time.Duration)
 	if err != nil {
 		return nil, err
 	}
+	if l.Made != "" && l.Made != target.mark() {
+		return nil, fmt.Errorf("%w: what is leased was declared anew", ErrOver)
+	}
 	now := m.instant()
 	next.UsedAt = now
 	if end := now.Add(life); end.After(l.ExpiresAt) {
@@ -130,32 +138,62 @@ func (m *Manager) renewUser(ctx context.Context, h Holder, id string, ttl time.D
 	defer cancel()
 	end := l.Next.ExpiresAt
 	if end.After(l.ExpiresAt) {
+		asked := m.instant()
 		lives, err := m.vault.Renew(ctx, l.Lease, end.Sub(m.now()).Truncate(time.Second))
 		if err != nil {
 			return Granted{}, m.notRenewed(ctx, l, err)
 		}
-		if got := m.instant().Add(lives); got.Before(end) { // Vault's own limits
+		if got := asked.Add(lives); got.Before(end) { // Vault's own limits
 			end = got
 		}
 	}
 	m.at("renewed")
-	err = m.update(ctx, func(tx store.Tx) error {
-		cur, err := load(tx, id)
+	return m.renewed(ctx, l, end)
+}
+
+// renewed notes that the renewal on record took effect, until end, and decides
+// once more: what the lease rests on may have come to an end, or been given an
+// earlier one, while Vault worked.
+func (m *Manager) renewed(ctx context.Context, l *row, end time.Time) (Granted, error) {
+	var next *row
+	var refused error
+	err := m.update(ctx, func(tx store.Tx) error {
+		next, refused = nil, nil
+		cur, err := load(tx, l.ID)
 		if err != nil {
 			return err
 		}
-		if cur.version != l.version { // it is being ended, or was renewed again
+		if !l.sameRenewal(cur) { // it is being ended
 			return ErrNotFound
 		}
-		next := cur.copy()
+		s, err := m.on(tx, cur)
+		if err != nil {
+			return err
+		}
+		next = cur.copy()
+		if s.reason != "" {
+			refused = fmt.Errorf("%w: %s", ErrToken, s.reason)
+			return m.toEnd(tx, next, cur, s.reason, time.Time{})
+		}
 		next.ExpiresAt, next.Next = end, nil
+		if s.endsBefore(next) {
+			next.ExpiresAt = s.bound()
+		}
 		return next.put(tx, cur)
 	})
+	if refused != nil && err == nil {
+		m.Wake()
+		err = refused
+	}
 	if err != nil {
 		return Granted{}, err
 	}
-	return Granted{ID: id, ExpiresAt: end}, nil
+	return Granted{ID: l.ID, ExpiresAt: next.ExpiresAt}, nil
 }
+
+// sameRenewal reports whether the lease lives, and the renewal that is on record
+// in l is its latest. What it rests on may have shortened it meanwhile.
+func (l *row) sameRenewal(cur *row) bool { return cur.State == Active && cur.Token == l.Token }
 
 // appendRenewal records a renewal with its end.
 func (m *Manager) appendRenewal(tx store.Tx, h Holder, l *row, end time.Time, what string) {
@@ -169,7 +207,7 @@ func (m *Manager) notRenewed(ctx context.Context, l *row, cause error) error {
 	lost := errors.Is(cause, vault.ErrNotFound) // Vault knows no such lease
 	err := m.update(ctx, func(tx store.Tx) error {
 		cur, err := load(tx, l.ID)
-		if err != nil || cur.version != l.version {
+		if err != nil || !l.sameRenewal(cur) {
 			return err
 		}
 		next := cur.copy()
@@ -177,8 +215,11 @@ func (m *Manager) notRenewed(ctx context.Context, l *row, cause error) error {
 		r := m.record(next, "lease.not_renewed", vault.Outline(bounded(cause))) // the tenant's people read it
 		r.Decision, r.JTI, r.Txn = audit.Deny, l.Token, l.Txn
 		tx.Append(r)
-		if lost {
-			return m.toEnd(tx, next, cur, "lost", time.Time{})
+		switch {
+		case lost && m.now().Before(cur.ExpiresAt):
+			return m.toEnd(tx, next, cur, reasonLost, time.Time{})
+		case lost: // its time was over meanwhile
+			return m.toEnd(tx, next, cur, reasonExpired, time.Time{})
 		}
 		return next.put(tx, cur)
 	})
@@ -189,5 +230,6 @@ func (m *Manager) notRenewed(ctx context.Context, l *row, cause error) error {
 		m.Wake()
 		return ErrNotFound
 	}
+	m.log.Warn("a database user could not be renewed", "lease", l.ID, "tenant", l.Tenant, "of", l.Of.String(), "error", bounded(cause))
 	return fmt.Errorf("%w: %w", ErrUnavailable, cause)
 }

@@ -60,7 +60,8 @@ type row struct {
 	CreatedAt time.Time `json:"created_at"`
 	UsedAt    time.Time `json:"used_at"` // made or last renewed
 	ExpiresAt time.Time `json:"expires_at"`
-	Until     time.Time `json:"until"` // whatever is renewed
+	Until     time.Time `json:"until"`          // whatever is renewed
+	Made      string    `json:"made,omitempty"` // the mark of the target that it was made of
 
 	version uint64
 }
@@ -185,14 +186,16 @@ func replace(tx store.Tx, t store.Table, old, next string, value []byte) error {
 	var version uint64
 	if old != "" {
 		at, err := tx.Get(t, old)
-		if err != nil {
+		switch {
+		case errors.Is(err, store.ErrNotFound): // a damaged index keeps no lease from its end
+		case err != nil:
 			return fmt.Errorf("lease: index %s: %w", t, err)
-		}
-		if version = at.Version; old != next {
-			if err := tx.Delete(t, old, version); err != nil {
+		case old == next:
+			version = at.Version
+		default:
+			if err := tx.Delete(t, old, at.Version); err != nil {
 				return err
 			}
-			version = 0
 		}
 	}
 	if next == "" {
@@ -221,7 +224,7 @@ func load(r store.Reader, id string) (*row, error) {
 func decode(at store.Row) (*row, error) {
 	l := new(row)
 	if err := json.Unmarshal(at.Value, l); err != nil {
-		return nil, fmt.Errorf("%w: a lease can't be read: %w", store.ErrUnavailable, err)
+		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	bad := l.ID != at.Key || l.Of.IsZero() || l.Tenant.IsZero() || l.Account.IsZero() || l.Mount == ""
 	switch l.State {
@@ -233,7 +236,7 @@ func decode(at store.Row) (*row, error) {
 		bad = true
 	}
 	if bad {
-		return nil, fmt.Errorf("%w: a lease can't be read", store.ErrUnavailable)
+		return nil, errUnreadable
 	}
 	l.version = at.Version
 	return l, nil

@@ -89,17 +89,12 @@ func (m *Manager) decide(ctx context.Context, w *watch) error {
 	if failed != nil {
 		return errors.Join(err, failed)
 	}
-	for _, id := range now.begin {
-		if failed := m.endDue(ctx, id); failed != nil {
-			return errors.Join(err, failed)
-		}
-	}
-	return err
+	return errors.Join(err, each(now.begin, func(id string) error { return m.endDue(ctx, id) }))
 }
 
 // work has Vault end what is being ended, several at a time: either what has
-// not failed yet, or what has, so that a database which is away delays the ends
-// in no other. It reports whether more is due. While Vault is down nobody asks
+// not failed yet, or what has, or is in a database that hangs, so that one which
+// is away delays the ends in no other. It reports whether more is due. While Vault is down nobody asks
 // it anything.
 func (m *Manager) work(ctx context.Context, retry bool) (more bool, err error) {
 	if m.vault.Session().Down != nil {
@@ -116,7 +111,7 @@ func (m *Manager) work(ctx context.Context, retry bool) (more bool, err error) {
 	var group errgroup.Group
 	group.SetLimit(parallelEnds)
 	for _, id := range lane.ids {
-		group.Go(func() error { return m.attempt(ctx, id) })
+		group.Go(func() error { return m.attempt(ctx, id, retry) })
 	}
 	return lane.more, group.Wait()
 }
@@ -167,13 +162,17 @@ func (m *Manager) due(ctx context.Context) (now due, err error) {
 				_, id, _ := strings.Cut(at.Key, "\x00")
 				l, err := load(r, id)
 				switch {
+				case isUnreadable(err):
+					m.unreadable(id, err)
 				case err != nil:
 					return err
+				case at.Key != dueKey(l.due(), id):
+					m.unreadable(id, errStrayIndex)
 				case l.State != Ending:
 					if len(now.begin) < passRows {
 						now.begin = append(now.begin, id)
 					}
-				case l.Ends.Attempts == 0:
+				case l.Ends.Attempts == 0 && !m.hangs(l):
 					now.first.add(id, l.Tenant)
 				default:
 					now.retry.add(id, l.Tenant)
@@ -202,11 +201,12 @@ func (m *Manager) checkChanged(ctx context.Context, w *watch) error {
 		w.position = position
 		return err
 	}
-	if err := m.check(ctx); err != nil {
-		return err
+	err = m.check(ctx)
+	w.checked, w.took = now, m.now().Sub(now)
+	if err == nil { // else all are checked again, as soon as that share of the time allows
+		w.position = position
 	}
-	w.position, w.checked, w.took = position, now, m.now().Sub(now)
-	return nil
+	return err
 }
 
 // maxChanges is how many records are read before all leases are checked

@@ -33,6 +33,7 @@ const (
 	reasonReleased  = "released"
 	reasonAbandoned = "abandoned" // never answered
 	reasonOrphan    = "orphan"    // in Vault, and in no row
+	reasonLost      = "lost"      // Vault knew it no more before its time
 )
 
 // on reads what the lease rests on. The revocations that hit its token count
@@ -185,7 +186,7 @@ func (m *Manager) life(s *standing, t Target, l *row, asked time.Duration) (time
 	}
 	life := min(asked, grants, t.MaxTTL)
 	now := m.now()
-	ends := []time.Time{s.bound(), l.Until}
+	ends := []time.Time{s.bound(), l.Until, l.CreatedAt.Add(t.MaxLife)}
 	if l.Of.Kind() == credential.LeaseDatabase {
 		ends = append(ends, m.vaultEnds(l))
 	}

@@ -7,9 +7,11 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/store"
 )
 
@@ -108,7 +110,7 @@ func TestALeaseThatEndsMeanwhileIsNoOrphan(t *testing.T) {
 	h := w.token("worker", "acme", w.grant("worker", tenants("acme")))
 	g := w.obtain(h, "database:orders")
 	w.must(w.m.Release(t.Context(), h, g.ID))
-	v := &meanwhile{Vault: w.faults, then: func() { w.must(w.m.attempt(t.Context(), g.ID)) }}
+	v := &meanwhile{Vault: w.faults, then: func() { w.must(w.m.attempt(t.Context(), g.ID, false)) }}
 	w.m.vault = v
 	if _, err := w.m.adopt(t.Context()); err != nil {
 		t.Fatal(err)
@@ -131,4 +133,86 @@ func (m *meanwhile) Roles(ctx context.Context, mount string) ([]string, error) {
 		then()
 	}
 	return roles, err
+}
+
+// hung is a Vault behind which one database answers no more.
+type hung struct {
+	Vault
+	w    *world
+	mu   sync.Mutex
+	hang bool
+	of   map[string]int // attempts by role
+}
+
+func (h *hung) Leases(_ context.Context, _, role string) ([]string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.of[role]++
+	if h.hang && strings.HasPrefix(role, "hangs") {
+		h.w.clock.pass(slowAttempt)
+		return nil, errors.New("timeout")
+	}
+	return nil, nil
+}
+
+func (h *hung) DeleteRole(context.Context, string, string) error { return nil }
+
+func (h *hung) attempts(prefix string) (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for role, of := range h.of {
+		if strings.HasPrefix(role, prefix) {
+			n += of
+		}
+	}
+	return n
+}
+
+// Of a database that hangs no first attempts are made in the way of others'.
+func TestADatabaseThatHangsDelaysNoOther(t *testing.T) {
+	w := newValues(t)
+	v := &hung{Vault: w.faults, w: w, hang: true, of: map[string]int{}}
+	w.m.vault = v
+	const many = 100
+	stuff := func(role, what string, n int) {
+		w.must(w.st.Update(t.Context(), func(tx store.Tx) error {
+			for i := range n {
+				l := &row{
+					ID: newID(w.now()), Of: of(what), Tenant: credential.MustTenant(fmt.Sprintf("t%d", i)), Account: credential.MustAccountID("a"),
+					State: Ending, Mount: "database", Role: fmt.Sprint(role, i), CreatedAt: w.now(), UsedAt: w.now(), ExpiresAt: w.now(), Until: w.now(),
+					Ends: &ending{Reason: "x", Since: w.now(), NextAt: w.now()},
+				}
+				if err := l.put(tx, nil); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+	}
+	stuff("hangs", "database:away", many)
+	w.clock.pass(time.Millisecond)
+	stuff("well", "database:orders", many)
+	w.clock.pass(time.Second)
+	if _, err := w.m.work(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	if n := v.attempts("hangs"); n > parallelEnds {
+		t.Errorf("%d attempts at a database that hangs in the way of others", n)
+	}
+	if n := v.attempts("well"); n != many {
+		t.Errorf("%d of %d ends in another", n, many)
+	}
+	before := v.attempts("hangs")
+	if now, err := w.m.due(t.Context()); err != nil || len(now.first.ids) != 0 || len(now.retry.ids) < many-parallelEnds {
+		t.Errorf("%d first, %d to try again, %v", len(now.first.ids), len(now.retry.ids), err)
+	}
+	// When it answers again all is well.
+	v.mu.Lock()
+	v.hang = false
+	v.mu.Unlock()
+	w.clock.pass(maxBackoff)
+	w.must(work(t.Context(), w.m, &reconciling{next: w.now().Add(time.Hour)}))
+	if n := v.attempts("hangs"); n != before+many || len(w.all()) != 0 {
+		t.Errorf("%d more attempts, %d are left", n-before, len(w.all()))
+	}
 }

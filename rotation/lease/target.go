@@ -1,6 +1,8 @@
 package lease
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"regexp"
@@ -19,7 +21,9 @@ type Target struct {
 
 	Connection string // database: Vault's name of the database (db_name)
 	BaseRole   string // database: the role of PostgreSQL that users are given beside their tenant's
-	Path       string // kv: below the mount, one segment of it is {tenant}, e.g. "tenants/{tenant}/mail"
+	// Connections is how many a user may have at a time; DefaultConnections if zero. database
+	Connections int
+	Path        string // kv: below the mount, one segment of it is {tenant}, e.g. "tenants/{tenant}/mail"
 
 	TTL     time.Duration // unless the request says less; DefaultTTL if zero
 	MaxTTL  time.Duration // between two renewals; the package's MaxTTL if zero
@@ -87,6 +91,9 @@ func (t *Target) complete() {
 	if t.TTL == 0 {
 		t.TTL = min(DefaultTTL, t.MaxTTL)
 	}
+	if t.Connections == 0 && t.Of.Kind() == credential.LeaseDatabase {
+		t.Connections = DefaultConnections
+	}
 	if t.MaxLife == 0 {
 		t.MaxLife = max(DefaultMaxLife, t.MaxTTL)
 	}
@@ -116,6 +123,8 @@ func (t *Target) check() (field, msg string) {
 			return "base_role", "is required: a role of PostgreSQL, in lower case"
 		case strings.HasPrefix(t.BaseRole, "pg_"):
 			return "base_role", "is a role of the server's own"
+		case t.Connections < 1 || t.Connections > MaxConnections:
+			return "connections", fmt.Sprintf("1 to %d", MaxConnections)
 		}
 		return "", ""
 	}
@@ -124,6 +133,8 @@ func (t *Target) check() (field, msg string) {
 		return "connection", "is for database"
 	case t.BaseRole != "":
 		return "base_role", "is for database"
+	case t.Connections != 0:
+		return "connections", "is for database"
 	}
 	return t.checkPath()
 }
@@ -157,6 +168,13 @@ func (t *Target) path(tenant credential.Tenant) string {
 	segments := strings.Split(t.Path, "/")
 	segments[slices.Index(segments, tenantSegment)] = tenant.String()
 	return strings.Join(segments, "/")
+}
+
+// mark tells whether a target was declared anew, so that what was leased before is
+// not renewed: it is another place, or other rights.
+func (t *Target) mark() string {
+	sum := sha256.Sum256([]byte(strings.Join([]string{t.Mount, t.Connection, t.BaseRole, t.Path}, "\x00")))
+	return hex.EncodeToString(sum[:8])
 }
 
 // find returns the target with this kind and name.

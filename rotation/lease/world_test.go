@@ -358,7 +358,7 @@ func (w *world) roles() (mine []string) {
 // pass does all that is due, until nothing is.
 func (w *world) pass() {
 	w.Helper()
-	w.must(w.m.decide(w.Context(), &w.watch))
+	w.decides()
 	w.must(work(w.Context(), w.m, &w.reconciling))
 }
 
