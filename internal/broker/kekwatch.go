@@ -33,6 +33,8 @@ type kekWatch struct {
 	now func() time.Time
 	log *slog.Logger
 
+	before []byte // what was sealed last: it has to open still, as what the store holds has
+
 	mu    sync.Mutex
 	err   error // of the last look; nil: it works, or nobody has looked yet
 	since time.Time
@@ -68,13 +70,16 @@ func (w *kekWatch) Run(ctx context.Context) error {
 	}
 }
 
-// look seals something and opens it.
+// look opens what it sealed the last time, then seals something and opens it.
 func (w *kekWatch) look(ctx context.Context) {
 	bounded, cancel := context.WithTimeout(ctx, kekTimeout)
 	defer cancel()
-	err := proveKEK(bounded, w.kek)
+	sealed, err := proveKEK(bounded, w.kek, w.before)
 	if ctx.Err() != nil {
 		return // stopping says nothing of the key
+	}
+	if err == nil {
+		w.before = sealed
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -88,21 +93,27 @@ func (w *kekWatch) look(ctx context.Context) {
 	w.err = err
 }
 
-func proveKEK(ctx context.Context, kek keys.KEK) error {
+// proveKEK returns what it sealed. A Vault whose storage was rolled back opens
+// what it seals now, and not what it sealed before.
+func proveKEK(ctx context.Context, kek keys.KEK, before []byte) (sealed []byte, err error) {
+	if before != nil {
+		if _, err := kek.Open(ctx, before, []byte(kekPurpose)); err != nil {
+			return nil, fmt.Errorf("what it sealed before does not open: %w", err)
+		}
+	}
 	plain := make([]byte, 32)
 	_, _ = rand.Read(plain) // never fails (crypto/rand, Go 1.24)
-	sealed, err := kek.Seal(ctx, plain, []byte(kekPurpose))
-	if err != nil {
-		return fmt.Errorf("seal: %w", err)
+	if sealed, err = kek.Seal(ctx, plain, []byte(kekPurpose)); err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
 	}
 	opened, err := kek.Open(ctx, sealed, []byte(kekPurpose))
 	if err != nil {
-		return fmt.Errorf("open: %w", err)
+		return nil, fmt.Errorf("open: %w", err)
 	}
 	if !bytes.Equal(opened, plain) {
-		return errors.New("what it opens is not what it sealed")
+		return nil, errors.New("what it opens is not what it sealed")
 	}
-	return nil
+	return sealed, nil
 }
 
 // problem returns nil, or why the key can't be used and since when.

@@ -13,7 +13,8 @@ import (
 // faultyKEK keeps what it seals in the clear, and fails as it is told.
 type faultyKEK struct {
 	seal, open error
-	other      bool // opens something else
+	other      bool   // opens something else
+	lost       []byte // does not open this any more
 }
 
 func (k *faultyKEK) Seal(_ context.Context, plaintext, aad []byte) ([]byte, error) {
@@ -21,6 +22,9 @@ func (k *faultyKEK) Seal(_ context.Context, plaintext, aad []byte) ([]byte, erro
 }
 
 func (k *faultyKEK) Open(_ context.Context, sealed, aad []byte) ([]byte, error) {
+	if k.lost != nil && bytes.Equal(sealed, k.lost) {
+		return nil, errors.New("version is too new")
+	}
 	plain := bytes.Clone(bytes.TrimPrefix(sealed, aad))
 	if k.other {
 		plain[0]++
@@ -66,5 +70,25 @@ func TestAKeyEncryptionKeyThatStopsWorkingShows(t *testing.T) {
 	w.look(stopping)
 	if err := w.problem(); err != nil {
 		t.Errorf("a broker that stops says: %v", err)
+	}
+}
+
+// Vault's storage was rolled back: what it seals now it opens, and not what the
+// store holds. That is no less said when it is asked again.
+func TestAKeyEncryptionKeyThatLostAVersionShows(t *testing.T) {
+	kek := new(faultyKEK)
+	w := &kekWatch{kek: kek, now: time.Now, log: slog.New(slog.DiscardHandler)}
+	w.look(t.Context())
+	kek.lost = w.before
+	for range 3 {
+		w.look(t.Context())
+		if err := w.check(t.Context()); err == nil || !strings.Contains(err.Error(), "sealed before") {
+			t.Errorf("%v", err)
+		}
+	}
+	kek.lost = nil
+	w.look(t.Context())
+	if err := w.check(t.Context()); err != nil {
+		t.Errorf("it is back: %v", err)
 	}
 }
