@@ -38,7 +38,8 @@ type crossing struct {
 func TestCrossTenant_EveryRouteIsBounded(t *testing.T) {
 	w := newCrossWorld(t)
 	covered := make(map[string]bool)
-	for _, c := range slices.Concat(w.crossings(), w.objectCrossings()) {
+	// The trail comes first: what globex asks for is in its own trail.
+	for _, c := range slices.Concat(w.objectCrossings(), w.crossings()) {
 		covered[c.route] = true
 		t.Run(c.route+" as "+c.as+" "+c.body, func(t *testing.T) { w.cross(t, c) })
 	}

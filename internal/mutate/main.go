@@ -238,13 +238,15 @@ func anchored(test string) string {
 }
 
 // goTest builds without vet and debug information, half the time of a small
-// test, and ends at the first failure.
+// test, and ends at the first failure. The overlay is in the environment, so that
+// what a test builds is broken too.
 func goTest(ctx context.Context, pkg, pattern, overlay string) (string, error) {
 	args := []string{"test", "-count=1", "-v", "-vet=off", "-ldflags=-s -w", "-failfast", "-timeout=2m", "-run", pattern}
+	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...) //nolint:gosec // arguments come from the repository
 	if overlay != "" {
-		args = append(args, "-overlay", overlay)
+		cmd.Env = append(os.Environ(), "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -overlay="+overlay))
 	}
-	out, err := exec.CommandContext(ctx, "go", append(args, pkg)...).CombinedOutput() //nolint:gosec // arguments come from the repository
+	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
