@@ -29,7 +29,7 @@ bench: build ## ratios against the floor server (docs/performance.md)
 	$(GO) run ./internal/bench
 
 soak: setup build ## long crash and timing runs
-	$(GO) test -tags soak -count=1 -timeout 8h -run TestSoak -v ./e2e
+	$(GO) test -tags soak -count=1 -timeout 8h -run TestSoak -v ./e2e/...
 
 mutate: ## break each listed check; its named test must go red
 	$(GO) run ./internal/mutate

@@ -42,6 +42,7 @@ const targets = `
 targets:
   - {kind: database, name: orders, mount: database, connection: orders, base_role: orders_app, ttl: 7s, max_ttl: 7s, max_life: 7s}
   - {kind: database, name: ledger, mount: database, connection: orders, base_role: orders_app, ttl: 5m, max_ttl: 10m}
+  - {kind: database, name: reports, mount: database, connection: orders, base_role: orders_app, ttl: 12s, max_ttl: 12s, max_life: 12s}
   - {kind: kv, name: mail, mount: secret, path: "tenants/{tenant}/mail"}
 `
 
@@ -95,7 +96,7 @@ func newLeasing(t *testing.T, vault devvault.Options, opts ...brokertest.Option)
 	for _, account := range []string{billing, "other"} {
 		w.GrantTerms(registry.Grant{
 			Account: credential.MustAccountID(account), Audience: w.Issuer().Leases(),
-			Scopes:  credential.MustScopes("database:orders database:ledger kv:mail"),
+			Scopes:  credential.MustScopes("database:orders database:ledger database:reports kv:mail"),
 			Tenants: []credential.Tenant{credential.MustTenant(acme), credential.MustTenant(globex)},
 			MaxTTL:  credential.MustLifetime(10 * time.Minute),
 		})
