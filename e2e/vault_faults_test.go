@@ -16,7 +16,9 @@ type vaultFault struct {
 	// broker and the Vault.
 	begin  func(ctx context.Context, v *testVault, proxies []*devvault.Proxy) (end func(context.Context) error, err error)
 	silent bool // a broker may get over it by itself, before anybody asks
-	doctor bool // brokerctl doctor is asked too of the broker that signs with Vault, which takes it long to give up
+	// relogin: what it took to get over it, which the metrics tell.
+	relogin bool
+	doctor  bool // brokerctl doctor is asked too of the broker that signs with Vault, which takes it long to give up
 }
 
 func vaultFaults() []vaultFault {
@@ -38,7 +40,7 @@ func vaultFaults() []vaultFault {
 			Match: changes, Effect: true, Status: http.StatusInternalServerError, Body: `{"errors":["internal error"]}`,
 		})},
 		{name: "no answer after taking effect", begin: everywhere(devvault.Fault{Match: changes, Effect: true, Cut: true})},
-		{name: "token revoked", silent: true, begin: func(ctx context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
+		{name: "token revoked", silent: true, relogin: true, begin: func(ctx context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
 			return func(context.Context) error { return nil }, v.logOut(ctx)
 		}},
 		{name: "token revoked and no login", begin: func(ctx context.Context, v *testVault, proxies []*devvault.Proxy) (func(context.Context) error, error) {

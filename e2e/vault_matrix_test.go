@@ -138,7 +138,7 @@ func underFault(t *testing.T, v *testVault, fault vaultFault, sealed, transit *v
 		}
 	}
 	for i, b := range []*vaultBroker{sealed, transit} {
-		if fault.silent {
+		if fault.relogin {
 			await(t, b.home+": the metrics tell that it had to log in again", func() bool { return b.metric(t, loginsMetric) > logins[i] })
 		}
 		if now := b.ring(); !slices.Equal(now, keysBefore[i]) {
