@@ -35,6 +35,9 @@ type unwrapped struct {
 	mu       sync.Mutex
 	token    credential.Secret // the wrapping token that it came in
 	secretID credential.Secret
+	// lost is the wrapping token that we asked to unwrap and got no answer for:
+	// that it is used up then says nothing of others.
+	lost credential.Secret
 }
 
 func (AppRole) method() string { return "approle" }
@@ -110,8 +113,11 @@ func (a AppRole) unwrap(ctx context.Context, k *core, token string) (string, err
 	}
 	one := &call{op: opLogin, method: http.MethodPut, path: "sys/wrapping/unwrap", token: token, effect: true}
 	out, err := k.direct(ctx, one)
+	if errors.Is(err, ErrUncertain) {
+		a.unwrapped.lost = credential.NewSecret([]byte(token))
+	}
 	if err != nil {
-		return "", a.stolen(k, err)
+		return "", a.stolen(k, token, err)
 	}
 	var data struct {
 		SecretID string `json:"secret_id"`
@@ -131,7 +137,7 @@ func (a AppRole) madeForUs(ctx context.Context, k *core, token string) error {
 	one := &call{op: opLogin, method: http.MethodPut, path: "sys/wrapping/lookup", token: token, body: map[string]any{"token": token}}
 	out, err := k.direct(ctx, one)
 	if err != nil {
-		return a.stolen(k, err)
+		return a.stolen(k, token, err)
 	}
 	var data struct {
 		Path string `json:"creation_path"`
@@ -147,10 +153,14 @@ func (a AppRole) madeForUs(ctx context.Context, k *core, token string) error {
 }
 
 // stolen says it loudly where Vault doesn't know the wrapping token any more.
-func (a AppRole) stolen(k *core, err error) error {
+func (a AppRole) stolen(k *core, token string, err error) error {
 	var failed *Error
 	if !errors.As(err, &failed) || (!failed.says("wrapping token is not valid") && !failed.tokenIsDead()) {
 		return err
+	}
+	if a.unwrapped.lost.Equal(credential.NewSecret([]byte(token))) {
+		k.logger.Error("the wrapping token of the secret id is used up: this broker asked for it, and Vault's answer was lost: destroy the secret id and put a new wrapped one there", "file", a.SecretIDFile)
+		return fmt.Errorf("%w: by this broker, to which Vault's answer was lost: %s: put a new wrapped secret id there: %w", ErrUnwrapped, a.SecretIDFile, err)
 	}
 	k.logger.Error("SECURITY: the wrapping token of the secret id is used up or has expired, and this broker didn't use it: "+
 		"if it has not simply expired, somebody else holds the secret id: destroy it, find out who, and issue a new one",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"os"
 )
 
 // Certificate logs in with a client certificate.
@@ -31,6 +32,9 @@ func (l Certificate) checkFiles() error {
 }
 
 func (l Certificate) certificate() (*tls.Certificate, error) {
+	if err := checkMode(os.Stat(l.KeyFile)); err != nil {
+		return nil, fmt.Errorf("%s: %w", l.KeyFile, err)
+	}
 	pair, err := tls.LoadX509KeyPair(l.CertFile, l.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", l.CertFile, err)

@@ -38,14 +38,25 @@ func or(mount, usual string) string {
 	return mount
 }
 
-// readSecretFile returns the one word in a file. Errors name the file and never
-// show what is in it.
-func readSecretFile(path string) (string, error) {
+// readSecretFile is readWord for a file that is nobody else's: it was written
+// for the broker, unlike a JWT, whose mode a platform chooses.
+func readSecretFile(path string) (string, error) { return readFile(path, true) }
+
+// readWord returns the one word in a file. Errors name the file and never show
+// what is in it.
+func readWord(path string) (string, error) { return readFile(path, false) }
+
+func readFile(path string, private bool) (string, error) {
 	f, err := os.Open(path) //nolint:gosec // the operator names the file
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = f.Close() }() // read only
+	if private {
+		if err := checkMode(f.Stat()); err != nil {
+			return "", fmt.Errorf("%s: %w", path, err)
+		}
+	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return "", err
@@ -60,6 +71,27 @@ func readSecretFile(path string) (string, error) {
 func checkSecretFile(path string) error {
 	_, err := readSecretFile(path)
 	return err
+}
+
+func checkWord(path string) error {
+	_, err := readWord(path)
+	return err
+}
+
+// othersMay are the bits of a mode for whoever is neither the owner nor of the
+// group, which Kubernetes gives a pod's files to.
+const othersMay = 0o007
+
+// checkMode refuses a file that everybody on the machine may read or write: who
+// reads it logs in as the broker, who writes it has the broker log in as he likes.
+func checkMode(info os.FileInfo, err error) error {
+	if err != nil {
+		return err
+	}
+	if mode := info.Mode().Perm(); mode&othersMay != 0 {
+		return fmt.Errorf("mode %04o lets everybody on this machine in: chmod o= it", mode)
+	}
+	return nil
 }
 
 func parseWord(data []byte) (string, error) {

@@ -24,7 +24,7 @@ func (l Kubernetes) check() error {
 	return checkMount(l.Mount)
 }
 
-func (l Kubernetes) checkFiles() error { return checkSecretFile(or(l.JWTFile, kubernetesTokenFile)) }
+func (l Kubernetes) checkFiles() error { return checkWord(or(l.JWTFile, kubernetesTokenFile)) }
 
 func (l Kubernetes) signIn(ctx context.Context, k *core) (auth, bool, error) {
 	return k.withJWT(ctx, or(l.Mount, "kubernetes"), l.Role, or(l.JWTFile, kubernetesTokenFile))
@@ -46,14 +46,14 @@ func (l JWT) check() error {
 	return checkMount(l.Mount)
 }
 
-func (l JWT) checkFiles() error { return checkSecretFile(l.JWTFile) }
+func (l JWT) checkFiles() error { return checkWord(l.JWTFile) }
 
 func (l JWT) signIn(ctx context.Context, k *core) (auth, bool, error) {
 	return k.withJWT(ctx, or(l.Mount, "jwt"), l.Role, l.JWTFile)
 }
 
 func (k *core) withJWT(ctx context.Context, mount, role, file string) (auth, bool, error) {
-	jwt, err := readSecretFile(file)
+	jwt, err := readWord(file)
 	if err != nil {
 		return auth{}, false, fmt.Errorf("vault: login: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -27,13 +28,9 @@ const (
 func newTransport(c Config) (*http.Transport, error) {
 	secured := &tls.Config{MinVersion: minTLS, ServerName: c.ServerName}
 	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, &ConfigError{"ca_file", err.Error()}
-		}
-		secured.RootCAs = x509.NewCertPool()
-		if !secured.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, &ConfigError{"ca_file", c.CAFile + ": no certificate in it"}
+		var err error
+		if secured.RootCAs, err = authorities(c.CAFile); err != nil {
+			return nil, err
 		}
 	}
 	if presents, ok := c.Login.(interface {
@@ -45,16 +42,74 @@ func newTransport(c Config) (*http.Transport, error) {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
+	secure := &secureDialer{dialer: dialer, config: secured, file: c.CAFile}
 	return &http.Transport{
 		Proxy:               nil, // not even from the environment
 		DialContext:         dialer.DialContext,
-		TLSClientConfig:     secured,
-		TLSHandshakeTimeout: dialTimeout,
+		DialTLSContext:      secure.dial,
 		Protocols:           protocols,
 		MaxConnsPerHost:     maxConnections,
 		MaxIdleConnsPerHost: maxConnections,
 		IdleConnTimeout:     idleTimeout,
 	}, nil
+}
+
+// authorities reads the certificates that Vault's is held to.
+func authorities(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, &ConfigError{"ca_file", err.Error()}
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, &ConfigError{"ca_file", file + ": no certificate in it"}
+	}
+	return pool, nil
+}
+
+// secureDialer makes TLS connections. It reads the authorities for each, so
+// that a renewed file counts; one that can't be read, or holds none, is being
+// replaced, and those of before count on.
+type secureDialer struct {
+	dialer *net.Dialer
+	file   string // empty: the system's authorities
+
+	mu     sync.Mutex
+	config *tls.Config
+}
+
+func (d *secureDialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	config := d.current()
+	if config.ServerName == "" {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		config.ServerName = host
+	}
+	raw, err := d.dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	secured := tls.Client(raw, config)
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = raw.Close() // the handshake's error says more
+		return nil, err
+	}
+	return secured, nil
+}
+
+func (d *secureDialer) current() *tls.Config {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.file != "" {
+		if pool, err := authorities(d.file); err == nil {
+			d.config.RootCAs = pool
+		}
+	}
+	return d.config.Clone()
 }
 
 // refuseRedirects hands a redirect to the caller: a token is sent to the
