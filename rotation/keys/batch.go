@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 )
 
 // signature is one call of Sign on its way through a batch.
@@ -26,6 +27,7 @@ type signed struct {
 type batcher struct {
 	tasks                 *tasks
 	batch, calls, waiting int
+	patience              time.Duration // with a signature, however slow calls are
 	// call signs all inputs, in order, and has a time limit of its own: it goes
 	// on for the others when one caller gives up.
 	call func(ctx context.Context, inputs [][]byte) []signed
@@ -35,7 +37,14 @@ type batcher struct {
 	running int // calls on their way, and the goroutines that make them
 }
 
-func (b *batcher) sign(ctx context.Context, input []byte) ([]byte, error) {
+// signPatience is how long a signature may take: its own call, and the one that
+// it waits for. Each call may succeed, and yet so many be ahead that whoever asked
+// gets no answer at all, since the time of the request is over.
+const signPatience = 2 * callTimeout
+
+func (b *batcher) sign(caller context.Context, input []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(caller, b.patience)
+	defer cancel()
 	s := &signature{ctx: ctx, input: input, done: make(chan signed, 1)}
 	if err := b.add(s); err != nil {
 		return nil, err
@@ -44,7 +53,10 @@ func (b *batcher) sign(ctx context.Context, input []byte) ([]byte, error) {
 	case out := <-s.done:
 		return out.raw, out.err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		if err := caller.Err(); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w: no signature within %s", ErrUnavailable, b.patience)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
@@ -39,7 +40,7 @@ func (g *gate) call(ctx context.Context, inputs [][]byte) []signed {
 }
 
 func newBatcher(t *testing.T, g *gate, batch, calls, waiting int) *batcher {
-	b := &batcher{tasks: newTasks(t.Context()), batch: batch, calls: calls, waiting: waiting, call: g.call}
+	b := &batcher{tasks: newTasks(t.Context()), batch: batch, calls: calls, waiting: waiting, patience: time.Minute, call: g.call}
 	t.Cleanup(b.tasks.close)
 	return b
 }
@@ -153,6 +154,36 @@ func TestWhoGivesUpDoesNotHurtTheOthers(t *testing.T) {
 	}
 	g.answer <- nil
 	if out := <-third; out.err != nil {
+		t.Error(out.err)
+	}
+}
+
+// A home that answers, but slowly: who can't have a signature in time is told so
+// while there is time for an answer, and none is made for nobody.
+func TestWhoWaitsTooLongIsTurnedAway(t *testing.T) {
+	g := newGate()
+	b := newBatcher(t, g, 1, 1, 2000)
+	b.patience = 50 * time.Millisecond
+	first := ask(t.Context(), b, "first")
+	<-g.batches
+	var late []<-chan asked
+	for range 1000 {
+		late = append(late, ask(t.Context(), b, "late"))
+	}
+	for _, done := range append(late, first) {
+		if out := <-done; !errors.Is(out.err, ErrUnavailable) {
+			t.Fatalf("%v", out.err)
+		}
+	}
+	b.patience = time.Minute
+	next := ask(t.Context(), b, "next")
+	queued(b, 1001)
+	g.answer <- nil
+	if got := <-g.batches; len(got) != 1 || string(got[0]) != "next" {
+		t.Errorf("%q are signed for nobody", got)
+	}
+	g.answer <- nil
+	if out := <-next; out.err != nil {
 		t.Error(out.err)
 	}
 }

@@ -20,7 +20,7 @@ type transitKey struct {
 
 func newTransitKey(t *Transit, at transitBlob, alg credential.Algorithm) *transitKey {
 	k := &transitKey{home: t, at: at, alg: alg}
-	k.batch = &batcher{tasks: t.tasks, batch: t.config.Batch, calls: t.config.Calls, waiting: t.config.Waiting, call: k.call}
+	k.batch = &batcher{tasks: t.tasks, batch: t.config.Batch, calls: t.config.Calls, waiting: t.config.Waiting, patience: signPatience, call: k.call}
 	return k
 }
 
