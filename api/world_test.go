@@ -141,7 +141,8 @@ func newWorldWith(t *testing.T, v vault.Config) *world {
 		Issuer: testIssuer, Audience: testIssuer + "/revocations", Keys: w.keys, Now: w.clock,
 	}))
 	w.hub = revocation.NewHub(revocation.HubConfig{Store: st, Now: w.clock})
-	w.members = keys.NewMembers(w.clock)
+	w.members = keys.NewMembers(w.clock, keys.FastSettle)
+	w.members.Serving()
 	holder := must[*verifier.Verifier](t)(verifier.New(ctx, verifier.Config{
 		Issuer: testIssuer, Audience: testIssuer + "/leases", Keys: w.keys, Now: w.clock,
 	}))

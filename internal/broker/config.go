@@ -162,15 +162,19 @@ func (c *Config) checkSigning() error {
 	if err := within("signing.jwks_max_age", c.doc.Signing.JWKSMaxAge, 30*time.Second, time.Hour); err != nil {
 		return err
 	}
-	if _, err := c.policy().Rules(); err != nil {
+	if _, err := c.policy(Deps{}).Rules(); err != nil {
 		return &KeyError{"signing.rotate_every", err.Error()}
 	}
 	return nil
 }
 
 // policy is how the signing keys change.
-func (c *Config) policy() keys.Policy {
-	return keys.Policy{Algorithm: c.algorithm, Rotation: c.doc.Signing.RotateEvery, MaxAge: c.doc.Signing.JWKSMaxAge}
+func (c *Config) policy(deps Deps) keys.Policy {
+	policy := keys.Policy{Algorithm: c.algorithm, Rotation: c.doc.Signing.RotateEvery, MaxAge: c.doc.Signing.JWKSMaxAge}
+	if deps.Policy != nil {
+		return deps.Policy(policy)
+	}
+	return policy
 }
 
 func (c *Config) checkLimits() error {

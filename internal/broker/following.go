@@ -20,18 +20,22 @@ type following struct {
 	members *keys.Members
 }
 
-func newFollowing(deps Deps, m *metrics) following {
+func newFollowing(deps Deps, m *metrics, policy keys.Policy) following {
 	woken := prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "tenantbroker_revocation_wakeup_seconds",
 		Help:    "From the commit of a revocation to the moment at which waiting verifiers are woken.",
 		Buckets: prometheus.ExponentialBuckets(0.0005, 2.5, 12),
 	})
 	m.registry.MustRegister(woken)
+	settle := keys.MemberTTL
+	if policy.InsecureFast {
+		settle = keys.FastSettle
+	}
 	return following{
 		hub: revocation.NewHub(revocation.HubConfig{
 			Now: deps.Now, Logger: deps.Logger, Woken: func(d time.Duration) { woken.Observe(d.Seconds()) },
 		}),
-		members: keys.NewMembers(deps.Now),
+		members: keys.NewMembers(deps.Now, settle),
 	}
 }
 

@@ -95,7 +95,7 @@ func Open(ctx context.Context, c Config, deps Deps) (b *Broker, err error) {
 		return b, err
 	}
 	metrics := newMetrics()
-	b.follow = newFollowing(deps, metrics)
+	b.follow = newFollowing(deps, metrics, c.policy(deps))
 	file, restored, err := openStore(ctx, c.StorePath(), c, bolt.Options{
 		Now: deps.Now, Logger: deps.Logger, Observe: b.follow.committed(metrics), Broken: b.storeBroken,
 	})

@@ -36,6 +36,7 @@ func (b *Broker) Run(ctx context.Context) (err error) {
 		b.signing.manager.Run, b.follow.hub.Run, b.issuer.Run, b.keepLeases, b.secrets.Run, b.sweep, b.awaitBroken, b.renewKEK, b.kek.Run)
 	keeper := startStage(context.WithoutCancel(ctx), b.keeper.Run)
 	ops := startStage(context.WithoutCancel(ctx), b.ops...)
+	b.follow.members.Serving()
 	front := startStage(ctx, b.front...)
 	bestEffort(b.deps.Logger, "telling the service manager", notify(context.WithoutCancel(ctx), "READY=1"))
 

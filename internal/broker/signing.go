@@ -63,12 +63,8 @@ func openKeys(ctx context.Context, c Config, st store.Store, deps Deps, client *
 			parts.close()
 		}
 	}()
-	policy := c.policy()
-	if deps.Policy != nil {
-		policy = deps.Policy(policy)
-	}
 	manager, err := keys.New(keys.Config{
-		Store: st, Home: homes[0], Others: homes[1:], Policy: policy, Now: deps.Now, Logger: deps.Logger, Uptake: deps.uptake,
+		Store: st, Home: homes[0], Others: homes[1:], Policy: c.policy(deps), Now: deps.Now, Logger: deps.Logger, Uptake: deps.uptake,
 	})
 	if err != nil {
 		return parts, err

@@ -23,22 +23,24 @@ const (
 )
 
 const (
-	// memberFor is how long a verifier counts after its last poll ended: twice
-	// the longest.
-	memberFor = 60 * time.Second
-	// settleFor is how long after a start the verifiers have to come back: four
-	// times what one waits between two attempts to connect.
-	settleFor = 5 * time.Second
+	// MemberTTL is how long a verifier counts after its last poll ended: twice
+	// the longest. A broker that restarts has forgotten who polled, so nobody is
+	// taken to be gone before it has served for as long.
+	MemberTTL = 60 * time.Second
+	// FastSettle is what stands for that with a policy of InsecureFast: four times
+	// what a verifier waits between two attempts to connect.
+	FastSettle = 5 * time.Second
 )
 
 // Members are the verifiers on the poll, with the keys that each reports. One
 // that polls no more is forgotten after a minute, so that nobody who vanished
 // holds a rotation up. It is safe for concurrent use.
 type Members struct {
-	now func() time.Time
+	now    func() time.Time
+	settle time.Duration
 
 	mu       sync.Mutex
-	started  time.Time
+	serving  time.Time // since when verifiers can poll; zero: not yet
 	accounts map[credential.AccountID]*fleet
 	tenants  map[credential.Tenant]int // instances of each tenant's accounts; not of the system's
 	total    int                       // instances in accounts
@@ -56,10 +58,20 @@ type member struct {
 	until time.Time // when it is forgotten, once no poll is
 }
 
-// NewMembers returns none yet. As long as those of a broker that ran before may
-// not have come back, Uptake says so.
-func NewMembers(now func() time.Time) *Members {
-	return &Members{now: now, started: now(), accounts: make(map[credential.AccountID]*fleet), tenants: make(map[credential.Tenant]int)}
+// NewMembers returns none yet. Until settle after Serving, MemberTTL as a rule,
+// Uptake says that those of a broker that ran before may not have come back.
+func NewMembers(now func() time.Time, settle time.Duration) *Members {
+	return &Members{now: now, settle: settle, accounts: make(map[credential.AccountID]*fleet), tenants: make(map[credential.Tenant]int)}
+}
+
+// Serving notes that verifiers can poll from now on. A start may take long: what
+// passes before is no time in which they could have come back.
+func (m *Members) Serving() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.serving.IsZero() {
+		m.serving = m.now()
+	}
 }
 
 // Join notes that a verifier of the account, whose home this is, polls and holds
@@ -77,7 +89,7 @@ func (m *Members) Join(home credential.Tenant, account credential.AccountID, ins
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		v.live--
-		v.until = m.now().Add(memberFor)
+		v.until = m.now().Add(MemberTTL)
 	}
 }
 
@@ -146,7 +158,7 @@ func (m *Members) Uptake() Uptake {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.prune()
-	u := Uptake{Holding: make(map[string]int), Settling: m.now().Sub(m.started) < settleFor}
+	u := Uptake{Holding: make(map[string]int), Settling: m.serving.IsZero() || m.now().Sub(m.serving) < m.settle}
 	for _, f := range m.accounts {
 		for _, v := range f.instances {
 			u.Verifiers++

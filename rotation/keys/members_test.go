@@ -10,8 +10,9 @@ import (
 
 // settled are members of a broker that has run for a while.
 func settled(c *clock) *Members {
-	m := NewMembers(c.now)
-	c.add(settleFor)
+	m := NewMembers(c.now, MemberTTL)
+	m.Serving()
+	c.add(MemberTTL)
 	return m
 }
 
@@ -34,7 +35,7 @@ func TestMembersAreCountedWithTheirKeys(t *testing.T) {
 		t.Errorf("%+v", u)
 	}
 	leave()
-	c.add(memberFor - time.Second)
+	c.add(MemberTTL - time.Second)
 	if u := m.Uptake(); u.Verifiers != 3 {
 		t.Errorf("between two polls: %+v", u)
 	}
@@ -84,7 +85,7 @@ func TestMembersOfAllAccountsAreBounded(t *testing.T) {
 	for _, end := range leave {
 		end()
 	}
-	c.add(memberFor)
+	c.add(MemberTTL)
 	m.Join(credential.System, account(MaxMembers), "one", nil)
 	if u := m.Uptake(); u.Verifiers != 1 || m.total != 1 || len(m.accounts) != 1 {
 		t.Errorf("%d verifiers, %d kept", u.Verifiers, m.total)
@@ -119,16 +120,26 @@ func TestNoKeyIsActivatedBeforeVerifiersAreBack(t *testing.T) {
 	m := startManager(t, Config{Store: st, Home: home, Now: c.now})
 	first := activeID(t, m)
 	c.add(DefaultMaxAge + DefaultSpread)
-	late := NewMembers(c.now) // as if it had started this late
+	late := NewMembers(c.now, MemberTTL) // as if it had started this late
 	m.uptake = late.Uptake
-	if err := m.Tick(t.Context()); err != nil {
-		t.Fatal(err)
+	waits := func(when string) {
+		t.Helper()
+		if err := m.Tick(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if w := m.Waiting(); activeID(t, m) != first || w.For != WaitUptake {
+			t.Errorf("%s: activated, or waits for %+v", when, w)
+		}
 	}
-	if w := m.Waiting(); activeID(t, m) != first || w.For != WaitUptake {
-		t.Errorf("activated at once, or waits for %+v", w)
-	}
+	c.add(MemberTTL)
+	waits("before it serves, however long its start takes")
+	late.Serving()
+	waits("when it begins to serve")
+	c.add(MemberTTL - time.Second)
+	late.Serving() // is told once
+	waits("before who was there would be forgotten")
 	join := late.Join(credential.System, credential.MustAccountID("a"), "one", []string{first})
-	c.add(settleFor)
+	c.add(time.Second)
 	if err := m.Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
