@@ -22,6 +22,7 @@ type Names struct {
 	Transit, KV, Database string // mounts
 	Tenants, Shared       string // folders in KV
 	StaticRoles           []string
+	Connections           []string // of the database engine, for leases; none: any
 }
 
 // DefaultNames are used where setup is given no option.
@@ -47,11 +48,19 @@ func (n Names) Policies() (map[string]string, error) {
 			return nil, err
 		}
 		for _, pairs := range times {
-			pairs = append(pairs, "@transit@", n.Transit, "@kv@", n.KV, "@database@", n.Database, "@kek@", n.KEK, "@tenants@", n.Tenants)
+			pairs = append(pairs, "@transit@", n.Transit, "@kv@", n.KV, "@database@", n.Database, "@kek@", n.KEK, "@tenants@", n.Tenants, "@connections@", n.connections())
 			all[part] += strings.NewReplacer(pairs...).Replace(string(text)) + "\n"
 		}
 	}
 	return all, nil
+}
+
+// connections is the list in the policy of leases.
+func (n Names) connections() string {
+	if len(n.Connections) == 0 {
+		return `"*"`
+	}
+	return `"` + strings.Join(n.Connections, `", "`) + `"`
 }
 
 // parts says with what each file is filled in; once for each list.

@@ -154,12 +154,29 @@ func (w *world) refuse() {
 		{"an exportable key made", http.MethodPut, key, map[string]any{"type": "ecdsa-p256", "exportable": true}},
 		{"a key of another type made", http.MethodPut, key, map[string]any{"type": "rsa-2048"}},
 		{"a key of another name made", http.MethodPut, "transit/keys/other", map[string]any{"type": "ecdsa-p256"}},
+		{"a wrapped key exported", http.MethodGet, "transit/byok-export/other/tenantbroker-es256", nil},
+		{"a key restored over it", http.MethodPut, "transit/restore/tenantbroker-es256", map[string]any{"backup": "eA==", "force": true}},
+		{"a config among allowed parameters", http.MethodPut, key + "/config", map[string]any{"min_decryption_version": 1, "exportable": true}},
+		{"a data key of the key-encryption key", http.MethodPut, "transit/datakey/plaintext/tenantbroker-kek", nil},
+		{"the key-encryption key deleted", http.MethodDelete, "transit/keys/tenantbroker-kek", nil},
+		{"the key-encryption key made deletable", http.MethodPut, "transit/keys/tenantbroker-kek/config", map[string]any{"deletion_allowed": true}},
 		{"keys listed", "LIST", "transit/keys", nil},
 		{"the key-encryption key read", http.MethodGet, "transit/keys/tenantbroker-kek", nil},
 		{"the key-encryption key rotated", http.MethodPut, "transit/keys/tenantbroker-kek/rotate", nil},
 		{"a key made by encrypting", http.MethodPut, "transit/encrypt/other", map[string]any{"plaintext": "eA=="}},
 		{"a value elsewhere read", http.MethodGet, "secret/data/elsewhere/a", nil},
 		{"a value elsewhere written", http.MethodPut, "secret/data/elsewhere/a", map[string]any{"data": map[string]any{}}},
+		{"tenants listed", "LIST", "secret/metadata/tenants", nil},
+		{"all of KV listed", "LIST", "secret/metadata", nil},
+		{"a name with a star", http.MethodGet, "secret/data/*", nil},
+		{"a name with a plus", http.MethodGet, "secret/data/+/a", nil},
+		{"a folder that begins alike", http.MethodGet, "secret/data/tenants-of-others/a", nil},
+		{"a value's history of elsewhere", http.MethodDelete, "secret/metadata/elsewhere/a", nil},
+		{"KV configured", http.MethodPut, "secret/config", map[string]any{"max_versions": 1}},
+		{"another role made", http.MethodPut, "database/roles/other", map[string]any{"db_name": "orders"}},
+		{"a role of another connection", http.MethodPut, "database/roles/tb_other", map[string]any{"db_name": "legacy"}},
+		{"a role with another kind of credentials", http.MethodPut, "database/roles/tb_other", map[string]any{"db_name": "orders", "credential_type": "rsa_private_key"}},
+		{"a connection made", http.MethodPut, "database/config/evil", map[string]any{"plugin_name": "postgresql-database-plugin"}},
 		{"another role's credentials", http.MethodGet, "database/creds/other", nil},
 		{"another static role", http.MethodGet, "database/static-creds/other", nil},
 		{"a static role changed", http.MethodPut, "database/static-roles/legacy-a", map[string]any{"db_name": "legacy", "username": "postgres"}},
@@ -168,6 +185,17 @@ func (w *world) refuse() {
 		{"leases of others listed", "LIST", "sys/leases/lookup/auth/approle/login", nil},
 		{"all leases ended", http.MethodPut, "sys/leases/revoke-prefix/database", nil},
 		{"a token made", http.MethodPost, "auth/token/create", nil},
+		{"an orphan token made", http.MethodPost, "auth/token/create-orphan", nil},
+		{"another token looked at", http.MethodPost, "auth/token/lookup", map[string]any{"token": "x"}},
+		{"its own login changed", http.MethodPut, "auth/approle/role/tenantbroker", map[string]any{"token_policies": "root"}},
+		{"the role id read", http.MethodGet, "auth/approle/role/tenantbroker/role-id", nil},
+		{"a login method enabled", http.MethodPut, "sys/auth/evil", map[string]any{"type": "userpass"}},
+		{"an engine enabled", http.MethodPut, "sys/mounts/evil", map[string]any{"type": "kv"}},
+		{"an audit device disabled", http.MethodDelete, "sys/audit/file", nil},
+		{"an entity read", "LIST", "identity/entity/id", nil},
+		{"a place of its own", http.MethodPut, "cubbyhole/x", map[string]any{"k": "v"}},
+		{"a snapshot taken", http.MethodGet, "sys/storage/raft/snapshot", nil},
+		{"storage read", http.MethodGet, "sys/raw/core", nil},
 		{"a secret id made", http.MethodPost, "auth/approle/role/tenantbroker/secret-id", nil},
 		{"a policy read", http.MethodGet, "sys/policies/acl/tenantbroker-signing", nil},
 		{"a policy changed", http.MethodPut, "sys/policies/acl/tenantbroker-signing", map[string]any{"policy": ""}},
@@ -178,11 +206,9 @@ func (w *world) refuse() {
 			w.Errorf("%s: %v", r.why, err)
 		}
 	}
-	// A lease role can name no connection but one that allows it.
+	// Where no connection was named, a lease role can use none but one that allows it.
 	role := map[string]any{"db_name": "legacy", "creation_statements": `CREATE ROLE "{{name}}" SUPERUSER LOGIN PASSWORD '{{password}}'`}
-	if err := send(w.T, c, http.MethodPut, "database/roles/tb_evil", role); err != nil {
-		w.Fatal(err)
-	}
+	w.root(http.MethodPut, "database/roles/tb_evil", role)
 	if _, err := c.Database("database").Credentials(w.Context(), "tb_evil"); err == nil {
 		w.Error("a superuser was made by a connection that is not for leases")
 	}

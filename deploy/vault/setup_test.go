@@ -1,6 +1,7 @@
 package vault_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -13,7 +14,7 @@ import (
 	setup "github.com/tenantbroker/tenantbroker/deploy/vault"
 )
 
-var everything = []string{"--static-role", "legacy-a", "--static-role", "legacy-b", "signing", "kek", "kv", "static", "lease-database", "lease-kv"}
+var everything = []string{"--static-role", "legacy-a", "--static-role", "legacy-b", "--connection", "orders", "signing", "kek", "kv", "static", "lease-database", "lease-kv"}
 
 func TestSetupCanBeRunAgain(t *testing.T) {
 	w := newWorld(t)
@@ -74,6 +75,81 @@ func TestSetupBringsAPolicyBack(t *testing.T) {
 	}
 }
 
+// Whatever somebody changed by hand is brought back, and said.
+func TestSetupBringsTheAppRoleBack(t *testing.T) {
+	w := newWorld(t)
+	w.mustSetup("--cidr", "127.0.0.0/8", "--token-period", "12h", "--secret-id-ttl", "48h", "kek")
+	before := w.state()
+	const role = "auth/approle/role/tenantbroker"
+	for field, drifted := range map[string]any{
+		"token_policies": "tenantbroker-kek,root-like", "token_no_default_policy": false, "token_num_uses": 3,
+		"token_explicit_max_ttl": "1h", "token_max_ttl": "1h", "secret_id_num_uses": 2,
+	} {
+		w.root(http.MethodPost, role, map[string]any{field: drifted})
+		if d := differences(before, w.state()); len(d) == 0 {
+			t.Fatalf("%s did not change", field)
+		}
+		if said := w.mustSetup("kek"); !strings.Contains(said, "AppRole approle/tenantbroker: "+field+" was ") {
+			t.Errorf("it does not say that %s was changed:\n%s", field, said)
+		}
+		if d := differences(before, w.state()); len(d) > 0 {
+			t.Errorf("%s: not as before: %v", field, d)
+		}
+	}
+	if said := w.mustSetup("--cidr", "none", "--token-period", "24h", "kek"); !strings.Contains(said, "token_bound_cidrs was [127.0.0.0/8]") {
+		t.Errorf("it does not say that the login is for everywhere now:\n%s", said)
+	}
+	data := w.root(http.MethodGet, role, nil)
+	if cidrs, _ := data["token_bound_cidrs"].([]any); len(cidrs) > 0 || data["secret_id_bound_cidrs"] != nil || data["token_period"] != json.Number("86400") && data["token_period"] != float64(86400) {
+		t.Errorf("%v", data)
+	}
+}
+
+// An error that hides what is there must not look as if nothing were.
+func TestSetupStopsWhereItCanNotSee(t *testing.T) {
+	w := newWorld(t)
+	w.mustSetup("signing", "kek")
+	before := w.state()
+	w.root(http.MethodPut, "sys/policies/acl/blind", map[string]any{"policy": `
+path "*" { capabilities = ["create", "read", "update", "sudo"] }
+path "sys/policies/acl/tenantbroker-signing" { capabilities = ["deny"] }`})
+	token := w.token("blind")
+	out, err := w.setup(string(token.Reveal()), "kek")
+	if err == nil || !strings.Contains(out, "policy tenantbroker-signing") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if d := differences(before, w.state()); len(d) > 0 {
+		t.Errorf("it changed %v", d)
+	}
+}
+
+// A set-up that was cut off is ended by the next.
+func TestSetupEndsWhatWasBegun(t *testing.T) {
+	w := newWorld(t)
+	w.mustSetup(everything...)
+	want := w.state()
+	for name, undo := range map[string]func(){
+		"no AppRole": func() { w.root(http.MethodDelete, "auth/approle/role/tenantbroker", nil) },
+		"no policy":  func() { w.root(http.MethodDelete, "sys/policies/acl/tenantbroker-kv", nil) },
+		"no login":   func() { w.root(http.MethodDelete, "sys/auth/approle", nil) },
+		"no kv":      func() { w.root(http.MethodDelete, "sys/mounts/secret", nil) },
+	} {
+		undo()
+		w.mustSetup(everything...)
+		got := w.state()
+		for _, random := range []string{"auth/approle/role/tenantbroker/role-id", "sys/mounts", "sys/auth"} { // ids of their own
+			if got[random] == nil {
+				t.Errorf("%s: there is no %s", name, random)
+			}
+			delete(got, random)
+			delete(want, random)
+		}
+		if d := differences(want, got); len(d) > 0 {
+			t.Errorf("%s: not as it was: %v", name, d)
+		}
+	}
+}
+
 func TestSetupNeedsNoMoreThanTheREADMESays(t *testing.T) {
 	w := newWorld(t)
 	readme, err := os.ReadFile("README.md")
@@ -97,15 +173,24 @@ func TestSetupRefuses(t *testing.T) {
 	w.root(http.MethodPost, "sys/mounts/transit", map[string]any{"type": "transit"})
 	w.root(http.MethodPost, "transit/keys/loose", map[string]any{"type": "aes256-gcm96", "exportable": true})
 	w.root(http.MethodPost, "transit/keys/other", map[string]any{"type": "ecdsa-p256"})
+	w.root(http.MethodPost, "transit/keys/backup", map[string]any{"type": "aes256-gcm96", "allow_plaintext_backup": true})
+	w.root(http.MethodPost, "transit/keys/gone", map[string]any{"type": "aes256-gcm96"})
+	w.root(http.MethodPost, "transit/keys/gone/config", map[string]any{"deletion_allowed": true})
 	for said, args := range map[string][]string{
 		"old/ is KV version 1":                    {"--kv", "old", "kv"},
 		"old/ is of type kv, not transit":         {"--transit", "old", "kek"},
-		"transit/keys/loose is of type":           {"--kek", "loose", "kek"},
+		"transit/keys/loose has exportable=true":  {"--kek", "loose", "kek"},
 		"transit/keys/other is of type":           {"--kek", "other", "kek"},
 		"not: tenants/*":                          {"--tenants", "tenants/*"},
 		"not: +":                                  {"--shared", "+"},
 		`not: x" {`:                               {"--static-role", `x" {`, "static"},
 		"not: /tenants":                           {"--tenants", "/tenants"},
+		`not: orders", "*`:                        {"--connection", `orders", "*`},
+		"not: orders*":                            {"--connection", "orders*"},
+		"lie in each other":                       {"--shared", "tenants/shared"},
+		"none stands alone":                       {"--cidr", "none", "--cidr", "10.0.0.0/8"},
+		"transit/keys/backup has allow_plaintext": {"--kek", "backup", "kek"},
+		"transit/keys/gone may be deleted":        {"--kek", "gone", "kek"},
 		"the part static needs --static-role":     {"static"},
 		"--algorithm: ES256, EdDSA or RS256":      {"--algorithm", "HS256"},
 		"unknown option or part: everything":      {"everything"},
@@ -162,7 +247,7 @@ func TestThePackageFillsInWhatTheSetupWrites(t *testing.T) {
 	w := newWorld(t)
 	names := setup.DefaultNames()
 	names.Algorithms = []credential.Algorithm{credential.ES256, credential.EdDSA, credential.RS256}
-	names.StaticRoles = []string{"legacy-a", "legacy-b"}
+	names.StaticRoles, names.Connections = []string{"legacy-a", "legacy-b"}, []string{"orders"}
 	ours, err := names.Policies()
 	if err != nil {
 		t.Fatal(err)

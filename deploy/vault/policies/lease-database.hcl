@@ -4,6 +4,14 @@
 # nothing else.
 path "@database@/roles/tb_*" {
   capabilities = ["create", "update", "delete"]
+  allowed_parameters = {
+    "db_name"               = [@connections@]
+    "creation_statements"   = []
+    "renew_statements"      = []
+    "revocation_statements" = []
+    "default_ttl"           = []
+    "max_ttl"               = []
+  }
 }
 
 # Roles that were left behind are found by their names.
