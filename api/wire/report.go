@@ -58,6 +58,8 @@ type KeysReport struct {
 	Keys    []Key  `json:"keys"`
 	// KEKProblem is why the key-encryption key, which is in Vault, can't be used.
 	KEKProblem string `json:"kek_problem,omitempty"`
+	// ForeignProblem says that somebody else makes versions of the key in Vault.
+	ForeignProblem string `json:"foreign_problem,omitempty"`
 	// Waiting is what the next rotation waits for: schedule, standby, notice,
 	// uptake.
 	Waiting string    `json:"waiting_for,omitempty"`

@@ -100,6 +100,10 @@ func (d *diagnosis) keys(r wire.KeysReport) {
 		d.add(severityError, "key-encryption key", "Is Vault well, and may the broker update encrypt/KEY and decrypt/KEY there? Until then don't restart the broker: it could not open its keys.",
 			"it can't be used: %s", r.KEKProblem)
 	}
+	if r.ForeignProblem != "" {
+		d.add(severityError, "signing keys", "Give each broker a signing.vault_key_prefix of its own: the change is an ordinary rotation. If somebody rotated by hand: brokerctl key rotate, an hour later.",
+			"%s", r.ForeignProblem)
+	}
 	standby := false
 	for _, k := range r.Keys {
 		standby = standby || k.State == wire.KeyStandby

@@ -51,6 +51,7 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 		"a full disk":                       {change: func(r *wire.Report) { r.Broker.Store = wire.StoreReport{Problem: "no space left"} }, want: severityError, says: "no space left"},
 		"no key":                            {change: func(r *wire.Report) { r.Broker.Keys.Ready, r.Broker.Keys.Problem = false, "none" }, want: severityError, says: "no key can sign"},
 		"a key-encryption key out of reach": {change: func(r *wire.Report) { r.Broker.Keys.KEKProblem = "permission denied" }, want: severityError, says: "permission denied"},
+		"two brokers on one key":            {change: func(r *wire.Report) { r.Broker.Keys.ForeignProblem = "another broker" }, want: severityError, says: "another broker"},
 		"a key out of reach":                {change: func(r *wire.Report) { r.Broker.Keys.Keys[0].Problem = "vault is down" }, want: severityError, says: "active key one can't be used"},
 		"an old key gone": {change: func(r *wire.Report) {
 			r.Broker.Keys.Keys = append(r.Broker.Keys.Keys, wire.Key{ID: "old", State: wire.KeyRetiring, Problem: "lost"})

@@ -88,6 +88,9 @@ func (m *metrics) health(s store.Store, k *keys.Manager, now func() time.Time) {
 	m.gauge("tenantbroker_signing_key_overdue",
 		"1 while no key can sign, a key can't be used, or a rotation is past its deadline, else 0.", nil,
 		func() float64 { return number(overdue(k, now())) })
+	m.gauge("tenantbroker_signing_key_foreign_versions",
+		"1 while somebody else makes versions of the broker's key in Vault, such as another broker with the same prefix, else 0.", nil,
+		func() float64 { return number(k.Foreign() != "") })
 	for _, state := range []keys.State{keys.Standby, keys.Active, keys.Retiring, keys.Revoked} {
 		m.gauge("tenantbroker_signing_keys", "Signing keys by state.", prometheus.Labels{"state": string(state)},
 			func() (n float64) {

@@ -54,6 +54,7 @@ func (b *Broker) reportKeys() wire.KeysReport {
 	if err := b.kek.problem(); err != nil {
 		out.KEKProblem = err.Error()
 	}
+	out.ForeignProblem = m.Foreign()
 	for _, k := range m.List() {
 		out.Keys = append(out.Keys, api.WireKey(k))
 	}

@@ -24,6 +24,7 @@ type spare struct {
 	private keyRow
 	series  string
 	number  int
+	foreign int // see Stored
 }
 
 // plan is a ring as it should become, and what has to be written with it.
@@ -148,16 +149,13 @@ func (m *Manager) publish(ctx context.Context, p *plan, cause string) error {
 	if err != nil {
 		return err
 	}
-	if sp.series != "" {
-		ring = ring.Mark(sp.series, sp.number)
-	}
-	p.ring, p.changes = ring, append(p.changes, changes...)
+	p.ring, p.changes = ring.take(sp, p.at), append(p.changes, changes...)
 	p.created[sp.member.ID] = sp.private
 	return nil
 }
 
-// errMarkFirst asks for a commit of the plan before the next key is made: from
-// the mark on, whatever a home has made and this ring has not published is new.
+// errMarkFirst asks for a commit of the plan before the next key is made: what a
+// home has made above the mark is new where this ring has asked for it.
 var errMarkFirst = errors.New("keys: the series is marked first")
 
 // spent tells what a home may not take for a new key.
@@ -171,8 +169,8 @@ func (m *Manager) spent(ctx context.Context, p *plan) (Spent, error) {
 		return s, nil
 	}
 	name := series.Series(m.rules.alg)
-	var marked bool
-	if s.Mark, marked = p.from.ring.Marks[name]; marked {
+	if _, marked := p.from.ring.Marks[name]; marked {
+		s.Mark, s.Asked = p.ring.Marks[name], p.from.ring.Asked[name]
 		return s, nil
 	}
 	// Nobody knows what became of the keys that are there: all are spent.
@@ -180,7 +178,7 @@ func (m *Manager) spent(ctx context.Context, p *plan) (Spent, error) {
 	if err != nil {
 		return s, err
 	}
-	p.ring = p.ring.Mark(name, newest)
+	p.ring = p.ring.first(name, m.home.Name(), newest, p.at)
 	return s, errMarkFirst
 }
 
@@ -197,6 +195,13 @@ func (m *Manager) spare(ctx context.Context, p *plan) (spare, error) {
 		return spare{}, err
 	}
 	made, err := m.home.Generate(ctx, m.rules.alg, spent)
+	if first, ok := errors.AsType[*RecordFirst](err); ok {
+		if first.Foreign > 0 {
+			p.ring = p.ring.Found(first.Series, first.Foreign, p.at)
+		}
+		p.ring = p.ring.Ask(first.Series, first.Asked)
+		return spare{}, errMarkFirst
+	}
 	if err != nil {
 		return spare{}, err
 	}
@@ -209,7 +214,7 @@ func (m *Manager) spare(ctx context.Context, p *plan) (spare, error) {
 	sp := spare{
 		member:  Member{ID: made.Public.ID(), Algorithm: m.rules.alg, Home: made.Home, Public: made.Public.JWK()},
 		private: keyRow{Form: rowForm, Algorithm: m.rules.alg, Home: made.Home, Sealed: made.Blob},
-		series:  made.Series, number: made.Number,
+		series:  made.Series, number: made.Number, foreign: made.Foreign,
 	}
 	m.spares = append(m.spares, sp)
 	return sp, nil

@@ -20,16 +20,6 @@ func (r Ring) Publish(now time.Time, rules Rules, m Member, cause string) (Ring,
 	return next, []Change{{KeyPublished, m.ID, cause}}, nil
 }
 
-// Mark notes that the numbers of the series up to n are spent.
-func (r Ring) Mark(series string, n int) Ring {
-	next := r.clone()
-	if next.Marks == nil {
-		next.Marks = make(map[string]int)
-	}
-	next.Marks[series] = max(next.Marks[series], n)
-	return next
-}
-
 // Rotate makes the oldest standby key active ahead of the schedule. Without
 // emergency its notice must be over and every verifier on the poll must hold
 // it. Another standby has to remain: Publish one first.

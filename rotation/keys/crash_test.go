@@ -51,8 +51,9 @@ func (m *mortal) Create(ctx context.Context, name, typ string) error {
 	return m.around("create", func() error { return m.TransitEngine.Create(ctx, name, typ) })
 }
 
-func (m *mortal) Rotate(ctx context.Context, name string) error {
-	return m.around("rotate", func() error { return m.TransitEngine.Rotate(ctx, name) })
+func (m *mortal) Rotate(ctx context.Context, name string) (n int, err error) {
+	err = m.around("rotate", func() (err error) { n, err = m.TransitEngine.Rotate(ctx, name); return err })
+	return n, err
 }
 
 func (m *mortal) SetMinimums(ctx context.Context, name string, decryption, encryption int) error {

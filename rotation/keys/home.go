@@ -31,7 +31,8 @@ type Home interface {
 	Name() string
 	// Generate makes a key pair. The key's id is its RFC 7638 thumbprint. A home
 	// that numbers its keys may return one that was made before, unless it is
-	// spent.
+	// spent; and it makes none before its number is on record as asked for: until
+	// then the error is a *RecordFirst.
 	Generate(ctx context.Context, alg credential.Algorithm, spent Spent) (Stored, error)
 	// Open returns the key to sign with, or an error that wraps ErrHome if
 	// the key is not at home here.
@@ -42,6 +43,10 @@ type Home interface {
 type Spent struct {
 	Mark int             // every number up to this
 	IDs  map[string]bool // and every key of the ring
+	// Asked is the highest number that the ring has asked for. One above Mark
+	// and up to this is new: the ring asked for it, and a crash kept it from
+	// being published. One above both is somebody else's.
+	Asked int
 }
 
 // Series is a Home that numbers the keys that it makes, so that one which was
@@ -84,6 +89,9 @@ type Stored struct {
 	// Series and Number say which key of a Series was made; zero for others.
 	Series string
 	Number int
+	// Foreign is the highest number that somebody else made while this one was
+	// made; 0: none was.
+	Foreign int
 }
 
 // KEK is a key-encryption key. Implementations are safe for concurrent use.

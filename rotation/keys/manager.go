@@ -66,7 +66,8 @@ type Manager struct {
 	watched map[string]watch
 	spares  []spare // made, not published
 	backoff backoff
-	alarm   string // the last problem that was logged
+	alarm   string    // the last problem that was logged
+	looked  time.Time // for numbers of somebody else
 
 	limiting sync.Mutex // held by whoever tells homes what signs no more
 	limited  limited
@@ -184,7 +185,7 @@ func (m *Manager) tick(ctx context.Context) error {
 		err = m.recoverRows(ctx)
 	}
 	if err == nil || errors.Is(err, ErrUnavailable) {
-		err = errors.Join(err, m.advance(ctx))
+		err = errors.Join(err, m.advance(ctx), m.lookOut(ctx))
 	}
 	m.report(err)
 	m.noteAway(err)

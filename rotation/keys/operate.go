@@ -148,6 +148,8 @@ func (m *Manager) report(err error) {
 		alarm = fmt.Sprintf("key %s can't sign: %v", kid, s.broken[kid])
 	case s != nil && s.wait.For == WaitUptake && !m.uptake().Settling: // who was there before gets a moment
 		alarm = "rotation is due and waits for verifiers that lack the next key"
+	default:
+		alarm = m.Foreign()
 	}
 	if alarm == m.alarm {
 		return

@@ -340,7 +340,7 @@ func TestKeysThatVaultForgotAreBrokenAndNeverReplacedInTheirPlace(t *testing.T) 
 	s := vaultWithStorage(t)
 	rotate := func(home *Transit) {
 		t.Helper()
-		if err := home.config.Engine("transit").Rotate(t.Context(), home.keyName(credential.ES256)); err != nil {
+		if _, err := home.config.Engine("transit").Rotate(t.Context(), home.keyName(credential.ES256)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -156,7 +156,7 @@ func ForgetMarks(ctx context.Context, st store.Store) error {
 				return err
 			}
 			if len(ring.Marks) > 0 {
-				ring.Marks = nil
+				ring.Marks, ring.Asked = nil, nil
 				if _, err := tx.Put(ringTable, row.Key, encode(ring), row.Version); err != nil {
 					return err
 				}

@@ -74,6 +74,12 @@ type Ring struct {
 	// that is spent: what this ring has published, and what was there before it.
 	// They only grow. No number up to its mark is ever published.
 	Marks map[string]int `json:"marks,omitempty"`
+	// Asked are, for each series, the highest number that a key was asked for
+	// under. Numbers above it that exist are somebody else's.
+	Asked map[string]int `json:"asked,omitempty"`
+	// Foreign are, for each series, the numbers of somebody else that were found
+	// last, until a key is made much later and none is found.
+	Foreign map[string]Foreign `json:"foreign,omitempty"`
 }
 
 // Change is one transition of one key, as it goes on the record.
@@ -221,12 +227,14 @@ func (r Ring) standbys(want kind, s Seen) (n int) {
 
 func (r Ring) clone() Ring {
 	r.Members, r.Marks = slices.Clone(r.Members), maps.Clone(r.Marks)
+	r.Asked, r.Foreign = maps.Clone(r.Asked), maps.Clone(r.Foreign)
 	return r
 }
 
 // equal compares what changes without a change of state, and the states.
 func (r Ring) equal(other Ring) bool {
-	return r.Notice == other.Notice && r.Life == other.Life && maps.Equal(r.Marks, other.Marks) && slices.EqualFunc(r.Members, other.Members, func(a, b Member) bool {
+	return r.Notice == other.Notice && r.Life == other.Life && maps.Equal(r.Marks, other.Marks) &&
+		maps.Equal(r.Asked, other.Asked) && maps.Equal(r.Foreign, other.Foreign) && slices.EqualFunc(r.Members, other.Members, func(a, b Member) bool {
 		return a.ID == b.ID && a.State == b.State && a.LongestLife == b.LongestLife && a.Latest.Equal(b.Latest)
 	})
 }

@@ -20,7 +20,7 @@ const TransitHome = "vault-transit"
 type TransitEngine interface {
 	Key(ctx context.Context, name string) (vault.TransitKey, error)
 	Create(ctx context.Context, name, typ string) error
-	Rotate(ctx context.Context, name string) error
+	Rotate(ctx context.Context, name string) (version int, err error)
 	SetMinimums(ctx context.Context, name string, decryption, encryption int) error
 	Sign(ctx context.Context, name string, version int, alg credential.Algorithm, inputs [][]byte) ([]vault.Signature, error)
 }
@@ -44,7 +44,8 @@ type TransitConfig struct {
 	Engine func(mount string) TransitEngine
 	Mount  string // of new keys; default DefaultTransitMount
 	// Prefix of the names of Transit keys, one for each algorithm, default
-	// DefaultTransitPrefix. No two rings, and no two brokers, may have the same.
+	// DefaultTransitPrefix. No two rings, and no two brokers, may have the same:
+	// see Manager.Foreign for what becomes of those that do.
 	Prefix string
 
 	Batch   int // signatures in one call at most, 1 to MaxBatch, default DefaultBatch
@@ -132,9 +133,10 @@ func (t *Transit) Newest(ctx context.Context, alg credential.Algorithm) (int, er
 	return info.LatestVersion, err
 }
 
-// Generate implements Home: it takes the oldest version that is new, or has
-// Vault make one. It never asks for a second one where the first may have been
-// made: that is there when it looks again.
+// Generate implements Home: it takes the oldest version that was asked for and
+// never published, or has Vault make one. It never asks for a second one where
+// the first may have been made: that is there when it looks again. A version
+// that nobody here asked for is somebody else's, and passed over.
 func (t *Transit) Generate(ctx context.Context, alg credential.Algorithm, spent Spent) (Stored, error) {
 	typ, ok := transitTypes[alg]
 	if !ok {
@@ -147,20 +149,35 @@ func (t *Transit) Generate(ctx context.Context, alg credential.Algorithm, spent 
 		if spent.Mark > 0 {
 			return Stored{}, rolledBack(mount, name, 0, spent.Mark)
 		}
-		err = t.call(ctx, mount, name, func(ctx context.Context) error { return t.config.Engine(mount).Create(ctx, name, typ) })
 	case err != nil:
+		return Stored{}, err
 	case info.LatestVersion < spent.Mark:
 		return Stored{}, rolledBack(mount, name, info.LatestVersion, spent.Mark)
 	default:
-		if err = checkTransitKey(mount, info, alg); err != nil {
+		if err := checkTransitKey(mount, info, alg); err != nil {
 			return Stored{}, err
 		}
-		if made, ok := adopt(mount, name, alg, info, spent); ok {
-			made.Series = t.Series(alg)
+		if made, ok := t.oldest(alg, info, spent.Mark, min(info.LatestVersion, spent.Asked), spent.IDs); ok {
 			return made, nil
 		}
-		err = t.call(ctx, mount, name, func(ctx context.Context) error { return t.config.Engine(mount).Rotate(ctx, name) })
 	}
+	next := info.LatestVersion + 1
+	if _, foreign := t.oldest(alg, info, spent.Mark, info.LatestVersion, spent.IDs); foreign {
+		return Stored{}, &RecordFirst{Series: t.Series(alg), Asked: next, Foreign: info.LatestVersion}
+	}
+	if spent.Asked < next {
+		return Stored{}, &RecordFirst{Series: t.Series(alg), Asked: next}
+	}
+	made := next
+	err = t.call(ctx, mount, name, func(ctx context.Context) (err error) {
+		if next == 1 {
+			return t.config.Engine(mount).Create(ctx, name, typ)
+		}
+		if made, err = t.config.Engine(mount).Rotate(ctx, name); made == 0 {
+			made = next
+		}
+		return err
+	})
 	if err != nil {
 		return Stored{}, err
 	}
@@ -170,24 +187,27 @@ func (t *Transit) Generate(ctx context.Context, alg credential.Algorithm, spent 
 	if err = checkTransitKey(mount, info, alg); err != nil {
 		return Stored{}, err
 	}
-	made, ok := adopt(mount, name, alg, info, spent)
+	key, ok := t.oldest(alg, info, made-1, made, spent.IDs)
 	if !ok {
 		return Stored{}, fmt.Errorf("%w: %s/%s has no new version after it was rotated", ErrUnavailable, mount, name)
 	}
-	made.Series = t.Series(alg)
-	return made, nil
+	if made > next { // somebody else was at it too
+		key.Foreign = made - 1
+	}
+	return key, nil
 }
 
-// adopt returns the oldest version that this ring has not published.
-func adopt(mount, name string, alg credential.Algorithm, info vault.TransitKey, spent Spent) (Stored, bool) {
-	for n := max(spent.Mark+1, info.MinEncryptionVersion); n <= info.LatestVersion; n++ {
+// oldest returns the oldest version above one and up to another that is no key
+// of the ring.
+func (t *Transit) oldest(alg credential.Algorithm, info vault.TransitKey, above, upTo int, ring map[string]bool) (Stored, bool) {
+	for n := max(above+1, info.MinEncryptionVersion); n <= upTo; n++ {
 		public, err := identified(alg, info.Versions[n].Public)
-		if err != nil || spent.IDs[public.ID()] {
+		if err != nil || ring[public.ID()] {
 			continue
 		}
 		return Stored{
-			Home: TransitHome, Public: public, Number: n,
-			Blob: encode(transitBlob{Form: transitForm, Mount: mount, Key: name, Version: n}),
+			Home: TransitHome, Public: public, Series: t.Series(alg), Number: n,
+			Blob: encode(transitBlob{Form: transitForm, Mount: t.config.Mount, Key: t.keyName(alg), Version: n}),
 		}, true
 	}
 	return Stored{}, false

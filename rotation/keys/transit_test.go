@@ -60,7 +60,7 @@ func TestTheVersionThatSignsIsPinned(t *testing.T) {
 		t.Errorf("%d versions", latest)
 	}
 	// Somebody else rotates the key: nobody signs with what nobody published.
-	if err := home.config.Engine("transit").Rotate(t.Context(), home.keyName(credential.ES256)); err != nil {
+	if _, err := home.config.Engine("transit").Rotate(t.Context(), home.keyName(credential.ES256)); err != nil {
 		t.Fatal(err)
 	}
 	if err := verifies(t, m, mint(t, m)); err != nil {
@@ -154,8 +154,9 @@ func (e *tripping) Create(ctx context.Context, name, typ string) error {
 	return e.trip("create", func() error { return e.TransitEngine.Create(ctx, name, typ) })
 }
 
-func (e *tripping) Rotate(ctx context.Context, name string) error {
-	return e.trip("rotate", func() error { return e.TransitEngine.Rotate(ctx, name) })
+func (e *tripping) Rotate(ctx context.Context, name string) (n int, err error) {
+	err = e.trip("rotate", func() (err error) { n, err = e.TransitEngine.Rotate(ctx, name); return err })
+	return n, err
 }
 
 func TestARotationInVaultThatFailedOrSeemedToIsDoneOnce(t *testing.T) {
@@ -182,17 +183,19 @@ func TestARotationInVaultThatFailedOrSeemedToIsDoneOnce(t *testing.T) {
 // in no ring. The next key is that version.
 func TestAVersionThatNoCommitReachedIsTheNextKey(t *testing.T) {
 	for _, fault := range []storetest.Fault{storetest.Failed, storetest.FailedButTaken} {
-		c, home := newClock(), newTransit(t, TransitConfig{})
-		st := storetest.NewFailing(openStore(t))
+		c, st := newClock(), storetest.NewFailing(openStore(t))
+		engine := &meddling{TransitEngine: engineOf(client(t, sharedVault(t), ""))("transit")}
+		home := newTransit(t, TransitConfig{Engine: func(string) TransitEngine { return engine }})
 		m := startManager(t, Config{Store: st, Home: home, Now: c.now})
 		c.add(DefaultRotation)
-		st.Fail(fault, 1)
+		engine.after = func() { st.Fail(fault, 1) } // the commit that publishes; the one before asked
 		if err := m.Tick(t.Context()); !errors.Is(err, store.ErrUnavailable) {
 			t.Fatal(err)
 		}
 		if latest := transitInfo(t, home, credential.ES256).LatestVersion; latest != 3 {
 			t.Fatalf("version %d", latest)
 		}
+		engine.after = nil
 		m = startManager(t, Config{Store: st, Home: home, Now: c.now}) // the process that crashed
 		c.add(2 * DefaultMaxAge)
 		tick(t, m)
@@ -389,7 +392,8 @@ func TestAStandbyThatVaultNoLongerSignsWithIsNotActivated(t *testing.T) {
 	m := startManager(t, Config{Home: home, Now: c.now})
 	standby := states(m)[Standby][0]
 	engine, name := home.config.Engine("transit"), home.keyName(credential.ES256)
-	if err := errors.Join(engine.Rotate(t.Context(), name), engine.SetMinimums(t.Context(), name, 1, 3)); err != nil {
+	_, err := engine.Rotate(t.Context(), name)
+	if err := errors.Join(err, engine.SetMinimums(t.Context(), name, 1, 3)); err != nil {
 		t.Fatal(err)
 	}
 	c.add(DefaultRotation)

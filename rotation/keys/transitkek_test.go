@@ -257,7 +257,7 @@ func TestForgottenMarksCountAllThatIsThereAsSpent(t *testing.T) {
 	st, c, home := openStore(t), newClock(), newTransit(t, TransitConfig{})
 	startManager(t, Config{Store: st, Home: home, Now: c.now})
 	for range 2 { // versions of a time that the store doesn't know
-		if err := home.config.Engine("transit").Rotate(t.Context(), home.keyName("ES256")); err != nil {
+		if _, err := home.config.Engine("transit").Rotate(t.Context(), home.keyName("ES256")); err != nil {
 			t.Fatal(err)
 		}
 	}

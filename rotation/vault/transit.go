@@ -174,10 +174,18 @@ func (t *Transit) Create(ctx context.Context, name, typ string) error {
 	return err
 }
 
-// Rotate adds a version.
-func (t *Transit) Rotate(ctx context.Context, name string) error {
-	_, err := t.client.do(ctx, &call{op: opTransitKey, method: http.MethodPut, path: t.path("keys", name) + "/rotate", effect: true})
-	return err
+// Rotate adds a version and returns its number, which Vault says under the lock
+// that it made it under; 0 from a Vault that doesn't say.
+func (t *Transit) Rotate(ctx context.Context, name string) (int, error) {
+	one := &call{op: opTransitKey, method: http.MethodPut, path: t.path("keys", name) + "/rotate", effect: true}
+	out, err := t.client.do(ctx, one)
+	if err != nil || len(out.Data) == 0 {
+		return 0, err
+	}
+	var data struct {
+		Latest int `json:"latest_version"`
+	}
+	return data.Latest, out.into(one, &data)
 }
 
 // SetMinimums sets the oldest versions that verify or decrypt, and that sign

@@ -31,7 +31,11 @@ func TestTransitSignsWhatTheStandardVerifies(t *testing.T) {
 		t.Run(typ.name, func(t *testing.T) {
 			name := "sign-" + typ.name
 			must(t, transit.Create(t.Context(), name, typ.name))
-			must(t, transit.Rotate(t.Context(), name))
+			version, err := transit.Rotate(t.Context(), name)
+			must(t, err)
+			if version != 2 {
+				t.Errorf("it says that it made version %d", version)
+			}
 			key, err := transit.Key(t.Context(), name)
 			must(t, err)
 			if key.LatestVersion != 2 || len(key.Versions) != 2 {
@@ -107,7 +111,8 @@ func TestTransitMinimums(t *testing.T) {
 	transit := asRoot(t, s).Transit("transit")
 	must(t, transit.Create(t.Context(), "minimums", "ed25519"))
 	for range 2 {
-		must(t, transit.Rotate(t.Context(), "minimums"))
+		_, err := transit.Rotate(t.Context(), "minimums")
+		must(t, err)
 	}
 	must(t, transit.SetMinimums(t.Context(), "minimums", 2, 2))
 	key, err := transit.Key(t.Context(), "minimums")
