@@ -101,7 +101,7 @@ func (d *diagnosis) keys(r wire.KeysReport) {
 			"it can't be used: %s", r.KEKProblem)
 	}
 	if r.ForeignProblem != "" {
-		d.add(severityError, "signing keys", "Give each broker a signing.vault_key_prefix of its own: the change is an ordinary rotation. If somebody rotated by hand: brokerctl key rotate, an hour later.",
+		d.add(severityError, "signing keys", "Give each broker a signing.vault_key_prefix of its own: the change is an ordinary rotation. If somebody rotated by hand, two rotations from now on end this: brokerctl key rotate.",
 			"%s", r.ForeignProblem)
 	}
 	standby := false

@@ -12,8 +12,9 @@ import (
 const (
 	// foreignEvery is how often a manager looks for numbers of somebody else.
 	foreignEvery = time.Hour
-	// foreignKept is how long they are told of at least: a key that is made
-	// later, and finds no others, ends it.
+	// foreignKept is between finding them and the first of two keys that find no
+	// others, and between these two, which end it. One would not do: brokers that
+	// share a key take turns.
 	foreignKept = time.Hour
 )
 
@@ -21,6 +22,8 @@ const (
 type Foreign struct {
 	Number int       `json:"number"` // the highest
 	At     time.Time `json:"at"`     // when it was found
+	// Quiet is when a key was made since, and nobody else had been at it.
+	Quiet time.Time `json:"quiet,omitzero"`
 }
 
 // RecordFirst is what a home wants on record before it makes a key, so that
@@ -63,7 +66,7 @@ func (r Ring) Found(series string, n int, at time.Time) Ring {
 	if next.Foreign == nil {
 		next.Foreign = make(map[string]Foreign)
 	}
-	next.Foreign[series] = Foreign{n, at}
+	next.Foreign[series] = Foreign{Number: n, At: at}
 	return next
 }
 
@@ -76,7 +79,10 @@ func (r Ring) take(s spare, at time.Time) Ring {
 	switch found, ok := next.Foreign[s.series]; {
 	case s.foreign > 0:
 		next = next.Found(s.series, s.foreign, at)
-	case ok && at.Sub(found.At) >= foreignKept:
+	case ok && found.Quiet.IsZero() && at.Sub(found.At) >= foreignKept:
+		found.Quiet = at
+		next.Foreign[s.series] = found
+	case ok && !found.Quiet.IsZero() && at.Sub(found.Quiet) >= foreignKept:
 		delete(next.Foreign, s.series)
 	}
 	return next

@@ -78,7 +78,7 @@ type Ring struct {
 	// under. Numbers above it that exist are somebody else's.
 	Asked map[string]int `json:"asked,omitempty"`
 	// Foreign are, for each series, the numbers of somebody else that were found
-	// last, until a key is made much later and none is found.
+	// last, until two keys were made since and nobody else was at it.
 	Foreign map[string]Foreign `json:"foreign,omitempty"`
 }
 
