@@ -59,6 +59,10 @@ func playSigning(w *world, c *vault.Client, name, _ string) error {
 	spent := keys.Spent{IDs: map[string]bool{}}
 	for range 2 {
 		made, err := home.Generate(ctx, credential.ES256, spent)
+		if first, ok := errors.AsType[*keys.RecordFirst](err); ok { // the ring's part
+			spent.Mark, spent.Asked = max(spent.Mark, first.Foreign), first.Asked
+			made, err = home.Generate(ctx, credential.ES256, spent)
+		}
 		if err != nil {
 			return err
 		}

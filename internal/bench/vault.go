@@ -111,7 +111,7 @@ func signAll(ctx context.Context, server *devvault.Server, client *vault.Client,
 		return signing{}, err
 	}
 	defer home.Close()
-	made, err := home.Generate(ctx, credential.ES256, keys.Spent{})
+	made, err := home.Generate(ctx, credential.ES256, keys.Spent{Asked: 1})
 	if err != nil {
 		return signing{}, err
 	}
