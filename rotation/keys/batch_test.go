@@ -167,6 +167,7 @@ func TestWhoWaitsTooLongIsTurnedAway(t *testing.T) {
 	first := ask(t.Context(), b, "first")
 	<-g.batches
 	var late []<-chan asked
+	since := time.Now()
 	for range 1000 {
 		late = append(late, ask(t.Context(), b, "late"))
 	}
@@ -174,6 +175,9 @@ func TestWhoWaitsTooLongIsTurnedAway(t *testing.T) {
 		if out := <-done; !errors.Is(out.err, ErrUnavailable) {
 			t.Fatalf("%v", out.err)
 		}
+	}
+	if took := time.Since(since); took > 20*time.Second {
+		t.Errorf("they were told after %s", took)
 	}
 	b.patience = time.Minute
 	next := ask(t.Context(), b, "next")
