@@ -73,6 +73,13 @@ Then, for example:         brokerctl tenant list`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	// One key in 64, and one credential, begins with a dash.
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		if _, wants, _ := strings.Cut(c.Use, " "); wants == "" || strings.HasPrefix(wants, "-") || strings.HasPrefix(wants, "(") {
+			return err
+		}
+		return fmt.Errorf("%w (what begins with a dash and is no flag goes last, after two dashes: --)", err)
+	})
 	f := root.PersistentFlags()
 	f.StringVar(&a.configPath, "config", "", "file with the contexts (default: $"+envConfig+", or tenantbroker/config.yaml in the user's config folder)")
 	f.StringVar(&a.contextName, "context", "", "context to use (default: $"+envContext+", or the current one)")

@@ -142,8 +142,10 @@ func credentialRemove(a *app) *cobra.Command {
 of them the credential bought, nobody can tell any more. Introspection and the
 broker's own interface refuse them at once, services that verify by signature
 alone when they expire. A worker that was moved to another credential before asks
-for its next token with that one.`,
-		Example: "  brokerctl account credential remove billing-worker 3q2-7w --reason \"key rotated\"",
+for its next token with that one. An id that begins with - goes last, after two
+dashes.`,
+		Example: `  brokerctl account credential remove billing-worker 3q2-7w --reason "key rotated"
+  brokerctl account credential remove --reason "key rotated" -- billing-worker -q27w3`,
 	}
 	versionFlag(c, &version)
 	reasonFlag(c, &reason)

@@ -164,9 +164,6 @@ A key that begins with - goes last, after two dashes.`,
 		Example: `  brokerctl key revoke JnKDHXCYk9CKonH4uQefxYnrXilgwaidUpfvhI2d6pc --reason "the key may have leaked, incident 12"
   brokerctl key revoke --yes --reason "incident 12" -- -nKDHXCYk9CKonH4uQefxYnrXilgwaidUpfvhI2d6pc`,
 	}
-	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return fmt.Errorf("%w (a key that begins with - goes last, after two dashes: key revoke --reason WHY -- KEY)", err)
-	})
 	yesFlag(c, &yes)
 	reasonFlag(c, &reason)
 	c.RunE = a.does(func(ctx context.Context, args []string) error {

@@ -66,7 +66,15 @@ func TestWhatARevocationWouldEnd(t *testing.T) {
 func TestAKeyThatBeginsWithADash(t *testing.T) {
 	const key = "-nKDHXCYk9CKonH4uQefxYnrXilgwaidUpfvhI2d6pc"
 	a, _, said := testApp("", nil)
-	if code := run(t.Context(), a, []string{"key", "revoke", key, "--reason", "r"}); code != exitUsage || !strings.Contains(said.String(), "-- KEY") {
+	if code := run(t.Context(), a, []string{"key", "revoke", key, "--reason", "r"}); code != exitUsage || !strings.Contains(said.String(), "after two dashes") {
+		t.Errorf("%d %s", code, said)
+	}
+	a, _, said = testApp("", nil)
+	if code := run(t.Context(), a, []string{"account", "credential", "remove", "sync", key, "--reason", "r"}); code != exitUsage || !strings.Contains(said.String(), "after two dashes") {
+		t.Errorf("%d %s", code, said)
+	}
+	a, _, said = testApp("", nil)
+	if code := run(t.Context(), a, []string{"account", "list", key}); code != exitUsage || strings.Contains(said.String(), "after two dashes") {
 		t.Errorf("%d %s", code, said)
 	}
 	a, _, said = testApp("", nil)
