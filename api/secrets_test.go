@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -48,7 +49,12 @@ func rotating(t *testing.T) *world {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- w.secrets.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-ended })
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
 	for id, whose := range map[string]string{"of-acme": `"tenant":"acme"`, "shared": `"shared":true`} {
 		body := `{"id":"` + id + `","kind":"nothing","spec":{},` + whose + `,"owner":"worker","consumers":["worker"],"reason":"r"}`
 		if a := w.call(w.rootToken(), "POST", "/v1/secrets", body); a.status != 201 {

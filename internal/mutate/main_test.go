@@ -42,7 +42,7 @@ func testFiles(t *testing.T, dir string) string {
 	}
 	var text strings.Builder
 	for _, name := range names {
-		source, err := os.ReadFile(name) //nolint:gosec // of the repository
+		source, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}
