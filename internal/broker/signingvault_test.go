@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -211,6 +212,10 @@ func TestAChangeOfHomeIsARotation(t *testing.T) {
 		if first := manager.List()[0]; first.Home == home {
 			t.Errorf("%s signs before anybody saw its key", home)
 		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- opened.Run(ctx) }() // verifiers can come back only to one that serves
+		awaitServing(t, opened.Address().String())
 		clock.Advance(10 * time.Minute)
 		if err := manager.Tick(t.Context()); err != nil {
 			t.Fatal(err)
@@ -218,8 +223,24 @@ func TestAChangeOfHomeIsARotation(t *testing.T) {
 		if first := manager.List()[0]; first.Home != home || first.State != keys.Active {
 			t.Errorf("%+v is active, want one at %s", first, home)
 		}
-		if err := opened.Close(); err != nil {
+		stop()
+		if err := <-ended; err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// awaitServing waits until a broker answers.
+func awaitServing(t *testing.T, address string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		resp, err := http.Get("http://" + address + "/.well-known/jwks.json")
+		if err == nil {
+			_ = resp.Body.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
 		}
 	}
 }
