@@ -107,18 +107,23 @@ func TestSetupBringsTheAppRoleBack(t *testing.T) {
 // An error that hides what is there must not look as if nothing were.
 func TestSetupStopsWhereItCanNotSee(t *testing.T) {
 	w := newWorld(t)
-	w.mustSetup("signing", "kek")
+	w.mustSetup("--token-period", "12h", "--secret-id-ttl", "48h", "signing", "kek")
 	before := w.state()
-	w.root(http.MethodPut, "sys/policies/acl/blind", map[string]any{"policy": `
-path "*" { capabilities = ["create", "read", "update", "sudo"] }
-path "sys/policies/acl/tenantbroker-signing" { capabilities = ["deny"] }`})
-	token := w.token("blind")
-	out, err := w.setup(string(token.Reveal()), "kek")
-	if err == nil || !strings.Contains(out, "policy tenantbroker-signing") {
-		t.Errorf("%v\n%s", err, out)
-	}
-	if d := differences(before, w.state()); len(d) > 0 {
-		t.Errorf("it changed %v", d)
+	for path, rule := range map[string]string{
+		"policy tenantbroker-signing":    `path "sys/policies/acl/tenantbroker-signing" { capabilities = ["deny"] }`,
+		"auth/approle/role/tenantbroker": `path "auth/approle/role/tenantbroker" { capabilities = ["create", "update"] }`,
+		"transit/keys/tenantbroker-kek":  `path "transit/keys/tenantbroker-kek" { capabilities = ["create", "update"] }`,
+	} {
+		w.root(http.MethodPut, "sys/policies/acl/blind", map[string]any{"policy": rule + `
+path "*" { capabilities = ["create", "read", "update", "sudo"] }`})
+		token := w.token("blind")
+		out, err := w.setup(string(token.Reveal()), "kek")
+		if err == nil || !strings.Contains(out, "setup: "+path+": ") {
+			t.Errorf("%s: %v\n%s", path, err, out)
+		}
+		if d := differences(before, w.state()); len(d) > 0 {
+			t.Errorf("%s can't be read, and it changed %v", path, d)
+		}
 	}
 }
 
