@@ -242,6 +242,65 @@ func FuzzCheckPath(f *testing.F) {
 	})
 }
 
+// What counts is the body: listeners, load balancers and the parameters standbyok
+// and sealedcode give health another status.
+func TestHealthIsReadFromTheBodyWhateverTheStatus(t *testing.T) {
+	const (
+		active      = `{"initialized":true,"sealed":false,"standby":false,"performance_standby":false,"version":"1.21.0"}`
+		standby     = `{"initialized":true,"sealed":false,"standby":true,"performance_standby":false,"version":"1.21.0"}`
+		performance = `{"initialized":true,"sealed":false,"standby":true,"performance_standby":true,"version":"1.21.0"}`
+		sealed      = `{"initialized":true,"sealed":true,"standby":true,"performance_standby":false,"version":"1.21.0"}`
+		fresh       = `{"initialized":false,"sealed":true,"standby":true,"performance_standby":false,"version":"1.21.0"}`
+	)
+	for name, c := range map[string]struct {
+		status int
+		body   string
+		kind   error // nil: it serves
+		others []error
+	}{
+		"active":                           {200, active, nil, nil},
+		"active, as a standby's status":    {429, active, nil, nil},
+		"active, as a sealed one's status": {503, active, nil, nil},
+		"standby":                          {429, standby, ErrStandby, []error{ErrSealed, ErrRateLimited}},
+		"standby, as an active one":        {200, standby, ErrStandby, []error{ErrSealed}},
+		"standby, in a status of its own":  {299, standby, ErrStandby, []error{ErrSealed}},
+		"performance standby":              {473, performance, nil, nil},
+		"performance standby, as active":   {200, performance, nil, nil},
+		"sealed":                           {503, sealed, ErrSealed, []error{ErrStandby}},
+		"sealed, as an active one":         {200, sealed, ErrSealed, []error{ErrStandby}},
+		"sealed, as a standby":             {429, sealed, ErrSealed, []error{ErrStandby, ErrRateLimited}},
+		"not initialised":                  {501, fresh, ErrUnavailable, []error{ErrSealed, ErrStandby}},
+		"not initialised, as active":       {200, fresh, ErrUnavailable, []error{ErrSealed, ErrStandby}},
+		"a page of a proxy":                {200, "<html>", ErrAnswer, []error{ErrSealed, ErrStandby}},
+		"one that doesn't say":             {200, `{"initialized":true,"sealed":false}`, ErrAnswer, []error{ErrSealed, ErrStandby}},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/v1/sys/health" || r.Header.Get("X-Vault-Token") != "" {
+				t.Errorf("%s: %s with token %q", name, r.URL.Path, r.Header.Get("X-Vault-Token"))
+			}
+			w.WriteHeader(c.status)
+			_, _ = io.WriteString(w, c.body)
+		}))
+		client, err := New(Config{Address: server.URL, Login: Token{credential.NewSecret([]byte("t"))}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = (&keeper{core: client.core}).probe(t.Context())
+		if !errors.Is(err, c.kind) {
+			t.Errorf("%s: %v, not %v", name, err, c.kind)
+		}
+		for _, other := range c.others {
+			if errors.Is(err, other) {
+				t.Errorf("%s: %v is %v too", name, err, other)
+			}
+		}
+		if s := client.Status(); s.Sealed != errors.Is(c.kind, ErrSealed) || s.Standby != errors.Is(c.kind, ErrStandby) || s.UnreachableSince.IsZero() != (c.kind == nil) {
+			t.Errorf("%s: %+v", name, s)
+		}
+		server.Close()
+	}
+}
+
 // Vault grants less and less towards the token's maximum; what is left of the
 // old one is the time to get a new one in.
 func TestATokenNearItsMaximumIsReplaced(t *testing.T) {
