@@ -292,6 +292,42 @@ func TestAKeyEncryptionKeyInVault(t *testing.T) {
 	}
 }
 
+// After that nothing of the store needs an older version, which may be retired.
+func TestABrokerSealsItsKeysAnewOnceTheKeyInVaultWasRotated(t *testing.T) {
+	s := transitVault(t)
+	b := brokertest.Start(t, brokertest.Configure(usingVault(t, s)), brokertest.Configure(underVault))
+	b.Stop()
+	c := config(t, b.ConfigFile())
+	first := opened(t, c, nil)
+	if _, err := s.Do(t.Context(), "POST", "transit/keys/broker-kek/rotate", nil); err != nil {
+		t.Fatal(err)
+	}
+	again, err := broker.Open(t.Context(), c, broker.Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- again.Run(ctx) }()
+	eventually(t, "its keys and that of the audit log are sealed anew", func() bool {
+		var log strings.Builder
+		if err := again.Audit().Export(t.Context(), &log, credential.System); err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(log.String(), keys.KeyResealed) == 3
+	})
+	stop()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Do(t.Context(), "POST", "transit/keys/broker-kek/config", map[string]any{"min_decryption_version": 2}); err != nil {
+		t.Fatal(err)
+	}
+	if last := opened(t, c, nil); last != first {
+		t.Error("other keys after they were sealed anew")
+	}
+}
+
 // A backup knows nothing of the versions that came after it: one of them may
 // have been revoked since.
 func TestARestoredBrokerTakesNoVersionFromVaultThatItDidNotMake(t *testing.T) {
