@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"sync"
@@ -60,6 +61,7 @@ func (s *server) newFollowing(cfg Config) (*following, error) {
 	if w.calls, err = newOperatorLimiter(followRate); err != nil {
 		return nil, err
 	}
+	w.tellsEnd = true
 	s.workloads["revocations"] = w
 	made := &following{
 		hub: f.Hub, members: f.Members, polls: polls{most: f.Polls, of: make(map[crowd]int)},
@@ -133,6 +135,14 @@ func followRevocations(c *workloadCall) (answer, error) {
 		return answer{}, err
 	}
 	f, wait := c.follow, preferredWait(c.r.Header)
+	if c.ended != nil {
+		found, err := f.lastWord(c, ask)
+		if err != nil {
+			return answer{}, err
+		}
+		writeJSON(c.w, http.StatusOK, found.body)
+		return answer{}, nil
+	}
 	if ask.instance != "" && f.members != nil {
 		defer f.members.Join(c.account.Home, c.account.ID, ask.instance, c.knownKeys(ask.keys))()
 	}
@@ -192,7 +202,24 @@ func (f *following) await(c *workloadCall, view revocation.View, ask followAsk, 
 		if err := c.inStanding(); err != nil {
 			return nil, err
 		}
+		if c.ended != nil {
+			return f.lastWord(c, ask)
+		}
 	}
+}
+
+// lastWord tells the services of a tenant that was suspended what they don't
+// know yet: that it was. With a token that is dead by that, nothing else is new
+// to them, and once they know they are refused.
+func (f *following) lastWord(c *workloadCall, ask followAsk) (*feedAnswer, error) {
+	home := c.token.Tenant()
+	ctx, cancel := context.WithTimeout(c.r.Context(), readTime)
+	defer cancel()
+	found, err := f.answers.read(ctx, crowd{tenant: home}, revocation.Within(home), ask)
+	if err == nil && !found.news {
+		err = c.unaccepted(c.ended)
+	}
+	return found, err
 }
 
 // outlive moves the connection's deadlines, which are for answers that take

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -167,10 +168,6 @@ func TestWhoMayFollow(t *testing.T) {
 			_, err := w.registry.DisableAccount(t.Context(), root(), mustAccount("acme-svc"), 0)
 			return err
 		},
-		"tenant suspended": func(w *world) error {
-			_, err := w.registry.SuspendTenant(t.Context(), root(), credential.MustTenant("acme"), 0)
-			return err
-		},
 		"suspended and resumed": func(w *world) error {
 			if _, err := w.registry.SuspendTenant(t.Context(), root(), credential.MustTenant("acme"), 0); err != nil {
 				return err
@@ -316,9 +313,48 @@ func TestAPollIsWokenByWhatItMaySee(t *testing.T) {
 func TestAPollEndsWithTheStandingOfItsCaller(t *testing.T) {
 	w, _, acme := followed(t)
 	waiting := w.poll(t.Context(), acme, "?after=0")
-	w.suspend("acme")
-	if a := <-waiting; a.status != 401 || strings.Contains(a.body, "tenants") {
+	must[registry.Account](t)(w.registry.DisableAccount(t.Context(), root(), mustAccount("acme-svc"), 0))
+	if err := w.hub.Look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if a := <-waiting; a.status != 401 || strings.Contains(a.body, "accounts") {
 		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := w.call(acme, "GET", wire.PathRevocations+"?after=0", nil); a.status != 401 {
+		t.Errorf("asked again: %d %s", a.status, a.body)
+	}
+}
+
+// The services of a tenant that is suspended hold its tokens for dead too: they
+// are told, though what they tell with is dead by then, and nothing beyond it.
+func TestAServiceIsToldThatItsTenantIsSuspended(t *testing.T) {
+	w, _, acme := followed(t)
+	w.suspend("globex")
+	w.commit(func(tx store.Tx) error {
+		_, err := revocation.AddChain(tx, w.clock(), credential.MustTenant("globex"), "theirs", mustAccount("x"))
+		return err
+	})
+	waiting := w.poll(t.Context(), acme, "?after=0")
+	w.suspend("acme")
+	told := <-waiting
+	news := into[wire.Revocations](told)
+	if told.status != 200 || len(news.Tenants) != 1 || news.Tenants["acme"] == 0 || len(news.Chains) != 0 || news.Tenant != credential.MustTenant("acme") {
+		t.Fatalf("waiting: %d %s", told.status, told.body)
+	}
+	if a := w.call(acme, "GET", wire.PathRevocations+"?after=0", nil); a.status != 200 || !maps.Equal(into[wire.Revocations](a).Tenants, news.Tenants) {
+		t.Errorf("came back too late to wait: %d %s", a.status, a.body)
+	}
+	if a := <-w.poll(t.Context(), acme, fmt.Sprintf("?after=%d", news.Seq)); a.status != 401 || a.header.Get("Www-Authenticate") == "" {
+		t.Errorf("knows, and is served: %d %s", a.status, a.body)
+	}
+	if a := w.call(acme, "GET", wire.PathLeases, nil); a.status != 401 {
+		t.Errorf("another endpoint: %d", a.status)
+	}
+	if _, err := w.registry.ResumeTenant(t.Context(), root(), credential.MustTenant("acme"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if a := w.call(acme, "GET", wire.PathRevocations+"?after=0", nil); a.status != 401 {
+		t.Errorf("resumed, with a token that stays dead: %d %s", a.status, a.body)
 	}
 }
 

@@ -28,6 +28,9 @@ type workload struct {
 	calls    *operatorLimiter
 	// entitled reports whether the account would get such a token now.
 	entitled func(r store.Reader, account *registry.Account, token *verifier.Token) (bool, error)
+	// tellsEnd: who calls when its tenant was suspended is served all the same, by
+	// a handler that looks at ended.
+	tellsEnd bool
 
 	bearerChallenge, invalidTokenChallenge []string
 }
@@ -50,7 +53,8 @@ type workloadCall struct {
 	r       *http.Request
 	kind    *workload
 	token   *verifier.Token
-	account *registry.Account // as it was when the call began
+	account *registry.Account // as it was when the call began; nil when ended
+	ended   error             // why the caller may not call, if its tenant was suspended and it is to be told
 	vars    map[string]string
 	query   form
 }
@@ -108,14 +112,36 @@ func (c *workloadCall) authenticate() error {
 // inStanding asks the store whether the caller still may call. Who waits asks
 // again before anything is released.
 func (c *workloadCall) inStanding() error {
+	suspended := false
 	err := c.store.View(c.r.Context(), func(r store.Reader) (err error) {
-		c.account, err = c.stands(r)
-		return err
+		if c.account, err = c.stands(r); err == nil || !c.kind.tellsEnd || unavailable(err) {
+			return err
+		}
+		var failed error
+		suspended, failed = c.tenantSuspended(r)
+		return errors.Join(err, failed)
 	})
-	if err != nil {
-		return c.unaccepted(err)
+	switch {
+	case err == nil:
+		return nil
+	case suspended:
+		c.ended = err
+		return nil
 	}
-	return nil
+	return c.unaccepted(err)
+}
+
+// tenantSuspended reports whether the tenant of the caller, not the system, is
+// suspended.
+func (c *workloadCall) tenantSuspended(r store.Reader) (bool, error) {
+	if c.token.Tenant().IsSystem() {
+		return false, nil
+	}
+	tenant, _, err := c.registry.TenantAt(r, c.token.Tenant())
+	if err != nil {
+		return false, standing(err)
+	}
+	return tenant.State == registry.TenantSuspended, nil
 }
 
 // stands is inStanding in one state, such as that of a commit.

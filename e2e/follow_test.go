@@ -239,6 +239,11 @@ func TestAServiceOfOneTenantFollows(t *testing.T) {
 			t.Errorf("%s: another account's: %v", way.name, err)
 		}
 	}
+	// It can't ask any more when its own tenant is suspended, and knows all the same.
+	if _, err := b.Registry().SuspendTenant(t.Context(), b.By(), credential.MustTenant(acme), 0); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "word that the tenant is suspended", func() bool { return errors.Is(verify(other), verifier.ErrRevoked) })
 }
 
 // An emergency at the keys: what the revoked one signed is refused at once, and
