@@ -320,6 +320,10 @@ func TestAPollEndsWithTheStandingOfItsCaller(t *testing.T) {
 	if a := <-waiting; a.status != 401 || strings.Contains(a.body, "accounts") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
+	w.commit(func(tx store.Tx) error {
+		_, err := revocation.AddChain(tx, w.clock(), credential.MustTenant("acme"), "ours", mustAccount("x"))
+		return err
+	})
 	if a := w.call(acme, "GET", wire.PathRevocations+"?after=0", nil); a.status != 401 {
 		t.Errorf("asked again: %d %s", a.status, a.body)
 	}
