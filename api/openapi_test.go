@@ -135,6 +135,23 @@ func TestTheDocumentAndTheRoutesAreTheSame(t *testing.T) {
 	}
 }
 
+// Who reads If-Match refuses one that is none; all others pass over it.
+func TestTheDocumentSaysWhereIfMatchIsRead(t *testing.T) {
+	w, doc := rotating(t), loadDocument(t)
+	for _, r := range adminRoutes() {
+		op := doc.operation(t, r.method, r.path)
+		if op == nil || r.role == "" {
+			continue
+		}
+		said := op.Parameters.GetByInAndName(openapi3.ParameterInHeader, "If-Match") != nil
+		path := regexp.MustCompile(`\{[a-z]+\}`).ReplaceAllString(r.path, "nothing")
+		a := w.call(w.rootToken(), r.method, path, `{}`, "If-Match", "none")
+		if read := strings.Contains(a.body, `"field":"If-Match"`); read != said {
+			t.Errorf("%s %s reads If-Match: %t; the document says %t; the answer is %s", r.method, r.path, read, said, a.body)
+		}
+	}
+}
+
 func TestTheCodesOfTheDocumentAreAllThereAre(t *testing.T) {
 	doc := loadDocument(t)
 	var said, known []string
