@@ -64,6 +64,7 @@ func (m *Manager) Create(ctx context.Context, by registry.By, s Secret) (Secret,
 	if err != nil {
 		return Secret{}, err
 	}
+	m.belongs(next.ID, next.Tenant)
 	m.wake(next.ID)
 	return *next.Secret, nil
 }

@@ -103,6 +103,7 @@ func (m *Manager) ripe(ctx context.Context) ([]string, error) {
 			}
 			ids = append(ids, row.Key)
 			all[row.Key] = rows{secret: row.Version}
+			m.meet(row)
 		}
 		for row, err := range r.Scan(stateTable, "", "") {
 			if err != nil {
@@ -132,6 +133,27 @@ func (m *Manager) ripe(ctx context.Context) ([]string, error) {
 		found = append(found, id)
 	}
 	return found, nil
+}
+
+// meet notes whose a secret is that was not looked at yet. One that can't be
+// read counts as nobody's.
+func (m *Manager) meet(row store.Row) {
+	m.mu.Lock()
+	known := m.agenda[row.Key].secret == row.Version
+	m.mu.Unlock()
+	var s Secret
+	if !known && decode(row, &s) == nil {
+		m.belongs(row.Key, s.Tenant)
+	}
+}
+
+// belongs has a secret wait in its tenant's turn before it is looked at.
+func (m *Manager) belongs(id string, of credential.Tenant) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a := m.agenda[id]
+	a.of = of
+	m.agenda[id] = a
 }
 
 // stage of a secret that is queued or driven.

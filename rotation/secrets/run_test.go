@@ -524,3 +524,12 @@ func TestUptake_StandingIsAskedInTheCommit(t *testing.T) {
 		t.Errorf("%+v", st.Waiting)
 	}
 }
+
+// A thousand that a tenant has just declared delay no other's.
+func TestCreate_WaitsInItsTenantsTurn(t *testing.T) {
+	w := newWorld(t)
+	w.create(plain("db"))
+	if of := w.TurnOf("db"); of.String() != "acme" {
+		t.Errorf("it waits in the turn of %q", of)
+	}
+}
