@@ -18,7 +18,8 @@ const (
 
 // Absent says why an account can't have a token for leases of the tenant now,
 // or "". The zero Tenant stands for any: then only the account itself is asked
-// about. A grant whose condition doesn't hold counts as one.
+// about. A grant whose condition doesn't hold counts as one, and so does one
+// whose expression finds the tenant: nobody has shown claims.
 func (g *Registry) Absent(r store.Reader, id credential.AccountID, tenant credential.Tenant) (why string, err error) {
 	account, _, err := g.AccountAt(r, id)
 	switch now := g.now(); {
@@ -45,9 +46,21 @@ func (g *Registry) Absent(r store.Reader, id credential.AccountID, tenant creden
 		return "", err
 	}
 	for _, found := range grants {
-		if found.Grant.InForce(g.now()) {
+		if found.Grant.InForce(g.now()) && found.couldYield(t) {
 			return "", nil
 		}
 	}
 	return AbsentNoGrant, nil
+}
+
+// couldYield reports whether the grant gives the tenant to somebody.
+func (f GrantRef) couldYield(t *Tenant) bool {
+	switch g := f.Grant; {
+	case f.Listed:
+		return true
+	case len(g.TenantLabels) > 0:
+		return g.MatchesLabels(t)
+	default: // one without any way has no tenant of its own
+		return g.TenantFrom != "" || g.AnyTenant != nil
+	}
 }
