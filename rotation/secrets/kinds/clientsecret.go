@@ -213,8 +213,12 @@ func (k *Secret) Do(ctx context.Context, w *secrets.Work) (secrets.Handle, error
 			"client_id": spec.Account.String(), secretField: string(value.Reveal()), "expires_at": w.New.Handle[handleExpires],
 		})
 	case secrets.Retire:
-		if err := k.stillGood(ctx, w, spec); err != nil {
+		good, err := k.stillGood(ctx, w, spec)
+		if err != nil {
 			return nil, err
+		}
+		if !good { // nothing ends: the next rotation retires the former ones too
+			return secrets.Handle{handleCredential: strings.Join(append([]string{credentialID(w)}, former(w)...), " ")}, nil
 		}
 		if err := place.retire(ctx, store, w); err != nil {
 			return nil, err
@@ -235,13 +239,15 @@ func (k *Secret) Do(ctx context.Context, w *secrets.Work) (secrets.Handle, error
 }
 
 // stillGood refuses to end the former client secret where the new one was removed
-// since it was proven, or has ended: the account would be left with none.
-func (k *Secret) stillGood(ctx context.Context, w *secrets.Work, spec SecretSpec) error {
+// since it was proven, or has ended: the account would be left with none. Force
+// goes on without ending it.
+func (k *Secret) stillGood(ctx context.Context, w *secrets.Work, spec SecretSpec) (bool, error) {
 	found, err := k.lookFor(ctx, spec, credentialID(w))
 	if err == nil && found.What != secrets.FoundDone && !w.Forced {
-		return drift("the client secret %s of %s, which consumers have, was removed or has ended", credentialID(w), spec.Account)
+		err = drift("the client secret %s of %s, which consumers have, was removed or has ended; the former one stays, also with force",
+			credentialID(w), spec.Account)
 	}
-	return err
+	return found.What == secrets.FoundDone, err
 }
 
 func (k *Secret) staged(ctx context.Context, w *secrets.Work, place *Place, store Store) (credential.Secret, error) {

@@ -133,11 +133,49 @@ func TestClientSecret_TheFormerOneStaysWithoutTheNew(t *testing.T) {
 	if st.Attempt == nil || st.Attempt.Step != secrets.Retire || !strings.Contains(st.Drift, "was removed or has ended") || !w.works(former) {
 		t.Fatalf("%+v, %s", st.Attempt, st.Drift)
 	}
-	// Who knows better forces.
+	// Force ends the rotation, and not the one secret that is left.
 	w.ask(true)
 	w.until("rotated", rotated(2))
-	if w.works(former) {
-		t.Error("the former one is valid")
+	if old, err := w.root.KV("secret").GetVersion(t.Context(), w.path(), 1); !w.works(former) || err != nil || old.Data["client_secret"] != former {
+		t.Fatalf("the former one is gone: %v", err)
+	}
+	st = w.until("adrift", func(st secrets.Status) bool { w.pass(time.Second); return st.Drift != "" })
+	if !strings.Contains(st.Drift, "was removed") {
+		t.Errorf("%q", st.Drift)
+	}
+	// The next rotation begins with what is there, and ends it.
+	w.ask(true)
+	w.until("drain", draining(4))
+	w.ack(4)
+	w.until("rotated", rotated(4))
+	have, err = w.registry.RotatedSecrets(t.Context(), app)
+	w.must(err)
+	if w.works(former) || !w.works(w.read().Data["client_secret"]) || len(have) != 1 {
+		t.Errorf("%d are valid, and the former one: %t", len(have), w.works(former))
+	}
+}
+
+// The new one has ended by itself, beside one with a later end date: there is no
+// drift, and the next rotation still knows what it replaces.
+func TestClientSecret_TheFormerOneEndsWithTheNextRotation(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, _, byHand, err := w.registry.CreateClientSecret(t.Context(), admin, app, 0, w.now().Add(80*24*time.Hour))
+	w.must(err)
+	w.declareSecret(map[string]any{"lifetime": "960h"}) // 40 days
+	w.ask(false)
+	w.until("drain", draining(2))
+	w.pass(41 * 24 * time.Hour)
+	w.ack(2)
+	w.until("held", func(st secrets.Status) bool { return st.Attempt != nil && st.Attempt.Held })
+	w.ask(true)
+	w.until("rotated", rotated(2))
+	if !w.works(string(byHand.Reveal())) {
+		t.Fatal("the former one is gone")
+	}
+	w.rotate(3)
+	if w.works(string(byHand.Reveal())) || !w.works(w.read().Data["client_secret"]) {
+		t.Error("after it not only the new one works")
 	}
 }
 
