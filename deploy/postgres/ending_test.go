@@ -140,18 +140,24 @@ func TestLeftoversThatAreHeldDelayNobodyForLong(t *testing.T) {
 // What a tenant leaves behind is bounded: it gets no more users until somebody
 // has looked, and no other tenant notices.
 func TestLeftoversOfATenantAreBounded(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newWorld(t, map[string]string{"max_prepared_transactions": "24"})
 	super := w.login("postgres")
 	most := one[int](w, super, "SELECT tenantbroker.max_leftovers()")
 	if most != 20 {
 		t.Errorf("%d leftovers of a tenant", most)
 	}
-	w.super("postgres", "SELECT lo_create(4242)") // in another database, where Vault's login is not
 	end := func(tenant string, n int) {
 		t.Helper()
 		user := fmt.Sprintf("u-%s-%d", tenant, n)
 		w.createUser(user, tenant, time.Hour)
-		w.super("postgres", `GRANT SELECT ON LARGE OBJECT 4242 TO "`+user+`"`)
+		// In another database, where Vault's login is not.
+		s, leaves := w.loginTo(user, "postgres"), "SELECT lo_create(0)"
+		if n%2 == 1 {
+			leaves = fmt.Sprintf("BEGIN; ALTER ROLE \"%s\" PASSWORD 'another-0123456789'; PREPARE TRANSACTION 'left-%d'", user, n)
+		}
+		if _, err := s.saw(t.Context(), leaves); err != nil {
+			t.Fatal(err)
+		}
 		if err := w.vault("SELECT tenantbroker.drop_user($1)", user); err != nil {
 			t.Fatal(err)
 		}
@@ -160,14 +166,8 @@ func TestLeftoversOfATenantAreBounded(t *testing.T) {
 		end("acme", n)
 	}
 	end("globex", 0)
-	attempt := func() (string, error) {
-		return w.login("tenantbroker_vault").saw(t.Context(), "SELECT tenantbroker.create_user('u-more', '"+password+"', now() + interval '1h', 'acme', 'orders_app')")
-	}
-	w.super("orders", "UPDATE tenantbroker.leftovers SET tried = 'epoch'")
-	if told, err := attempt(); err == nil || !strings.Contains(told, "tenantbroker: too many leftovers: 20 users") || !strings.Contains(told, "tenantbroker.reap()") {
+	if told, err := w.attempt("u-more", "acme"); err == nil || !strings.Contains(told, "tenantbroker: too many leftovers: 20 users") || !strings.Contains(told, "tenantbroker.reap()") {
 		t.Errorf("one more: %v", err)
-	} else if strings.Contains(told, "can't be dropped yet") {
-		t.Error("who is refused has leftovers tried, at everybody's cost")
 	}
 	if n := one[int](w, super, "SELECT count(*) FROM tenantbroker.check() WHERE object = 'acme' AND problem LIKE 'gets no more users%'"); n != 1 {
 		t.Error("check doesn't tell")
@@ -176,14 +176,131 @@ func TestLeftoversOfATenantAreBounded(t *testing.T) {
 		t.Error("check tells of others too")
 	}
 	w.createUser("u-globex-live", "globex", time.Hour)
-	w.super("postgres", "SELECT lo_unlink(4242)")
+	w.super("postgres", "DO $$ BEGIN PERFORM lo_unlink(oid) FROM pg_largeobject_metadata; END $$")
+	for n := 1; n < most; n += 2 {
+		w.super("postgres", fmt.Sprintf("ROLLBACK PREPARED 'left-%d'", n))
+	}
+	if _, err := w.attempt("u-more", "acme"); err != nil {
+		t.Errorf("when nothing hinders any more: %v", err)
+	}
 	if err := w.vault("SELECT tenantbroker.reap()"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := attempt(); err != nil {
-		t.Errorf("when they are dropped: %v", err)
-	}
 	if n := one[int](w, super, "SELECT count(*) FROM tenantbroker.leftovers"); n != 0 {
 		t.Errorf("%d leftovers are remembered", n)
+	}
+}
+
+// attempt asks for a user as Vault does, and returns what it is told.
+func (w *world) attempt(user, tenant string) (string, error) {
+	w.Helper()
+	s := w.login("tenantbroker_vault")
+	defer func() { _ = s.Close(w.Context()) }()
+	return s.saw(w.Context(), fmt.Sprintf("SELECT tenantbroker.create_user('%s', '%s', now() + interval '1h', '%s', 'orders_app')", user, password, tenant))
+}
+
+// What a tenant's user does to another tenant's keeps that one from nothing,
+// however often, and shows when it is much.
+func TestNoTenantShutsOutAnother(t *testing.T) {
+	w := newWorld(t, map[string]string{"max_prepared_transactions": "4"})
+	super := w.login("postgres")
+	w.super("orders", "CREATE FOREIGN DATA WRAPPER w; GRANT USAGE ON FOREIGN DATA WRAPPER w TO PUBLIC")
+	w.super("postgres", "CREATE FOREIGN DATA WRAPPER w; GRANT USAGE ON FOREIGN DATA WRAPPER w TO PUBLIC")
+	w.createUser("u-acme", "acme", time.Hour)
+	var at []*session
+	for _, in := range []struct{ database, sql string }{
+		{"orders", "SELECT lo_create(4242)"},
+		{"orders", "SET ROLE orders_app; SELECT lo_create(4343)"},
+		{"orders", "BEGIN; CREATE TEMP TABLE t (a int)"},
+		{"postgres", "SELECT lo_create(4242)"},
+		{"postgres", "CREATE SERVER mine FOREIGN DATA WRAPPER w"},
+	} {
+		s := w.loginTo("u-acme", in.database)
+		if _, err := s.saw(t.Context(), in.sql); err != nil {
+			t.Fatal(err)
+		}
+		at = append(at, s)
+	}
+	for n := range 35 {
+		user := fmt.Sprint("u-globex-", n)
+		w.createUser(user, "globex", time.Hour)
+		sql := []string{
+			`GRANT SELECT ON LARGE OBJECT 4242 TO "%s"`, `GRANT SELECT ON LARGE OBJECT 4343 TO "%s"`, `GRANT SELECT ON t TO "%s"`,
+			`GRANT SELECT ON LARGE OBJECT 4242 TO "%s"`, `CREATE USER MAPPING FOR "%s" SERVER mine`,
+		}
+		// The last two are done to most of them, so that each is done to more than twenty.
+		for i, s := range at {
+			if i < 3 && n >= 10 {
+				continue
+			}
+			if _, err := s.saw(t.Context(), fmt.Sprintf(sql[i], user)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.vault("SELECT tenantbroker.drop_user($1)", user); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := one[int](w, super, "SELECT count(*) FROM tenantbroker.leftovers WHERE tenant = 'globex'"); n <= 20 {
+		t.Fatalf("only %d are left over", n)
+	}
+	if told, err := w.attempt("u-globex", "globex"); err != nil {
+		t.Errorf("shut out: %v, %s", err, told)
+	}
+	if n := one[int](w, super, "SELECT count(*) FROM tenantbroker.check() WHERE problem LIKE 'gets no more users%' OR problem LIKE 'many ended users%'"); n != 0 {
+		t.Error("check tells of it early")
+	}
+	w.super("orders", "DO $$ BEGIN FOR n IN 1..100 LOOP EXECUTE format('CREATE ROLE left_%s', n); END LOOP; END $$; INSERT INTO tenantbroker.leftovers (id, tenant) SELECT oid, 'acme' FROM pg_roles WHERE rolname LIKE 'left_%' LIMIT 100 - (SELECT count(*) FROM tenantbroker.leftovers)")
+	if n := one[int](w, super, "SELECT count(*) FROM tenantbroker.check() WHERE object = 'orders' AND problem LIKE 'many ended users%'"); n != 1 {
+		t.Error("check doesn't tell of a hundred")
+	}
+}
+
+// owners makes leftovers of acme that own something in this database, where
+// they can be dropped.
+func (w *world) owners(count int) {
+	w.Helper()
+	w.super("orders", fmt.Sprintf(`DO $$
+		BEGIN
+			FOR n IN 1..%d LOOP
+				EXECUTE format('CREATE ROLE own_%%s', n);
+				EXECUTE format('ALTER LARGE OBJECT %%s OWNER TO own_%%s', lo_create(0), n);
+			END LOOP;
+		END $$;
+		INSERT INTO tenantbroker.leftovers (id, tenant, tried) SELECT oid, 'acme', now() + interval '1 hour' FROM pg_roles WHERE rolname LIKE 'own_%%'`, count))
+}
+
+// A tenant with too many leftovers that can be dropped by now has as many
+// dropped as make room; not at every attempt, and not for long.
+func TestRoomIsMadeForATenant(t *testing.T) {
+	w := newWorld(t, nil)
+	super := w.login("postgres")
+	w.owners(25)
+	w.super("orders", "SELECT setval('tenantbroker.made_room', extract(epoch FROM now())::bigint)")
+	if _, err := w.attempt("u-acme", "acme"); err == nil {
+		t.Error("room is made at every attempt")
+	}
+	holds := w.login("postgres")
+	if _, err := holds.saw(t.Context(), "BEGIN; DO $$ BEGIN FOR n IN 1..25 LOOP EXECUTE format('ALTER ROLE own_%s CONNECTION LIMIT 7', n); END LOOP; END $$"); err != nil {
+		t.Fatal(err)
+	}
+	w.super("orders", "SELECT setval('tenantbroker.made_room', 1)")
+	began := time.Now()
+	if _, err := w.attempt("u-acme", "acme"); err == nil {
+		t.Error("made a user although nothing can be dropped")
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("a refusal took %v", took)
+	}
+	if n := one[int](w, super, "SELECT last_value FROM tenantbroker.made_room"); n == 1 {
+		t.Error("a refusal undoes that it has tried")
+	}
+	_ = holds.Close(t.Context())
+	w.super("orders", "SELECT setval('tenantbroker.made_room', 1)")
+	if told, err := w.attempt("u-acme", "acme"); err != nil {
+		t.Errorf("no room was made: %v, %s", err, told)
+	}
+	if n := one[int](w, super, "SELECT count(*) FROM tenantbroker.leftovers"); n != 19 {
+		t.Errorf("%d leftovers are left", n)
 	}
 }

@@ -118,12 +118,26 @@ BEGIN
 END
 $$;
 
--- leftovers_of counts the ended users of a tenant that can't be dropped.
+-- own_leftovers names the ended users of a tenant that can't be dropped by their
+-- own doing: they own something, in whatever database, or left a transaction
+-- prepared. What others gave them, or hold, is not the tenant's: by counting it
+-- one tenant could keep another from getting users.
+CREATE OR REPLACE FUNCTION tenantbroker.own_leftovers(tenant text) RETURNS SETOF name
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT u.rolname FROM tenantbroker.leftovers l JOIN pg_roles u ON u.oid = l.id
+  WHERE l.tenant = own_leftovers.tenant AND (
+    EXISTS (SELECT FROM pg_shdepend d WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = u.oid AND d.deptype = 'o'
+      AND d.classid <> 'pg_user_mapping'::regclass) -- which who owns a foreign server makes for anybody
+    OR EXISTS (SELECT FROM pg_prepared_xacts x WHERE x.owner = u.rolname));
+END;
+
 CREATE OR REPLACE FUNCTION tenantbroker.leftovers_of(tenant text) RETURNS bigint
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT count(*) FROM tenantbroker.leftovers l JOIN pg_catalog.pg_roles u ON u.oid = l.id WHERE l.tenant = leftovers_of.tenant;
+  SELECT count(*) FROM tenantbroker.own_leftovers(leftovers_of.tenant);
 END;
 
 -- max_leftovers is how many of them a tenant may have and still get users: what
@@ -135,10 +149,50 @@ BEGIN ATOMIC
   SELECT 20;
 END;
 
+-- many_leftovers is from how many leftovers on, of all tenants and by whosever
+-- doing, check says so. They keep nobody from getting users.
+CREATE OR REPLACE FUNCTION tenantbroker.many_leftovers() RETURNS integer
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT 100;
+END;
+
+-- When make_room last tried: in a sequence, since a refusal undoes all else.
+CREATE SEQUENCE IF NOT EXISTS tenantbroker.made_room;
+
+-- make_room reports whether a tenant has few enough leftovers to get a user.
+-- From one that has not it removes some until it has, and gives up with the
+-- second that can't be removed; this once in ten seconds, since it takes the
+-- time of locks, in which Vault makes nobody's users.
+CREATE OR REPLACE FUNCTION tenantbroker.make_room(tenant text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  ended name;
+  failed integer := 0;
+BEGIN
+  IF tenantbroker.leftovers_of(tenant) < tenantbroker.max_leftovers() THEN
+    RETURN true;
+  END IF;
+  IF (SELECT r.last_value FROM tenantbroker.made_room r) > extract(epoch FROM clock_timestamp()) - 10 THEN
+    RETURN false;
+  END IF;
+  PERFORM setval('tenantbroker.made_room', extract(epoch FROM clock_timestamp())::bigint);
+  FOR ended IN SELECT o FROM tenantbroker.own_leftovers(make_room.tenant) o ORDER BY random() LOOP
+    IF NOT tenantbroker.remove_user(ended) THEN
+      failed := failed + 1;
+    END IF;
+    EXIT WHEN failed = 2 OR tenantbroker.leftovers_of(tenant) < tenantbroker.max_leftovers();
+  END LOOP;
+  RETURN tenantbroker.leftovers_of(tenant) < tenantbroker.max_leftovers();
+END
+$$;
+
 -- create_user makes a login that is one tenant's until valid_until, with what
 -- base may do and so many connections. Vault calls it, see the broker's lease
--- targets. What it did before it refuses is undone, attempts to drop leftovers
--- too: so it makes none for a tenant that has too many.
+-- targets. It refuses a tenant whose users have left too much behind.
 DROP FUNCTION IF EXISTS tenantbroker.create_user(text, text, timestamptz, text, text);
 CREATE OR REPLACE FUNCTION tenantbroker.create_user(username text, password text, valid_until timestamptz, tenant text, base text, connections integer DEFAULT 20) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
@@ -161,9 +215,9 @@ BEGIN
   IF connections IS NULL OR connections < 1 OR connections > 1000 THEN
     RAISE EXCEPTION 'a user has 1 to 1000 connections';
   END IF;
-  IF tenantbroker.leftovers_of(tenant) >= tenantbroker.max_leftovers() THEN
-    RAISE EXCEPTION 'tenantbroker: too many leftovers: % users of this tenant have ended and can''t be dropped', tenantbroker.leftovers_of(tenant)
-      USING HINT = 'tenantbroker.check() names them: take away what they own or were given, then SELECT tenantbroker.reap()';
+  IF NOT tenantbroker.make_room(tenant) THEN
+    RAISE EXCEPTION 'tenantbroker: too many leftovers: % users of this tenant have ended and can''t be dropped, since they own something', tenantbroker.leftovers_of(tenant)
+      USING HINT = 'tenantbroker.check() names them: take away what they own, roll back what they left prepared, then SELECT tenantbroker.reap()';
   END IF;
   PERFORM tenantbroker.reap(2);
   EXECUTE format('CREATE ROLE %I LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT %s PASSWORD %L VALID UNTIL %L IN ROLE %I, %I',
@@ -452,6 +506,8 @@ BEGIN ATOMIC
     FROM pg_roles u JOIN tenantbroker.leftovers l ON l.id = u.oid
   UNION SELECT t.tenant, 'gets no more users: as many of its ended ones as are allowed can''t be dropped'
     FROM (SELECT DISTINCT l.tenant FROM tenantbroker.leftovers l) t WHERE tenantbroker.leftovers_of(t.tenant) >= tenantbroker.max_leftovers()
+  UNION SELECT current_database()::text, 'many ended users can''t be dropped: tenants'' users may have given each other privileges'
+    FROM (SELECT count(*) AS n FROM tenantbroker.leftovers l JOIN pg_roles u ON u.oid = l.id) l WHERE l.n >= tenantbroker.many_leftovers()
   ORDER BY 1, 2;
 END;
 

@@ -25,7 +25,7 @@ var (
 	ErrTooMany = errors.New("lease: too many leases")
 	// ErrLeftovers: the database makes no more users for the tenant.
 	ErrLeftovers = errors.New("lease: too many of this tenant's users of the database have ended and can't be dropped: " +
-		"whoever runs it finds them with tenantbroker.check(), takes away what they own or were given, and runs tenantbroker.reap()")
+		"whoever runs it finds them with tenantbroker.check(), takes away what they own, rolls back what they left prepared, and runs tenantbroker.reap()")
 	// ErrNoValue: nothing is at the tenant's path.
 	ErrNoValue = errors.New("lease: there is no value for this tenant")
 	// ErrUnavailable: Vault, or the database behind it, can't do it now.

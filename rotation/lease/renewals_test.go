@@ -386,8 +386,10 @@ func TestATenantWithTooManyLeftovers(t *testing.T) {
 	w := newWorld(t)
 	log := w.logs()
 	acme, globex := w.token("worker", "acme", w.grant("worker", tenants("acme"))), w.token("other", "globex", w.grant("other", tenants("globex")))
-	for n := range 20 {
-		w.super(fmt.Sprintf("CREATE ROLE %s_left_%d; INSERT INTO tenantbroker.leftovers (id, tenant, tried) SELECT oid, 'acme', now() + interval '1 hour' FROM pg_roles WHERE rolname = '%[1]s_left_%[2]d'", w.database, n))
+	for n := range 20 { // each owns something in another database
+		user := fmt.Sprintf("%s_left_%d", w.database, n)
+		w.must(w.server.SQL(t.Context(), "postgres", "CREATE ROLE "+user, "DO $$ BEGIN EXECUTE format('ALTER LARGE OBJECT %s OWNER TO "+user+"', lo_create(0)); END $$"))
+		w.super(fmt.Sprintf("INSERT INTO tenantbroker.leftovers (id, tenant) SELECT oid, 'acme' FROM pg_roles WHERE rolname = '%s'", user))
 	}
 	_, err := w.m.Obtain(t.Context(), acme, Request{Of: of("database:orders")})
 	if !errors.Is(err, ErrLeftovers) || errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "tenantbroker.reap()") {
