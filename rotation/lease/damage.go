@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -20,9 +21,6 @@ const Unreadable State = "unreadable"
 // errUnreadable: a row is there, and it is none of a lease. It stands in the way
 // of no other.
 var errUnreadable = fmt.Errorf("%w: a lease can't be read", store.ErrUnavailable)
-
-// errStrayIndex: an index says something else than the row.
-var errStrayIndex = errors.New("lease: an index names it at a time that is not its own")
 
 // isUnreadable reports whether a lease that an index, or an operator, names
 // can't be read: its row is damaged, or not there.
@@ -106,40 +104,61 @@ func unreadableInfo(table store.Table, key string) Info {
 	return info
 }
 
-// discard removes a row that can't be read, and all that indices say of it. What
-// Vault has of the lease is then in no row: the next comparison, which is made
-// at once, ends it.
-func (m *Manager) discard(tx store.Tx, by registry.By, id string) error {
-	if !validID(id) {
-		return ErrNotFound
+// place is where a row is, or what an index says of one.
+type place struct {
+	table store.Table
+	key   string
+}
+
+// remains looks for all that the tables have of a lease whose row can't be read.
+// That is every key of them, so it is no part of a commit, and nobody waits for
+// it. Only who may discard it finds anything: an operator of the whole broker.
+func (m *Manager) remains(ctx context.Context, by registry.By, id string) (found []place, err error) {
+	if !by.Tenant.IsSystem() || !registry.Includes(by.Roles, registry.RoleSecurity) || !validID(id) {
+		return nil, nil
 	}
-	info := Info{ID: id}
-	type place struct {
-		table store.Table
-		store.Row
-	}
-	var found []place
-	for _, table := range []store.Table{leases, byTenant, byAccount, byDue} {
-		for at, err := range tx.Scan(table, "", "") {
-			if err != nil {
-				return err
-			}
-			if at.Key != id && !strings.HasSuffix(at.Key, "\x00"+id) {
-				continue
-			}
-			if table == byTenant {
-				info = unreadableInfo(table, at.Key)
-			}
-			found = append(found, place{table, store.Row{Key: at.Key, Version: at.Version}})
-		}
-	}
-	if len(found) == 0 {
-		return ErrNotFound
-	}
-	for _, at := range found {
-		if err := tx.Delete(at.table, at.Key, at.Version); err != nil {
+	err = m.store.View(ctx, func(r store.Reader) error {
+		if _, err := load(r, id); !isUnreadable(err) {
 			return err
 		}
+		for _, table := range []store.Table{leases, byTenant, byAccount, byDue} {
+			for at, err := range r.Scan(table, "", "") {
+				if err != nil {
+					return err
+				}
+				if at.Key == id || strings.HasSuffix(at.Key, "\x00"+id) {
+					found = append(found, place{table, at.Key})
+				}
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
+// discard removes what remains found of a row that can't be read, or returns
+// why, which is how it can't. What Vault has of the lease is then in no row: the
+// next comparison, which is made at once, ends it.
+func (m *Manager) discard(tx store.Tx, by registry.By, id string, found []place, why error) error {
+	info, removed := Info{ID: id}, false
+	for _, p := range found {
+		at, err := tx.Get(p.table, p.key)
+		if errors.Is(err, store.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if p.table == byTenant {
+			info = unreadableInfo(p.table, p.key)
+		}
+		if err := tx.Delete(p.table, p.key, at.Version); err != nil {
+			return err
+		}
+		removed = true
+	}
+	if !removed {
+		return why
 	}
 	tx.Append(audit.Record{
 		Time: m.instant(), Type: "lease.ended", Decision: audit.Allow, Reason: by.Reason, Tenant: info.Tenant,
@@ -147,4 +166,42 @@ func (m *Manager) discard(tx store.Tx, by registry.By, id string) error {
 		Resource: audit.Resource{Type: "lease", ID: id}, Audience: m.issuer.Leases().String(),
 	})
 	return nil
+}
+
+// straighten removes entries of the index that name a lease at a time that is
+// not its own, and sees to it that the right one is there: the row says when.
+func (m *Manager) straighten(ctx context.Context, stray []string) error {
+	if len(stray) == 0 {
+		return nil
+	}
+	var moved []string
+	err := m.update(ctx, func(tx store.Tx) error {
+		moved = nil
+		for _, key := range stray {
+			_, id, _ := strings.Cut(key, "\x00")
+			l, err := load(tx, id)
+			if isUnreadable(err) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			own := dueKey(l.due(), id)
+			if key == own { // it has become that meanwhile
+				continue
+			}
+			if err := replace(tx, byDue, key, "", nil); err != nil {
+				return err
+			}
+			if err := replace(tx, byDue, own, own, l.value(byDue)); err != nil {
+				return err
+			}
+			moved = append(moved, id)
+		}
+		return nil
+	})
+	if err == nil && len(moved) > 0 {
+		m.log.Warn("the index of leases named some at a wrong time; that is put right, and they go on", "leases", len(moved), "first", moved[0])
+	}
+	return err
 }

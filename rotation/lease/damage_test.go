@@ -2,7 +2,9 @@ package lease
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"iter"
 	"log/slog"
 	"strings"
 	"sync"
@@ -201,13 +203,64 @@ func TestAUserWhoseRowCanNotBeRead(t *testing.T) {
 	}
 }
 
+// atRest counts the scans of commits through all of a lease's tables.
+type atRest struct {
+	store.Store
+	scans *int
+}
+
+func (s atRest) Update(ctx context.Context, fn func(store.Tx) error) error {
+	return s.Store.Update(ctx, func(tx store.Tx) error { return fn(counting{tx, s.scans}) })
+}
+
+type counting struct {
+	store.Tx
+	scans *int
+}
+
+func (c counting) Scan(t store.Table, prefix, after string) iter.Seq2[store.Row, error] {
+	if strings.HasPrefix(string(t), string(leases)) && prefix == "" {
+		*c.scans++
+	}
+	return c.Tx.Scan(t, prefix, after)
+}
+
+// Looking for what is left of a lease goes through all keys; commits don't wait
+// for that.
+func TestNobodyWaitsForWhatIsLeftOfALease(t *testing.T) {
+	w := newValues(t)
+	bad := w.obtain(w.token("worker", "acme", w.grant("worker", tenants("acme"))), "kv:mail")
+	w.raw(leases, bad.ID, []byte("{"))
+	scans, plain := 0, w.st
+	w.open(atRest{plain, &scans})
+	if err := w.m.Revoke(t.Context(), w.op, newID(w.now())); !errors.Is(err, ErrNotFound) {
+		t.Errorf("one that is gone: %v", err)
+	}
+	for _, by := range []registry.By{
+		{Tenant: credential.System, Roles: credential.MustScopes("viewer")},
+		{Tenant: credential.MustTenant("acme"), Roles: credential.MustScopes("admin")},
+	} {
+		if found, err := w.m.remains(t.Context(), by, bad.ID); err != nil || found != nil {
+			t.Errorf("%s with the role %s has all looked through: %v, %v", by.Tenant, by.Roles, found, err)
+		}
+	}
+	w.must(w.m.Revoke(t.Context(), w.op, bad.ID))
+	if scans != 0 || w.holding(byTenant, bad.ID) != 0 || w.holding(byDue, bad.ID) != 0 {
+		t.Errorf("%d scans in commits, or it is not discarded", scans)
+	}
+}
+
 // Indices that say something else than the rows stop nothing either.
 func TestADamagedIndex(t *testing.T) {
 	for name, damage := range map[string]func(w *world, l *row){
 		"no entry of the tenant":  func(w *world, l *row) { w.raw(byTenant, l.derived()[byTenant], nil) },
 		"no entry of the account": func(w *world, l *row) { w.raw(byAccount, l.derived()[byAccount], nil) },
 		"another time":            func(w *world, l *row) { w.raw(byDue, dueKey(w.now(), l.ID), []byte{1}) },
-		"a wrong state":           func(w *world, l *row) { w.raw(byTenant, l.derived()[byTenant], []byte(Ending)) },
+		"moved to another time": func(w *world, l *row) {
+			w.raw(byDue, l.derived()[byDue], nil)
+			w.raw(byDue, dueKey(w.now(), l.ID), []byte{1})
+		},
+		"a wrong state": func(w *world, l *row) { w.raw(byTenant, l.derived()[byTenant], []byte(Ending)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newValues(t)
@@ -215,12 +268,16 @@ func TestADamagedIndex(t *testing.T) {
 			bad := w.obtain(w.token("worker", "acme", worker), "kv:mail")
 			late := w.obtain(w.token("other", "globex", other), "kv:mail")
 			damage(w, w.row(bad.ID))
-			if _, err := w.m.Stats(t.Context()); err != nil {
-				t.Error(err)
-			}
+			log := w.logs()
 			w.pass()
 			if w.row(bad.ID) == nil {
 				t.Error("it ends for that")
+			}
+			if s, err := w.m.Stats(t.Context()); err != nil || s.Unreadable != 0 || log.count("lease revoke") != 0 {
+				t.Errorf("a lease that is in use is taken for one that can't be read: %+v, %v", s, err)
+			}
+			if n, own := w.holding(byDue, bad.ID), w.row(bad.ID).derived()[byDue]; n != 1 || w.holding(byDue, own) != 1 {
+				t.Errorf("%d entries say when it is due, its own not among them", n)
 			}
 			w.clock.pass(2 * time.Hour)
 			w.pass()

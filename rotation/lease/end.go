@@ -76,12 +76,16 @@ var tokenGone = map[string]bool{
 // Errors: ErrNotFound, registry.ErrForbidden, registry.ErrInvalid; those of the
 // store.
 func (m *Manager) Revoke(ctx context.Context, by registry.By, id string) error {
+	found, err := m.remains(ctx, by, id)
+	if err != nil {
+		return err
+	}
 	discarded := false
-	err := m.registry.EndLease(ctx, by, func(tx store.Tx) error {
+	err = m.registry.EndLease(ctx, by, func(tx store.Tx) error {
 		l, err := load(tx, id)
-		discarded = by.Tenant.IsSystem() && isUnreadable(err)
+		discarded = len(found) > 0 && isUnreadable(err)
 		if discarded {
-			return m.discard(tx, by, id)
+			return m.discard(tx, by, id, found, err)
 		}
 		if err != nil {
 			return err

@@ -89,6 +89,7 @@ func (m *Manager) decide(ctx context.Context, w *watch) error {
 	if failed != nil {
 		return errors.Join(err, failed)
 	}
+	err = errors.Join(err, m.straighten(ctx, now.stray))
 	return errors.Join(err, each(now.begin, func(id string) error { return m.endDue(ctx, id) }))
 }
 
@@ -119,6 +120,7 @@ func (m *Manager) work(ctx context.Context, retry bool) (more bool, err error) {
 // due is what there is to do now, up to passRows of each.
 type due struct {
 	begin        []string // leases whose end is to begin
+	stray        []string // keys that name a lease at a time that is not its own
 	first, retry lane     // those that are being ended and whose next attempt is due
 }
 
@@ -167,7 +169,9 @@ func (m *Manager) due(ctx context.Context) (now due, err error) {
 				case err != nil:
 					return err
 				case at.Key != dueKey(l.due(), id):
-					m.unreadable(id, errStrayIndex)
+					if len(now.stray) < passRows {
+						now.stray = append(now.stray, at.Key)
+					}
 				case l.State != Ending:
 					if len(now.begin) < passRows {
 						now.begin = append(now.begin, id)
