@@ -79,7 +79,7 @@ func playSigning(w *world, c *vault.Client, name, _ string) error {
 		}
 		spent.Mark = made.Number
 		newest := map[string]bool{made.Public.ID(): true}
-		if err := home.Limit(ctx, made.Series, made.Number, newest, newest); err != nil {
+		if err := home.Limit(ctx, made.Series, made.Number, 0, newest, newest); err != nil {
 			return err
 		}
 	}

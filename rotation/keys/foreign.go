@@ -24,6 +24,9 @@ type Foreign struct {
 	At     time.Time `json:"at"`     // when it was found
 	// Quiet is when a key was made since, and nobody else had been at it.
 	Quiet time.Time `json:"quiet,omitzero"`
+	// Over is when a second one was, which ends the alarm. That somebody may still
+	// sign with what he made is remembered: see Series.Limit.
+	Over time.Time `json:"over,omitzero"`
 }
 
 // RecordFirst is what a home wants on record before it makes a key, so that
@@ -82,8 +85,9 @@ func (r Ring) take(s spare, at time.Time) Ring {
 	case ok && found.Quiet.IsZero() && at.Sub(found.At) >= foreignKept:
 		found.Quiet = at
 		next.Foreign[s.series] = found
-	case ok && !found.Quiet.IsZero() && at.Sub(found.Quiet) >= foreignKept:
-		delete(next.Foreign, s.series)
+	case ok && found.Over.IsZero() && !found.Quiet.IsZero() && at.Sub(found.Quiet) >= foreignKept:
+		found.Over = at
+		next.Foreign[s.series] = found
 	}
 	return next
 }
@@ -123,7 +127,7 @@ func (m *Manager) lookOut(ctx context.Context) error {
 }
 
 // Foreign says that somebody else makes keys where this ring's are made; "" if
-// nobody was found to.
+// nobody was found to, or nobody has for a while.
 func (m *Manager) Foreign() string {
 	home, ok := m.home.(Series)
 	s := m.state()
@@ -132,9 +136,9 @@ func (m *Manager) Foreign() string {
 	}
 	name := home.Series(m.rules.alg)
 	found, ok := s.ring.Foreign[name]
-	if !ok {
+	if !ok || !found.Over.IsZero() {
 		return ""
 	}
 	return fmt.Sprintf("%s: this broker did not make version %d, found at %s: another broker has the same signing.vault_key_prefix, or somebody rotated the key in Vault. "+
-		"It signs nothing here, and until that is over no old version is ended in Vault", name, found.Number, found.At.UTC().Format(time.RFC3339))
+		"It signs nothing here, and while it may sign in Vault no old version is ended there", name, found.Number, found.At.UTC().Format(time.RFC3339))
 }

@@ -2,10 +2,12 @@ package keys
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/rotation/vault"
 )
 
 // meddling is an engine with somebody else at the key.
@@ -146,6 +148,92 @@ func TestAVersionThatSomebodyElseMadeSignsNothing(t *testing.T) {
 	}
 }
 
+// The alarm ends by itself, and says nothing of whether the other one still signs.
+func TestWhatSomebodyElseMadeMaySignUntilAnOperatorEndsIt(t *testing.T) {
+	engine := engineOf(client(t, sharedVault(t), ""))("transit")
+	c, home := newClock(), newTransit(t, TransitConfig{})
+	m := startManager(t, Config{Home: home, Now: c.now})
+	if _, err := engine.Rotate(t.Context(), home.keyName(credential.ES256)); err != nil { // version 3
+		t.Fatal(err)
+	}
+	rotate := func() {
+		t.Helper()
+		c.add(DefaultRotation)
+		for range 3 {
+			tick(t, m)
+			c.add(2 * credential.MaxAccessLifetime)
+		}
+		tick(t, m)
+	}
+	for range 6 {
+		rotate()
+	}
+	if said := m.Foreign(); said != "" {
+		t.Fatalf("the alarm goes on: %s", said)
+	}
+	if info := transitInfo(t, home, credential.ES256); info.MinEncryptionVersion > 3 || info.MinDecryptionVersion > 3 {
+		t.Errorf("somebody else may sign with version 3, but Vault signs from %d and verifies from %d", info.MinEncryptionVersion, info.MinDecryptionVersion)
+	}
+	if err := engine.SetMinimums(t.Context(), home.keyName(credential.ES256), 1, 4); err != nil { // an operator
+		t.Fatal(err)
+	}
+	rotate()
+	info := transitInfo(t, home, credential.ES256)
+	if want := info.LatestVersion - 1; info.MinEncryptionVersion != want || info.MinDecryptionVersion != want {
+		t.Errorf("nobody else signs, but of %d versions Vault signs from %d and verifies from %d", info.LatestVersion, info.MinEncryptionVersion, info.MinDecryptionVersion)
+	}
+}
+
+// swapped is an engine in the place of which another can be put.
+type swapped struct{ TransitEngine }
+
+func TestAVersionThatVaultRefusedIsNotOursWhenSomebodyMakesIt(t *testing.T) {
+	s := sharedVault(t)
+	prefix := prefixOf(t)
+	rules := map[string]any{"policy": `path "transit/keys/` + prefix + `-es256" { capabilities = ["read"] }
+path "transit/sign/*" { capabilities = ["update"] }`}
+	if _, err := s.Do(t.Context(), "PUT", "sys/policies/acl/"+prefix, rules); err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.Do(t.Context(), "POST", "auth/token/create", map[string]any{"policies": []string{prefix}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth, _ := out["auth"].(map[string]any)
+	token, _ := auth["client_token"].(string)
+	all, few := engineOf(client(t, s, ""))("transit"), engineOf(client(t, s, token))("transit")
+	name := prefix + "-es256"
+	engine, c := &swapped{few}, newClock()
+	home := newTransit(t, TransitConfig{Engine: func(string) TransitEngine { return engine }, Prefix: prefix})
+	m := newManager(t, Config{Home: home, Now: c.now})
+	if err := m.Tick(t.Context()); !errors.Is(err, vault.ErrForbidden) {
+		t.Fatal(err)
+	}
+	if err := all.Create(t.Context(), name, "ecdsa-p256"); err != nil { // another broker
+		t.Fatal(err)
+	}
+	engine.TransitEngine = all
+	c.add(longestBackoff)
+	tick(t, m)
+	if got := versions(t, m); got[1] || !got[2] || !got[3] || !strings.Contains(m.Foreign(), "version 1") {
+		t.Errorf("versions %v, it says %q", got, m.Foreign())
+	}
+	engine.TransitEngine = few
+	c.add(DefaultRotation)
+	if err := m.Tick(t.Context()); !errors.Is(err, vault.ErrForbidden) {
+		t.Fatal(err)
+	}
+	if _, err := all.Rotate(t.Context(), name); err != nil { // version 4
+		t.Fatal(err)
+	}
+	engine.TransitEngine = all
+	c.add(longestBackoff)
+	tick(t, m)
+	if got := versions(t, m); got[4] || !got[5] || !strings.Contains(m.Foreign(), "version 4") {
+		t.Errorf("versions %v, it says %q", got, m.Foreign())
+	}
+}
+
 // A store that was restored knows the key; who has only just got its name doesn't.
 func TestARestoredRingIsNoStranger(t *testing.T) {
 	c, st, home := newClock(), openStore(t), newTransit(t, TransitConfig{})
@@ -160,5 +248,34 @@ func TestARestoredRingIsNoStranger(t *testing.T) {
 	sealed := startManager(t, Config{Now: c.now, Store: openStore(t)})
 	if m := startManager(t, Config{Store: sealed.store, Home: home, Others: []Home{sealed.home}, Now: c.now}); m.Foreign() == "" {
 		t.Error("a ring that moves to the names of another broker does not say so")
+	}
+}
+
+func TestOnlyACertainRefusalDisownsAVersion(t *testing.T) {
+	forbidden := transitError(vault.ErrForbidden)
+	for name, c := range map[string]struct {
+		calls []error // for version 3
+		ours  int
+	}{
+		"none":                        {nil, 3},
+		"made":                        {[]error{nil}, 3},
+		"refused":                     {[]error{forbidden}, 2},
+		"failed":                      {[]error{&vault.Error{Status: 500}}, 3},
+		"refused twice":               {[]error{forbidden, forbidden}, 2},
+		"no answer":                   {[]error{errors.Join(vault.ErrRateLimited, vault.ErrUncertain)}, 3},
+		"no answer, and then refused": {[]error{context.DeadlineExceeded, forbidden, forbidden}, 3},
+		"refused, and then no answer": {[]error{forbidden, context.DeadlineExceeded}, 3},
+	} {
+		var r refusals
+		r.note("transit", 2, context.DeadlineExceeded)
+		for _, err := range c.calls {
+			r.note("transit", 3, err)
+		}
+		if got := r.below("transit", 3); got != c.ours {
+			t.Errorf("%s: up to %d are ours, want %d", name, got, c.ours)
+		}
+		if got := r.below("another", 3); got != 3 {
+			t.Errorf("%s: of another series up to %d are ours", name, got)
+		}
 	}
 }

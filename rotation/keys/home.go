@@ -61,8 +61,9 @@ type Series interface {
 	Find(ctx context.Context, public jwks.Key) (Stored, error)
 	// Limit has the home refuse to sign with numbers up to mark whose keys are
 	// not in signing, as far as it can, and verify with none that is not
-	// in published. It never takes anything back.
-	Limit(ctx context.Context, series string, mark int, signing, published map[string]bool) error
+	// in published. It never takes anything back. It does nothing while numbers up
+	// to foreign, which somebody else made, may sign.
+	Limit(ctx context.Context, series string, mark, foreign int, signing, published map[string]bool) error
 }
 
 // Remote is a SigningKey whose private key is elsewhere.

@@ -46,14 +46,11 @@ func (m *Manager) limit(ctx context.Context) error {
 	var problems error
 	for _, name := range slices.Sorted(maps.Keys(s.ring.Marks)) {
 		home, ok := m.homes[strings.SplitN(name, ":", 2)[0]].(Series)
-		if _, foreign := s.ring.Foreign[name]; foreign {
-			continue // thresholds would end what another broker signs with
-		}
 		tell := fmt.Sprint(s.ring.Marks[name], signing, published) // maps print in order
 		if !ok || m.limited.told[name] == tell {
 			continue
 		}
-		if err := home.Limit(ctx, name, s.ring.Marks[name], signing, published); err != nil {
+		if err := home.Limit(ctx, name, s.ring.Marks[name], s.ring.Foreign[name].Number, signing, published); err != nil {
 			problems = errors.Join(problems, fmt.Errorf("keys: end what %s may sign with: %w", name, err))
 			continue
 		}

@@ -67,6 +67,7 @@ type Transit struct {
 	tasks   *tasks
 	circuit *circuit
 	stats   transitStats
+	refused refusals
 }
 
 // NewTransit returns the home. Nothing is sent to Vault before it is used. What
@@ -157,7 +158,8 @@ func (t *Transit) Generate(ctx context.Context, alg credential.Algorithm, spent 
 		if err := checkTransitKey(mount, info, alg); err != nil {
 			return Stored{}, err
 		}
-		if made, ok := t.oldest(alg, info, spent.Mark, min(info.LatestVersion, spent.Asked), spent.IDs); ok {
+		ours := t.refused.below(t.Series(alg), spent.Asked)
+		if made, ok := t.oldest(alg, info, spent.Mark, min(info.LatestVersion, ours), spent.IDs); ok {
 			return made, nil
 		}
 	}
@@ -178,7 +180,7 @@ func (t *Transit) Generate(ctx context.Context, alg credential.Algorithm, spent 
 		}
 		return err
 	})
-	if err != nil {
+	if t.refused.note(t.Series(alg), next, err); err != nil {
 		return Stored{}, err
 	}
 	if info, err = t.read(ctx, mount, name); err != nil {

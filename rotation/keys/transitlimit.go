@@ -12,7 +12,7 @@ import (
 // Limit implements Series. Vault knows a lowest version that signs
 // (min_encryption_version) and a lowest that verifies (min_decryption_version),
 // so a version in the middle goes on for as long as an older one is needed.
-func (t *Transit) Limit(ctx context.Context, series string, mark int, signing, published map[string]bool) error {
+func (t *Transit) Limit(ctx context.Context, series string, mark, foreign int, signing, published map[string]bool) error {
 	mount, name, alg, ok := t.locate(series)
 	if !ok {
 		return nil // of another prefix or mount than is configured now
@@ -23,6 +23,9 @@ func (t *Transit) Limit(ctx context.Context, series string, mark int, signing, p
 	}
 	if err != nil {
 		return err
+	}
+	if foreign > 0 && info.MinEncryptionVersion <= foreign {
+		return nil // it would end what another broker signs with
 	}
 	sign := lowest(info, alg, mark, signing)
 	verify := min(sign, lowest(info, alg, mark, published))
