@@ -137,6 +137,7 @@ func TestNoTokenIsIssuedDead(t *testing.T) {
 			w.clock.add(995 * time.Millisecond)
 			w.must(change.end())
 			w.must(change.undo())
+			w.forgetEpochs()
 			epoch, tries := w.clock.now().Truncate(time.Second), 0
 			w.ring.onActive = func() {
 				if tries++; tries == 2 {
