@@ -74,8 +74,14 @@ func run(ctx context.Context, list, only string, parallel int) error {
 	var mu sync.Mutex
 	failed := 0
 	each(all, parallel, func(m mutation) {
+		if ctx.Err() != nil {
+			return
+		}
 		began := time.Now()
 		err := try(ctx, m)
+		if ctx.Err() != nil {
+			return
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		if err != nil {
@@ -85,6 +91,9 @@ func run(ctx context.Context, list, only string, parallel int) error {
 		}
 		fmt.Printf("red   %s: %s (%s)\n", m.Check, m.Test, since(began))
 	})
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
 	if failed > 0 {
 		fmt.Fprintln(os.Stderr, "mutate: a broken check went unnoticed")
 	}
