@@ -44,11 +44,13 @@ func NewMetrics(kinds []Kind) *Metrics {
 
 func (m *Metrics) rotation(kind, outcome string) { m.rotations.WithLabelValues(kind, outcome).Inc() }
 
-func (m *Metrics) step(kind string, step Step, took time.Duration, err error) {
+func (m *Metrics) step(kind string, step Step, took time.Duration) {
 	m.steps.WithLabelValues(kind, string(step)).Observe(took.Seconds())
-	if err == nil {
-		return
-	}
+}
+
+// failure counts also what fails before a step does anything, or in looking for
+// what it has done.
+func (m *Metrics) failure(kind string, step Step, err error) {
 	cause := "failed"
 	switch {
 	case errors.Is(err, ErrAway):

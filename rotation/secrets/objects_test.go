@@ -325,6 +325,36 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// A step that can't be looked for is counted as one that failed.
+func TestMetrics_CountFailuresOfLooking(t *testing.T) {
+	w := newWorld(t)
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(w.Manager)
+	w.create(plain("db"))
+	w.kind.set(func(k *faulty) { k.late[secrets.Stage] = errors.New("the answer was lost") })
+	w.run(w.Manager)
+	if err := w.Rotate(t.Context(), operator, "db", 0, false); err != nil {
+		t.Fatal(err)
+	}
+	w.until("db", "uncertain", func(st secrets.Status) bool { return st.Attempt != nil && st.Attempt.Error != "" })
+	w.kind.set(func(k *faulty) { k.away = fmt.Errorf("%w: connection refused", secrets.ErrAway) })
+	w.pass(time.Minute)
+	w.eventually("a failure is counted", func() bool {
+		all, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range all {
+			for _, m := range f.GetMetric() {
+				if f.GetName() == "tenantbroker_secret_step_failures_total" && m.GetLabel()[0].GetValue() == "away" {
+					return m.GetCounter().GetValue() >= 1 && w.kind.called("look stage") >= 1
+				}
+			}
+		}
+		return false
+	})
+}
+
 func TestList_Pages(t *testing.T) {
 	w := newWorld(t)
 	var want []string

@@ -79,7 +79,7 @@ func (m *Manager) do(ctx context.Context, rec record, kind Kind) error {
 	began := m.now()
 	handle, err := kind.Do(bounds, m.work(rec, kind))
 	m.met(kind.Backend(), err)
-	m.metrics.step(kind.Name(), step, m.now().Sub(began), err)
+	m.metrics.step(kind.Name(), step, m.now().Sub(began))
 	if err != nil {
 		return m.failed(ctx, rec, err, step != Prove && !errors.Is(err, ErrNotDone))
 	}
@@ -108,6 +108,7 @@ func (m *Manager) finish(ctx context.Context, rec record, what What, handle Hand
 // failed commits that a step failed, or that another is in its way.
 func (m *Manager) failed(ctx context.Context, rec record, err error, unknown bool) error {
 	now := instant(m.now())
+	m.metrics.failure(rec.secret.Kind, rec.state.Attempt.Step, err)
 	if errors.Is(err, ErrDrift) {
 		_, err = m.commit(ctx, rec, rec.state.elsewhere(now, shown(err)), m.event(rec, "secret.drift_found", rec.recorded(shown(err), toldDrift)))
 		return err
