@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -91,17 +92,26 @@ func everywhere(f devvault.Fault) func(context.Context, *testVault, []*devvault.
 	}
 }
 
-// changes are the requests that sign, seal, make or change something in Transit.
+// changes are the requests that sign, seal, make or change something in Transit
+// or in KV.
 func changes(method, path string) bool {
-	return method != http.MethodGet && strings.HasPrefix(path, "transit/")
+	return method != http.MethodGet && (strings.HasPrefix(path, "transit/") || strings.HasPrefix(path, "secret/"))
 }
 
-// quota has Vault itself say 429 to all but one request to Transit in an hour.
+// quota has Vault itself say 429 to all but one request to Transit in an hour,
+// and to all but one to KV.
 func quota(ctx context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
-	const path = "sys/quotas/rate-limit/e2e"
-	_, err := v.Do(ctx, http.MethodPost, path, map[string]any{"path": "transit/", "rate": 1, "interval": "1h"})
-	return func(ctx context.Context) error {
-		_, err := v.Do(ctx, http.MethodDelete, path, nil)
-		return err
-	}, err
+	const path = "sys/quotas/rate-limit/e2e-"
+	var failed error
+	for _, mount := range []string{"transit", "secret"} {
+		_, err := v.Do(ctx, http.MethodPost, path+mount, map[string]any{"path": mount + "/", "rate": 1, "interval": "1h"})
+		failed = errors.Join(failed, err)
+	}
+	return func(ctx context.Context) (failed error) {
+		for _, mount := range []string{"transit", "secret"} {
+			_, err := v.Do(ctx, http.MethodDelete, path+mount, nil)
+			failed = errors.Join(failed, err)
+		}
+		return failed
+	}, failed
 }

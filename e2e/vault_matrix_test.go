@@ -62,12 +62,12 @@ type vaultBroker struct {
 	login string // brokerctl's file of contexts
 }
 
-func newVaultBroker(t *testing.T, v *testVault, home string) *vaultBroker {
+func newVaultBroker(t *testing.T, v *testVault, home string, opts ...brokertest.Option) *vaultBroker {
 	t.Helper()
 	b := &vaultBroker{home: home, proxy: devvault.ProxyForTest(t, v.Server), calls: &http.Client{Transport: &http.Transport{}}}
 	t.Cleanup(b.calls.CloseIdleConnections)
-	b.world = newWorld(t, brokertest.Configure(v.configure(home, b.proxy.URL())),
-		brokertest.Configure(func(d *broker.Document) { d.Vault.Timeout = time.Second }))
+	b.world = newWorld(t, append(opts, brokertest.Configure(v.configure(home, b.proxy.URL())),
+		brokertest.Configure(func(d *broker.Document) { d.Vault.Timeout = time.Second }))...)
 	b.login = filepath.Join(t.TempDir(), "contexts.yaml")
 	account, key := b.Operator()
 	if out, code := b.brokerctl(t, "login", "--issuer", b.URL(), "--account", account, "--key", key); code != 0 {

@@ -27,7 +27,8 @@ const (
 	vaultKEK    = "tenantbroker-kek"
 )
 
-// brokerPolicy is what a broker may do in Vault: both homes' needs.
+// brokerPolicy is what a broker may do in Vault: both homes' needs, and those of
+// shared secrets and values that it leases.
 const brokerPolicy = `
 path "transit/keys/tenantbroker-*"        { capabilities = ["create", "read", "update"] }
 path "transit/keys/tenantbroker-+/config" { capabilities = ["update"] }
@@ -36,6 +37,9 @@ path "transit/sign/tenantbroker-*"        { capabilities = ["update"] }
 path "transit/encrypt/tenantbroker-kek"   { capabilities = ["update"] }
 path "transit/decrypt/tenantbroker-kek"   { capabilities = ["update"] }
 path "transit/keys/tenantbroker-kek"      { capabilities = ["read"] }
+path "secret/data/tenants/*"              { capabilities = ["create", "read", "update"] }
+path "secret/metadata/tenants/*"          { capabilities = ["read", "delete"] }
+path "secret/destroy/tenants/*"           { capabilities = ["update"] }
 `
 
 // newTestVault starts a Vault with storage, TLS and an audit device.
@@ -44,6 +48,7 @@ func newTestVault(t *testing.T) *testVault {
 	v := &testVault{Server: devvault.ForTest(t, devvault.Options{}), t: t}
 	ctx := t.Context()
 	v.must(v.Mount(ctx, "transit", "transit", nil))
+	v.must(v.Mount(ctx, "kv", "secret", map[string]string{"version": "2"}))
 	_, err := v.Do(ctx, http.MethodPost, "transit/keys/"+vaultKEK, map[string]any{"type": "aes256-gcm96"})
 	v.must(err)
 	v.allow(ctx, brokerPolicy)
