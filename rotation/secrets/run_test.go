@@ -62,6 +62,25 @@ func TestRun_ScheduledFromBeginningToEnd(t *testing.T) {
 	}
 }
 
+// When a step is done, the store holds that it may have been.
+func TestRun_TheIntentIsDurableBeforeTheStep(t *testing.T) {
+	w := newWorld(t)
+	w.create(plain("db"))
+	gate := make(chan struct{})
+	w.kind.gate, w.kind.in = gate, make(chan secrets.Step, 10)
+	w.run(w.Manager)
+	w.pass(24 * time.Hour)
+	for _, want := range []secrets.Step{secrets.Stage, secrets.Apply, secrets.Prove, secrets.Promote} {
+		step := <-w.kind.in
+		if a := w.status("db").Attempt; step != want || a == nil || a.Step != step || !a.Intent {
+			t.Errorf("%s, not %s, with %+v in the store", step, want, a)
+		}
+		gate <- struct{}{}
+	}
+	w.until("db", "in drain", inStep(secrets.Drain))
+	close(gate)
+}
+
 // Every step fails, before its effect and after it: it is looked for, never
 // done twice, and the rotation ends well.
 func TestRun_LooksBeforeItTriesAgain(t *testing.T) {
