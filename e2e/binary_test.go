@@ -23,6 +23,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/api/wire"
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/credential/jwks"
+	"github.com/tenantbroker/tenantbroker/internal/testlog"
 )
 
 // binaryFolder holds the real broker until the last test has ended.
@@ -78,7 +79,7 @@ type process struct {
 	prefix []string         // the command that runs the broker, if not itself
 	serve  func() *exec.Cmd // another program than the real broker, unless nil
 	cmd    *exec.Cmd
-	errors *syncBuffer
+	errors *testlog.Buffer
 	key    *ecdsa.PrivateKey // of the worker
 	kid    string
 }
@@ -97,7 +98,7 @@ func newProcess(t *testing.T, folder string) *process {
 	}
 	address := listener.Addr().String()
 	_ = listener.Close()
-	p := &process{t: t, folder: folder, url: "http://" + address, errors: new(syncBuffer)}
+	p := &process{t: t, folder: folder, url: "http://" + address, errors: new(testlog.Buffer)}
 	out, err := exec.Command(path, "init", "--data", folder, "--issuer", p.url, "--ops-listen", "").CombinedOutput()
 	if err != nil {
 		t.Fatalf("broker init: %v\n%s", err, out)

@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tenantbroker/tenantbroker/internal/testlog"
 )
 
 // diskSize is the size of the disk that is filled, in MiB.
@@ -99,7 +101,7 @@ func mountDisk(t *testing.T) string {
 	var failures []string
 	for _, flags := range []string{"-m", "-Urm"} {
 		cmd := exec.Command("unshare", flags, "sh", "-c", fmt.Sprintf(script, diskSize), "sh", point)
-		var problems syncBuffer
+		var problems testlog.Buffer
 		cmd.Stderr = &problems
 		stdin, err := cmd.StdinPipe() // its end is the end of the process
 		if err != nil {

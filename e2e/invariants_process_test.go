@@ -30,6 +30,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/internal/child"
 	"github.com/tenantbroker/tenantbroker/internal/devpostgres"
 	"github.com/tenantbroker/tenantbroker/internal/devvault"
+	"github.com/tenantbroker/tenantbroker/internal/testlog"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets/kinds"
 )
 
@@ -133,7 +134,7 @@ func newHandling(t *testing.T) *handling {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(folder) })
-	h.process = &process{t: t, folder: filepath.Join(folder, "data"), url: "http://" + port.Address(), errors: new(syncBuffer)}
+	h.process = &process{t: t, folder: filepath.Join(folder, "data"), url: "http://" + port.Address(), errors: new(testlog.Buffer)}
 	h.temp, h.contexts = filepath.Join(folder, "temp"), filepath.Join(folder, "temp", "contexts.yaml")
 	h.must(os.Mkdir(h.temp, 0o700))
 

@@ -18,6 +18,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/internal/broker"
 	"github.com/tenantbroker/tenantbroker/internal/devvault"
+	"github.com/tenantbroker/tenantbroker/internal/testlog"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
@@ -157,7 +158,7 @@ func TestInvariant_I5_ASuspensionCannotRaceAMint(t *testing.T) {
 // I7: no log line, error, answer, metric, audit record or file readable by
 // others shows a key, a secret or a whole token.
 func TestInvariant_I7_NothingShowsAKeySecretOrToken(t *testing.T) {
-	var log syncBuffer
+	var log testlog.Buffer
 	w := newWorld(t, brokertest.WithLogger(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))))
 	var secrets []string // as anyone would search for them
 	secret := string(w.ClientSecret(mailer).Reveal())

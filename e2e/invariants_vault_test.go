@@ -12,13 +12,14 @@ import (
 	"testing"
 
 	"github.com/tenantbroker/tenantbroker/brokertest"
+	"github.com/tenantbroker/tenantbroker/internal/testlog"
 )
 
 // I7, for what lies in Vault: the broker's own token there, leased values and
 // shared secrets are in no log line, answer to an operator, metric, audit record
 // or file of the broker, whether all goes well or Vault is away.
 func TestInvariant_I7_NothingShowsWhatIsInVault(t *testing.T) {
-	var log syncBuffer
+	var log testlog.Buffer
 	c := newCrossWorld(t, brokertest.WithLogger(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))))
 	planted := map[string]string{"the broker's token": c.vault.RootToken(), "a leased value": acmeValue}
 	planted["the first value of a secret"] = c.rotateSecret(t, 1)

@@ -18,6 +18,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/internal/broker"
 	"github.com/tenantbroker/tenantbroker/internal/child"
+	"github.com/tenantbroker/tenantbroker/internal/testlog"
 	"github.com/tenantbroker/tenantbroker/rotation/keys"
 )
 
@@ -82,7 +83,7 @@ func newFastBroker(t *testing.T, change func(*broker.Document)) *fastBroker {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(folder) })
-	p := &process{t: t, folder: filepath.Join(folder, "data"), url: "http://" + port.Address(), errors: new(syncBuffer)}
+	p := &process{t: t, folder: filepath.Join(folder, "data"), url: "http://" + port.Address(), errors: new(testlog.Buffer)}
 	d := broker.Default()
 	d.Issuer, d.Listen, d.Ops.Listen = p.url, port.Address(), ""
 	d.Log.Level, d.Limits.AdminPerSecond, d.Limits.AdminBurst = "warn", 1000, 1000

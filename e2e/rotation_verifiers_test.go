@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential/jwks"
+	"github.com/tenantbroker/tenantbroker/internal/testlog"
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
@@ -96,7 +97,7 @@ func nodeWitness(t *testing.T, issuer string) func(context.Context, string) (str
 	cmd := exec.Command("node", "--import", withoutWebCrypto, "verify.mjs", string(job))
 	cmd.Dir = "clients"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	problems := new(syncBuffer)
+	problems := new(testlog.Buffer)
 	cmd.Stderr = problems
 	in, err := cmd.StdinPipe()
 	if err != nil {

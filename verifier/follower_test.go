@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential/jwks"
+	"github.com/tenantbroker/tenantbroker/internal/testlog"
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
@@ -349,7 +350,7 @@ func TestAFollowerAsksForWhatIsNew(t *testing.T) {
 func TestAFollowerSaysThatTheStoreIsAnother(t *testing.T) {
 	server := newFeedServer(t)
 	server.says(`"complete":true,"seq":41`)
-	var log syncLog
+	var log testlog.Buffer
 	follower := server.follower(t, func(c *verifier.FollowerConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	if said := log.String(); said != "" {
 		t.Errorf("at first: %s", said)
@@ -362,15 +363,6 @@ func TestAFollowerSaysThatTheStoreIsAnother(t *testing.T) {
 		t.Errorf("it says %q", log.String())
 	}
 }
-
-// syncLog is a log of several goroutines.
-type syncLog struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *syncLog) Write(p []byte) (int, error) { l.mu.Lock(); defer l.mu.Unlock(); return l.b.Write(p) }
-func (l *syncLog) String() string              { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
 
 // After a long absence it asks for everything, not for what came after.
 func TestAFollowerThatWasAwayBeginsAnew(t *testing.T) {

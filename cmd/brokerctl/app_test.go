@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,33 +20,16 @@ import (
 	"github.com/tenantbroker/tenantbroker/api/wire"
 	"github.com/tenantbroker/tenantbroker/brokertest"
 	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/internal/testlog"
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
-func testApp(in string, env map[string]string) (*app, *lockedBuffer, *lockedBuffer) {
-	out, err := new(lockedBuffer), new(lockedBuffer)
+func testApp(in string, env map[string]string) (*app, *testlog.Buffer, *testlog.Buffer) {
+	out, err := new(testlog.Buffer), new(testlog.Buffer)
 	return &app{
 		in: strings.NewReader(in), out: out, err: err, output: outputTable,
 		getenv: func(name string) string { return env[name] }, now: time.Now,
 	}, out, err
-}
-
-// lockedBuffer is read while a command writes.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func TestEveryCommandExplainsItself(t *testing.T) {
@@ -332,7 +313,7 @@ func TestFollowingTheAuditTrail(t *testing.T) {
 	}
 }
 
-func awaitText(t *testing.T, b *lockedBuffer, text string) {
+func awaitText(t *testing.T, b *testlog.Buffer, text string) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(b.String(), text); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {

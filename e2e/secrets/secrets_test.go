@@ -22,6 +22,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/internal/broker"
 	"github.com/tenantbroker/tenantbroker/internal/devvault"
+	"github.com/tenantbroker/tenantbroker/internal/testlog"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets/kinds"
 	"github.com/tenantbroker/tenantbroker/store"
@@ -41,29 +42,12 @@ type world struct {
 	*brokertest.Broker
 	t     *testing.T
 	vault *devvault.Server
-	log   *lockedBuffer
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	log   *testlog.Buffer
 }
 
 func newWorld(t *testing.T, change ...func(*broker.Document)) *world {
 	t.Helper()
-	w := &world{t: t, vault: devvault.ForTest(t, devvault.Options{Dev: true}), log: new(lockedBuffer)}
+	w := &world{t: t, vault: devvault.ForTest(t, devvault.Options{Dev: true}), log: new(testlog.Buffer)}
 	token := filepath.Join(t.TempDir(), "token")
 	w.must(os.WriteFile(token, []byte(w.vault.RootToken()), 0o600))
 	w.Broker = brokertest.Start(t, brokertest.Configure(func(d *broker.Document) {

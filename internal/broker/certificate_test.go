@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -18,9 +17,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/tenantbroker/tenantbroker/internal/testlog"
 )
 
 // writePair writes a fresh self-signed pair for 127.0.0.1 into folder.
@@ -57,24 +57,6 @@ func writePair(t *testing.T, folder, name string) (certFile, keyFile string) {
 	return certFile, keyFile
 }
 
-// lockedBuffer is a log that several goroutines write.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // run runs f until the test ends and fails it if f does.
 func run(t *testing.T, f func(context.Context) error) {
 	t.Helper()
@@ -103,7 +85,7 @@ func presented(t *testing.T, address string, most uint16) (string, error) {
 func TestCertificateReload(t *testing.T) {
 	folder := t.TempDir()
 	certFile, keyFile := writePair(t, folder, "first")
-	var log lockedBuffer
+	var log testlog.Buffer
 	logger := slog.New(slog.NewTextHandler(&log, nil))
 	cert, err := loadCertificate(certFile, keyFile, logger)
 	if err != nil {

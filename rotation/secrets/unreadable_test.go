@@ -1,18 +1,17 @@
 package secrets_test
 
 import (
-	"bytes"
 	"errors"
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/internal/testlog"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/store/registry"
@@ -34,23 +33,6 @@ func (w *world) spoil(table, key, value string) {
 	}
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // What can't be read is named and held back; all others are listed, planned and
 // rotated as if it were not there.
 func TestUnreadable_TheOthersGoOn(t *testing.T) {
@@ -61,7 +43,7 @@ func TestUnreadable_TheOthersGoOn(t *testing.T) {
 		"state":       {"secret_states", "bad", `{"versions":"x"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			log := &lockedBuffer{}
+			log := &testlog.Buffer{}
 			w := newWorld(t, func(c *secrets.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
 			for _, id := range []string{"a", "bad", "c"} {
 				w.create(plain(id))

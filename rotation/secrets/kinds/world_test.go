@@ -7,13 +7,13 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/internal/devvault"
+	"github.com/tenantbroker/tenantbroker/internal/testlog"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets/kinds"
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
@@ -32,29 +32,11 @@ type kindWorld struct {
 	m        *secrets.Manager
 	hook     *rotator
 	name     string
-	log      *lockedLog
+	log      *testlog.Buffer
 
 	mu     sync.Mutex
 	offset time.Duration
 	points map[string]func() // what happens there, once
-}
-
-// lockedLog keeps what was logged, for the test that no secret is in it.
-type lockedLog struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lockedLog) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func newWorld(t *testing.T) *kindWorld {
@@ -64,7 +46,7 @@ func newWorld(t *testing.T) *kindWorld {
 	}
 	w := &kindWorld{
 		T: t, proxy: devvault.ProxyForTest(t, parts.vault), name: fmt.Sprintf("secret-%d", parts.count.Add(1)),
-		points: map[string]func(){}, log: new(lockedLog), hook: newRotator(t),
+		points: map[string]func(){}, log: new(testlog.Buffer), hook: newRotator(t),
 	}
 	w.client = crashClient(t, w.proxy.URL(), parts.vault.RootToken())
 	w.root = crashClient(t, parts.vault.URL(), parts.vault.RootToken())
