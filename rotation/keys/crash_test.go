@@ -2,171 +2,203 @@ package keys
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
+	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
-	"github.com/tenantbroker/tenantbroker/store"
-	"github.com/tenantbroker/tenantbroker/store/bolt"
 )
 
-// dieAt makes the test binary a process that starts a manager, turns its clock
-// and lets it do what is due, and is killed at a point.
-const dieAt = "KEYS_TEST_DIE_AT"
+// dieEnv makes the test binary a process that does what an errand on its standard
+// input says, and is killed in the middle of it.
+const dieEnv = "KEYS_TEST_DIE"
 
-// die ends this process at once, if this is the point.
-func die(at, point string) {
-	if at == point {
-		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		select {} // until it comes
-	}
-}
-
-// mortal is an engine and a store whose writes the process may not survive.
-type mortal struct {
-	TransitEngine
-	store.Store
-	point string
-}
-
-func (m *mortal) around(what string, do func() error) error {
-	die("before "+what, m.point)
-	err := do()
-	if err == nil {
-		die("after "+what, m.point)
-	}
-	return err
-}
-
-func (m *mortal) Create(ctx context.Context, name, typ string) error {
-	return m.around("create", func() error { return m.TransitEngine.Create(ctx, name, typ) })
-}
-
-func (m *mortal) Rotate(ctx context.Context, name string) (n int, err error) {
-	err = m.around("rotate", func() (err error) { n, err = m.TransitEngine.Rotate(ctx, name); return err })
-	return n, err
-}
-
-func (m *mortal) SetMinimums(ctx context.Context, name string, decryption, encryption int) error {
-	return m.around("minimums", func() error { return m.TransitEngine.SetMinimums(ctx, name, decryption, encryption) })
-}
-
-func (m *mortal) Update(ctx context.Context, fn func(store.Tx) error) error {
-	return m.around("commit", func() error { return m.Store.Update(ctx, fn) })
-}
-
-// tickUntil does what is due. The arguments are Vault's address and the name of
-// the file with its token, the store, the prefix, and by how many seconds the
-// clock is turned after the start, again and again.
-func tickUntil(point string, args []string) error {
-	ctx := context.Background()
-	client, err := vault.New(vault.Config{Address: args[0], Login: vault.TokenFile{Path: args[1]}})
-	if err == nil {
-		err = client.Login(ctx)
-	}
-	if err != nil {
+func dieMain(in io.Reader) error {
+	var e errand
+	if err := json.NewDecoder(in).Decode(&e); err != nil {
 		return err
 	}
-	st, err := bolt.Open(ctx, bolt.Options{Path: args[2], Writer: "one"})
-	if err != nil {
-		return err
-	}
-	doomed := &mortal{TransitEngine: client.Transit("transit"), Store: st}
-	home, err := NewTransit(ctx, TransitConfig{Engine: func(string) TransitEngine { return doomed }, Prefix: args[3]})
-	if err != nil {
-		return err
-	}
-	c := newClock()
-	m, err := New(Config{Store: doomed, Home: home, Now: c.now})
-	if err != nil {
-		return err
-	}
-	if len(args) == 4 { // the first start
-		doomed.point = point
-	}
-	err = m.Start(ctx)
-	doomed.point = point
-	for _, seconds := range args[4:] {
-		n, e := strconv.Atoi(seconds)
-		c.add(time.Duration(n) * time.Second)
-		err = errors.Join(err, e, m.Tick(ctx))
-	}
-	return fmt.Errorf("was not killed %s: %w", point, err)
+	err := e.run(context.Background(), &reaper{armed: true, dieAfter: e.DieAfter})
+	return fmt.Errorf("was not killed: %w", err)
 }
 
-// Wherever the process dies, the next one ends what it began: one active key,
-// one standby, every version in Vault published, and no token lost.
-func TestARotationThatIsKilledAnywhereEndsInOneGoodState(t *testing.T) {
+// outcome is what the world looks like after an errand.
+type outcome struct {
+	States   map[State]int
+	Homes    map[string]int
+	Records  map[string]int // how many of which type
+	Versions int            // of the Transit key that signs
+	Sign     int            // the lowest version that Vault signs with
+	Verify   int            // the lowest that it verifies with
+	Ages     map[string]int // of what is sealed: "kek version" → rows
+}
+
+// Killed after any of its side effects, or before the first: the process that
+// comes next ends what was begun. All is then as if nobody had been killed, with
+// nothing done twice, and until then no token is void that nobody revoked.
+func TestKilledAfterEachSideEffectAllEndsAsIfNobodyWas(t *testing.T) {
+	for _, name := range slices.Sorted(maps.Keys(errands)) {
+		t.Run(name, func(t *testing.T) {
+			undisturbed, r := newErrand(t, name), &reaper{armed: true, dieAfter: -1}
+			if err := undisturbed.run(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+			want := undisturbed.outcome(t)
+			if !reflect.DeepEqual(want, errands[name].want) {
+				t.Fatalf("undisturbed\n%+v\nwant\n%+v", want, errands[name].want)
+			}
+			effects := r.effects()
+			for n := range len(effects) + 1 {
+				point := "before the first"
+				if n > 0 {
+					point = fmt.Sprintf("after %d %s", n, effects[n-1])
+				}
+				t.Run(point, func(t *testing.T) {
+					e := newErrand(t, name)
+					e.die(t, n)
+					e.oldTokensVerify(t)
+					if err := e.run(t.Context(), &reaper{}); err != nil {
+						t.Fatal(err)
+					}
+					if got := e.outcome(t); !reflect.DeepEqual(got, want) {
+						t.Errorf("in the end\n%+v\nundisturbed\n%+v", got, want)
+					}
+				})
+			}
+		})
+	}
+}
+
+// newErrand prepares the world of an errand.
+func newErrand(t *testing.T, name string) *errand {
+	t.Helper()
 	s := sharedVault(t)
+	e := &errand{Name: name, Dir: t.TempDir(), Vault: s.URL(), Token: s.RootToken(), Prefix: prefixOf(t)}
+	if err := GenerateKeyFile(e.file("kek")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Do(t.Context(), "POST", "transit/keys/"+e.Prefix+"-kek", map[string]any{"type": "aes256-gcm96"}); err != nil {
+		t.Fatal(err)
+	}
+	if prepare := errands[name].prepare; prepare != nil {
+		if err := e.with(t.Context(), &reaper{}, prepare); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if errands[name].rotateKEK {
+		rotateKEK(t, s, e.Prefix+"-kek", nil)
+	}
+	return e
+}
+
+// die has another process do the errand, which is killed after some effects.
+func (e *errand) die(t *testing.T, after int) {
+	t.Helper()
+	doomed := *e
+	doomed.DieAfter = after
+	told, err := json.Marshal(doomed)
+	if err != nil {
+		t.Fatal(err)
+	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	token := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(token, []byte(s.RootToken()), 0o600); err != nil {
+	cmd := exec.CommandContext(t.Context(), self)
+	cmd.Env = append(os.Environ(), dieEnv+"=1")
+	cmd.Stdin = strings.NewReader(string(told))
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.String() != "signal: "+syscall.SIGKILL.String() {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// oldTokensVerify looks whether the token of before has its key, unless the
+// record says that the key was revoked, or removed after its last token.
+func (e *errand) oldTokensVerify(t *testing.T) {
+	t.Helper()
+	err := e.with(t.Context(), &reaper{}, func(ctx context.Context, w *errandWorld) error {
+		raw, err := w.former()
+		if err != nil || raw == "" { // nothing was minted before
+			return err
+		}
+		gone := ""
+		for _, r := range logged(t, w.store) {
+			if r.KeyID == keyOf(raw) && (r.Type == KeyRevoked || r.Type == KeyRemoved) {
+				gone = r.Type
+			}
+		}
+		m, err := w.manager(w.either)
+		if err != nil {
+			return err
+		}
+		if err := m.Refresh(ctx); err != nil {
+			return err
+		}
+		if err := verifies(t, m, raw); (err == nil) == (gone != "") {
+			t.Errorf("the token of before: %v; its key's record: %q", err, gone)
+		}
+		return nil
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	rotation := []string{fmt.Sprint(int(DefaultRotation / time.Second)), "60", "3600"} // its grace, and more
-	for name, c := range map[string]struct {
-		turns  []string
-		points []string
-	}{
-		"first start": {nil, []string{"before create", "after create", "before rotate", "after rotate", "before commit", "after commit"}},
-		"rotation":    {rotation, []string{"before rotate", "after rotate", "before commit", "after commit", "before minimums", "after minimums"}},
-	} {
-		for _, point := range c.points {
-			t.Run(name+" "+point, func(t *testing.T) {
-				path, prefix := filepath.Join(t.TempDir(), "db"), prefixOf(t)
-				cmd := exec.CommandContext(t.Context(), self, append([]string{s.URL(), token, path, prefix}, c.turns...)...)
-				cmd.Env = append(os.Environ(), dieAt+"="+point)
-				out, err := cmd.CombinedOutput()
-				if err == nil || !strings.Contains(err.Error(), syscall.SIGKILL.String()) {
-					t.Fatalf("%v: %s", err, out)
-				}
-				st, err := bolt.Open(t.Context(), bolt.Options{Path: path, Writer: "one"})
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer func() { _ = st.Close() }()
-				turned, home := newClock(), newTransit(t, TransitConfig{Prefix: prefix})
-				if c.turns != nil {
-					turned.add(DefaultRotation)
-				}
-				m := startManager(t, Config{Store: st, Home: home, Now: turned.now})
-				old := mint(t, m)
-				for range 3 { // the notice of a standby is watched anew
-					turned.add(2 * DefaultMaxAge)
-					tick(t, m)
-				}
-				got := states(m)
-				if len(got[Active]) != 1 || len(got[Standby]) != 1 || len(got[Revoked]) != 0 {
-					t.Errorf("%v", got)
-				}
-				if want := len(c.turns) / 3; len(got[Retiring]) != want {
-					t.Errorf("%d keys retire, want %d", len(got[Retiring]), want)
-				}
-				for _, raw := range []string{old, mint(t, m)} {
-					if err := verifies(t, m, raw); err != nil {
-						t.Error(err)
-					}
-				}
-				info := transitInfo(t, home, credential.ES256)
-				if published := len(got[Active]) + len(got[Standby]) + len(got[Retiring]); info.LatestVersion != published {
-					t.Errorf("%d versions in Vault, %d published", info.LatestVersion, published)
-				}
-				if want := max(1, info.LatestVersion-1); c.turns != nil && info.MinEncryptionVersion != want {
-					t.Errorf("Vault signs from version %d, want %d", info.MinEncryptionVersion, want)
-				}
-			})
+}
+
+func (e *errand) outcome(t *testing.T) outcome {
+	t.Helper()
+	o := outcome{States: make(map[State]int), Homes: make(map[string]int), Records: make(map[string]int)}
+	err := e.with(t.Context(), &reaper{}, func(ctx context.Context, w *errandWorld) error {
+		m, err := w.manager(w.either)
+		if err != nil {
+			return err
 		}
+		if err := m.Refresh(ctx); err != nil {
+			return err
+		}
+		for _, k := range m.List() {
+			o.States[k.State]++
+			o.Homes[k.Home]++
+			if k.Problem != "" {
+				t.Errorf("%s: %s", k.ID, k.Problem)
+			}
+		}
+		if raw := mint(t, m); verifies(t, m, raw) != nil {
+			t.Error("what is minted doesn't verify")
+		}
+		for _, r := range logged(t, w.store) {
+			o.Records[r.Type]++
+		}
+		rows, err := readSealed(ctx, w.store)
+		if err != nil {
+			return err
+		}
+		for _, row := range rows {
+			if o.Ages == nil {
+				o.Ages = make(map[string]int)
+			}
+			o.Ages[w.sealedWith(row.row.Sealed)]++
+		}
+		info, err := w.transit.read(ctx, "transit", w.transit.keyName(credential.ES256))
+		o.Versions, o.Sign, o.Verify = info.LatestVersion, info.MinEncryptionVersion, info.MinDecryptionVersion
+		if errors.Is(err, vault.ErrNotFound) {
+			return nil // nothing was ever signed there
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
+	return o
 }

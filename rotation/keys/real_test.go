@@ -22,8 +22,8 @@ var dev struct {
 }
 
 func TestMain(m *testing.M) {
-	if point := os.Getenv(dieAt); point != "" {
-		fmt.Fprintln(os.Stderr, tickUntil(point, os.Args[1:]))
+	if os.Getenv(dieEnv) != "" {
+		fmt.Fprintln(os.Stderr, dieMain(os.Stdin))
 		os.Exit(1)
 	}
 	code := m.Run()

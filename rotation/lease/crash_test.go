@@ -6,8 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -141,10 +145,9 @@ func (w *world) settled() {
 	w.pass()
 }
 
-// Killed at each point of its making, a lease is either whole and on record, or
-// nowhere.
-func TestKilledWhileALeaseIsMade(t *testing.T) {
-	for _, c := range []struct {
+// The stages at which a process is killed, by what it is at.
+var (
+	killedMaking = []struct {
 		of, stage string
 		whole     bool
 		users     int // right after the crash
@@ -154,7 +157,53 @@ func TestKilledWhileALeaseIsMade(t *testing.T) {
 		{"database:orders", "made", false, 1},
 		{"database:orders", "recorded", true, 1},
 		{"kv:mail", "recorded", true, 0},
-	} {
+	}
+	killedRenewing = []string{"renewal recorded", "renewed"}
+	killedEnding   = []struct {
+		do, stage string
+		lost      bool // Vault has forgotten the lease
+	}{
+		{"release", "end recorded", false}, {"pass", "ending", false}, {"pass", "revoked", false}, {"pass", "role deleted", false}, {"pass", "gone", false},
+		{"pass", "revoked", true}, {"pass", "lost user dropped", true}, {"pass", "role deleted", true}, {"pass", "gone", true},
+	}
+	killedOrphaned = []string{"orphan cleared", "orphan recorded", "orphan removed"}
+)
+
+// Every stage that the code names is one at which a process is killed.
+func TestEveryStageIsOneToBeKilledAt(t *testing.T) {
+	killed := make(map[string]bool)
+	for _, c := range killedMaking {
+		killed[c.stage] = true
+	}
+	for _, c := range killedEnding {
+		killed[c.stage] = true
+	}
+	for _, stage := range slices.Concat(killedRenewing, killedOrphaned) {
+		killed[stage] = true
+	}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := make(map[string]bool)
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, call := range regexp.MustCompile(`m\.at\("([^"]+)"\)`).FindAllStringSubmatch(string(source), -1) {
+			named[call[1]] = true
+		}
+	}
+	if !maps.Equal(killed, named) {
+		t.Errorf("killed at %q, the code has %q", slices.Sorted(maps.Keys(killed)), slices.Sorted(maps.Keys(named)))
+	}
+}
+
+// Killed at each point of its making, a lease is either whole and on record, or
+// nowhere.
+func TestKilledWhileALeaseIsMade(t *testing.T) {
+	for _, c := range killedMaking {
 		t.Run(c.of+" "+c.stage, func(t *testing.T) {
 			w := newWorld(t)
 			h := w.token("worker", "acme", w.grant("worker", func(g *registry.Grant) { tenants("acme")(g); g.MaxTTL = credential.MustLifetime(time.Hour) }))
@@ -242,7 +291,7 @@ func (w *world) eventually(done func() bool) {
 }
 
 func TestKilledWhileALeaseIsRenewed(t *testing.T) {
-	for _, stage := range []string{"renewal recorded", "renewed"} {
+	for _, stage := range killedRenewing {
 		t.Run(stage, func(t *testing.T) {
 			w := newWorld(t)
 			grant := w.grant("worker", tenants("acme"))
@@ -273,13 +322,18 @@ func TestKilledWhileALeaseIsRenewed(t *testing.T) {
 }
 
 func TestKilledWhileALeaseEnds(t *testing.T) {
-	for _, c := range []struct{ do, stage string }{
-		{"release", "end recorded"}, {"pass", "ending"}, {"pass", "revoked"}, {"pass", "role deleted"}, {"pass", "gone"},
-	} {
-		t.Run(c.stage, func(t *testing.T) {
+	for _, c := range killedEnding {
+		name := c.stage
+		if c.lost {
+			name += ", of one that Vault has lost"
+		}
+		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			h := w.token("worker", "acme", w.grant("worker", tenants("acme")))
 			g := w.obtain(h, "database:orders")
+			if c.lost {
+				w.lose(g)
+			}
 			if c.do == "pass" {
 				w.must(w.m.Release(t.Context(), h, g.ID))
 			}
@@ -295,6 +349,29 @@ func TestKilledWhileALeaseEnds(t *testing.T) {
 				}
 			}
 			if ends != 2 {
+				t.Errorf("on record: %q", w.records())
+			}
+		})
+	}
+}
+
+// Wherever the process is killed, an orphan ends and is on record: twice, if it
+// is killed between the record and the end.
+func TestKilledWhileAnOrphanEnds(t *testing.T) {
+	for _, stage := range killedOrphaned {
+		t.Run(stage, func(t *testing.T) {
+			w := newWorld(t)
+			w.forget(w.obtain(w.token("worker", "acme", w.grant("worker", tenants("acme"))), "database:orders"))
+			w.crash(childTask{Do: "pass", Stage: stage}, Holder{})
+			w.pass()
+			if n, roles := w.users(), w.roles(); n != 0 || len(roles) != 0 {
+				t.Errorf("%d users, roles %v are left", n, roles)
+			}
+			want := 1
+			if stage == "orphan recorded" {
+				want = 2
+			}
+			if got := slices.DeleteFunc(w.records(), func(r string) bool { return r != "lease.gone orphan" }); len(got) != want {
 				t.Errorf("on record: %q", w.records())
 			}
 		})

@@ -205,24 +205,38 @@ func (w *world) super(sql string) {
 	w.must(w.server.SQL(w.Context(), w.database, sql))
 }
 
+// lose has Vault forget a lease whose user stays, as after its storage was rolled
+// back.
+func (w *world) lose(g Granted) {
+	w.Helper()
+	w.super(`ALTER FUNCTION tenantbroker.drop_user(text) RENAME TO kept; CREATE FUNCTION tenantbroker.drop_user(text) RETURNS void LANGUAGE sql AS ''; GRANT EXECUTE ON FUNCTION tenantbroker.drop_user(text) TO tenantbroker_vault`)
+	w.must(w.client.Leases().Revoke(w.Context(), w.row(g.ID).Lease))
+	w.super(`DROP FUNCTION tenantbroker.drop_user(text); ALTER FUNCTION tenantbroker.kept(text) RENAME TO drop_user`)
+	if w.users() != 1 {
+		w.Fatal("the user is gone with it")
+	}
+}
+
+// forget loses the row of a lease, as a store that was restored does.
+func (w *world) forget(g Granted) {
+	w.Helper()
+	w.must(w.st.Update(w.Context(), func(tx store.Tx) error {
+		l, err := load(tx, g.ID)
+		if err != nil {
+			return err
+		}
+		return l.remove(tx)
+	}))
+}
+
 // A lease that Vault has lost with its storage is ended in the database all the
 // same.
 func TestALeaseThatVaultHasLost(t *testing.T) {
-	lose := func(w *world, g Granted) {
-		// What a storage that was rolled back amounts to: Vault forgets the
-		// lease, and the user stays.
-		w.super(`ALTER FUNCTION tenantbroker.drop_user(text) RENAME TO kept; CREATE FUNCTION tenantbroker.drop_user(text) RETURNS void LANGUAGE sql AS ''; GRANT EXECUTE ON FUNCTION tenantbroker.drop_user(text) TO tenantbroker_vault`)
-		w.must(w.client.Leases().Revoke(w.Context(), w.row(g.ID).Lease))
-		w.super(`DROP FUNCTION tenantbroker.drop_user(text); ALTER FUNCTION tenantbroker.kept(text) RENAME TO drop_user`)
-		if w.users() != 1 {
-			w.Fatal("the user is gone with it")
-		}
-	}
 	t.Run("and is released", func(t *testing.T) {
 		w := newWorld(t)
 		h := w.token("worker", "acme", w.grant("worker", tenants("acme")))
 		g := w.obtain(h, "database:orders")
-		lose(w, g)
+		w.lose(g)
 		w.must(w.m.Release(t.Context(), h, g.ID))
 		w.pass()
 		if n, left, roles := w.users(), w.all(), w.roles(); n != 0 || len(left) != 0 || len(roles) != 0 {
@@ -233,7 +247,7 @@ func TestALeaseThatVaultHasLost(t *testing.T) {
 		w := newWorld(t)
 		grant := w.grant("worker", tenants("acme"))
 		g := w.obtain(w.token("worker", "acme", grant), "database:orders")
-		lose(w, g)
+		w.lose(g)
 		w.clock.pass(2 * time.Second)
 		if _, err := w.m.Renew(t.Context(), w.token("worker", "acme", grant), g.ID, 5*time.Minute); !errors.Is(err, ErrNotFound) {
 			t.Errorf("%v", err)
@@ -255,13 +269,7 @@ func TestOrphansAreEnded(t *testing.T) {
 	for _, name := range []string{foreign, ours} {
 		w.must(w.client.Database("database").PutRole(t.Context(), name, vault.Role{Database: w.database, CreationStatements: []string{"SELECT 1"}, DefaultTTL: time.Minute, MaxTTL: time.Minute}))
 	}
-	w.must(w.st.Update(t.Context(), func(tx store.Tx) error {
-		l, err := load(tx, lost.ID)
-		if err != nil {
-			return err
-		}
-		return l.remove(tx)
-	}))
+	w.forget(lost)
 	w.pass()
 	if n := w.users(); n != 1 {
 		t.Errorf("%d users are left", n)

@@ -282,18 +282,29 @@ func (m *Manager) rolesOfOurs(ctx context.Context, mount string) (ids []string, 
 	return ids, nil
 }
 
-// removeOrphan ends what a role without a row has in Vault.
+// removeOrphan ends what a role without a row has in Vault. That it did is on
+// record before the last trace of it goes: once, however often the rest fails.
 func (m *Manager) removeOrphan(ctx context.Context, mount, role, id string) error {
 	m.log.Warn("Vault has a lease that is in no row: it is ended", "lease", id, "mount", mount, "reason", reasonOrphan)
 	if err := m.clear(ctx, mount, role); err != nil {
 		return err
 	}
+	m.at("orphan cleared")
+	if _, told := m.orphaned.Load(id); !told {
+		err := m.update(ctx, func(tx store.Tx) error {
+			tx.Append(m.orphanRecord(id))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		m.orphaned.Store(id, true)
+	}
+	m.at("orphan recorded")
 	if err := m.vault.DeleteRole(ctx, mount, role); err != nil {
 		return err
 	}
+	m.orphaned.Delete(id)
 	m.at("orphan removed")
-	return m.update(ctx, func(tx store.Tx) error {
-		tx.Append(m.orphanRecord(id))
-		return nil
-	})
+	return nil
 }

@@ -69,6 +69,7 @@ type Manager struct {
 	damage    damage        // rows that can't be read
 	hanging   sync.Map      // names of targets whose last attempt failed slowly
 	asked     sync.Map      // ids of leases whose revocation Vault was asked for, until they are gone
+	orphaned  sync.Map      // ids of orphans that are on record, until their roles are gone
 	stage     func(string)  // told where an operation is, for tests that end there; nil: nobody
 }
 

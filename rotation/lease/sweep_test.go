@@ -77,6 +77,9 @@ func TestOrphansThatCanNotBeEnded(t *testing.T) {
 	if len(v.roles) != 1 || v.most > passOrphans {
 		t.Errorf("%d orphans are left; %d in one pass", len(v.roles), v.most)
 	}
+	if got := w.records(); len(got) != passOrphans+5 {
+		t.Errorf("%d records of %d orphans", len(got), passOrphans+5)
+	}
 }
 
 // crowded is a Vault full of roles, one of which can't be deleted.

@@ -13,6 +13,13 @@ const (
 	failed    = "failed"
 )
 
+// The causes of a step that failed.
+const (
+	causeFailed = "failed"
+	causeAway   = "away"
+	causeDrift  = "drift"
+)
+
 // Metrics counts what rotations do. Labels are kinds, steps and outcomes: never
 // the name of a secret or tenant.
 type Metrics struct {
@@ -21,7 +28,8 @@ type Metrics struct {
 	errs      *prometheus.CounterVec
 }
 
-// NewMetrics returns metrics whose series all exist from the start.
+// NewMetrics returns metrics whose counters exist from the start, so that the
+// first failure is an increase.
 func NewMetrics(kinds []Kind) *Metrics {
 	m := &Metrics{
 		rotations: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -38,6 +46,11 @@ func NewMetrics(kinds []Kind) *Metrics {
 	for _, k := range kinds {
 		m.rotations.WithLabelValues(k.Name(), succeeded)
 		m.rotations.WithLabelValues(k.Name(), failed)
+		for _, step := range k.Steps() {
+			for _, cause := range []string{causeFailed, causeAway, causeDrift} {
+				m.errs.WithLabelValues(k.Name(), string(step), cause)
+			}
+		}
 	}
 	return m
 }
@@ -51,12 +64,12 @@ func (m *Metrics) step(kind string, step Step, took time.Duration) {
 // failure counts also what fails before a step does anything, or in looking for
 // what it has done.
 func (m *Metrics) failure(kind string, step Step, err error) {
-	cause := "failed"
+	cause := causeFailed
 	switch {
 	case errors.Is(err, ErrAway):
-		cause = "away"
+		cause = causeAway
 	case errors.Is(err, ErrDrift):
-		cause = "drift"
+		cause = causeDrift
 	}
 	m.errs.WithLabelValues(kind, string(step), cause).Inc()
 }

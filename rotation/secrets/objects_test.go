@@ -346,8 +346,8 @@ func TestMetrics_CountFailuresOfLooking(t *testing.T) {
 		}
 		for _, f := range all {
 			for _, m := range f.GetMetric() {
-				if f.GetName() == "tenantbroker_secret_step_failures_total" && m.GetLabel()[0].GetValue() == "away" {
-					return m.GetCounter().GetValue() >= 1 && w.kind.called("look stage") >= 1
+				if f.GetName() == "tenantbroker_secret_step_failures_total" && m.GetLabel()[0].GetValue() == "away" && m.GetCounter().GetValue() >= 1 {
+					return w.kind.called("look stage") >= 1
 				}
 			}
 		}

@@ -191,3 +191,46 @@ func (m *Manager) ByResource(ctx context.Context, resource string) (id string, c
 	})
 	return id, current, ok, err
 }
+
+// dropUptake forgets the uptake of all but these consumers.
+func (m *Manager) dropUptake(tx store.Tx, id string, keep []credential.AccountID) error {
+	seen, err := readUptake(tx, id)
+	if err != nil {
+		return err
+	}
+	for account := range seen {
+		if slices.Contains(keep, account) {
+			continue
+		}
+		row, err := tx.Get(uptakeTable, store.Key(id, account.String()))
+		if err != nil {
+			return err
+		}
+		if err := tx.Delete(uptakeTable, row.Key, row.Version); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropUptakeAbove forgets who was seen on a version that was never promoted: its
+// number is given out again.
+func dropUptakeAbove(tx store.Tx, id string, newest uint64) error {
+	seen, err := readUptake(tx, id)
+	if err != nil {
+		return err
+	}
+	for account, u := range seen {
+		if u.Version <= newest {
+			continue
+		}
+		row, err := tx.Get(uptakeTable, store.Key(id, account.String()))
+		if err != nil {
+			return err
+		}
+		if err := tx.Delete(uptakeTable, row.Key, row.Version); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -33,8 +33,8 @@ type crashing interface {
 	// valid reports whether what they were given works.
 	valid(w *crashWorld, value any) bool
 	// settled fails the test where something is left over, or was done twice.
-	// version is the one that consumers have.
-	settled(w *crashWorld, version int)
+	// version is the one that consumers have, after so many rotations.
+	settled(w *crashWorld, version, rotations int)
 }
 
 // crashTable has every kind.
@@ -59,7 +59,8 @@ type crashWorld struct {
 // is in no list of processes.
 type crashOrder struct {
 	Kind, Store, Vault, Token, Secret, Point string
-	Unproven                                 bool // the proof of the new value fails
+	Version                                  uint64 // of the rotation
+	Unproven                                 bool   // the proof of the new value fails
 }
 
 const crashEnv = "TENANTBROKER_TEST_CRASH"
@@ -88,33 +89,74 @@ func TestKilledAtEveryPoint(t *testing.T) {
 	}
 }
 
-// furnished is a world with one version, and another asked for.
-func furnished(t *testing.T, c crashing) (w *crashWorld, old any) {
-	w = &crashWorld{T: t, crashing: c, name: fmt.Sprintf("crash-%d", parts.count.Add(1)), path: filepath.Join(t.TempDir(), "db")}
+// The first rotation, which begins with what it finds, ends with one good value
+// too, wherever it is killed.
+func TestKilledAtEveryPointOfTheFirstRotation(t *testing.T) {
+	if parts.once.Do(startParts); parts.err != nil {
+		t.Fatal(parts.err)
+	}
+	for name, c := range crashTable {
+		for _, point := range firstPoints(t, c) {
+			t.Run(point, func(t *testing.T) {
+				w := declared(t, c)
+				order := w.order(name, point)
+				order.Version = 1
+				w.kill(order)
+				w.process(func(m *secrets.Manager, _ *registry.Registry) { w.must(rotateTo(t.Context(), m, w.name, 1)) })
+				if now, version := c.given(w); version != 1 || !c.valid(w, now) {
+					t.Errorf("after: version %d", version)
+				}
+				c.settled(w, 1, 1)
+			})
+		}
+	}
+}
+
+// firstPoints are those that a first rotation passes: nothing of before ends in it.
+func firstPoints(t *testing.T, c crashing) (passed []string) {
+	w := declared(t, c)
+	w.passing(func(point string) { passed = append(passed, point) }, func(m *secrets.Manager, _ *registry.Registry) {
+		w.must(rotateTo(t.Context(), m, w.name, 1))
+	})
+	if len(passed) < 4 {
+		t.Fatalf("%q", passed)
+	}
+	return passed
+}
+
+// declared is a world with a secret whose first rotation is asked for.
+func declared(t *testing.T, c crashing) *crashWorld {
+	w := &crashWorld{T: t, crashing: c, name: fmt.Sprintf("crash-%d", parts.count.Add(1)), path: filepath.Join(t.TempDir(), "db")}
 	w.proxy = devvault.ProxyForTest(t, parts.vault)
 	w.client = crashClient(t, w.proxy.URL(), parts.vault.RootToken())
 	secret := c.furnish(w)
-	w.process("", func(m *secrets.Manager, r *registry.Registry) {
+	w.process(func(m *secrets.Manager, r *registry.Registry) {
 		_, err := r.CreateAccount(t.Context(), admin, registry.Account{ID: credential.MustAccountID("app"), Home: credential.System, Owner: "a team"})
 		w.must(err)
 		_, err = m.Create(t.Context(), admin, secret)
 		w.must(err)
 		w.must(m.Rotate(t.Context(), admin, w.name, 0, false))
 	})
-	w.process("", func(m *secrets.Manager, _ *registry.Registry) { w.must(rotateTo(t.Context(), m, w.name, 1)) })
+	return w
+}
+
+// furnished is a world with one version, and another asked for.
+func furnished(t *testing.T, c crashing) (w *crashWorld, old any) {
+	w = declared(t, c)
+	w.process(func(m *secrets.Manager, _ *registry.Registry) { w.must(rotateTo(t.Context(), m, w.name, 1)) })
 	var version uint64
 	old, version = c.given(w)
 	if version != 1 || !c.valid(w, old) {
 		t.Fatalf("before: version %d", version)
 	}
-	w.process("", func(m *secrets.Manager, _ *registry.Registry) {
+	w.process(func(m *secrets.Manager, _ *registry.Registry) {
 		w.must(m.Rotate(t.Context(), admin, w.name, 0, false))
 	})
 	return w, old
 }
 
 func (w *crashWorld) order(kind, point string) crashOrder {
-	return crashOrder{Kind: kind, Store: w.path, Vault: w.proxy.URL(), Token: parts.vault.RootToken(), Secret: w.name, Point: point}
+	return crashOrder{Kind: kind, Store: w.path, Vault: w.proxy.URL(), Token: parts.vault.RootToken(), Secret: w.name, Point: point, Version: 2}
 }
 
 // A rotation whose proof fails is given up; the process that cleans up is killed.
@@ -129,7 +171,7 @@ func killedGivingUp(t *testing.T, c crashing, kind, point string) {
 		}
 	}
 	wants("killed:")
-	w.process("", func(m *secrets.Manager, _ *registry.Registry) {
+	w.process(func(m *secrets.Manager, _ *registry.Registry) {
 		st, err := m.Get(t.Context(), admin, w.name)
 		w.must(err)
 		if st.Attempt == nil || st.Attempt.Step != secrets.Clean {
@@ -138,7 +180,7 @@ func killedGivingUp(t *testing.T, c crashing, kind, point string) {
 		w.must(rotateUntil(t.Context(), m, w.name, func(st secrets.Status) bool { return st.Last != nil && st.Last.Failed != "" }))
 	})
 	wants("after:")
-	c.settled(w, 1)
+	c.settled(w, 1, 2)
 }
 
 func killedAt(t *testing.T, c crashing, kind, point string) {
@@ -152,7 +194,7 @@ func killedAt(t *testing.T, c crashing, kind, point string) {
 	if !strings.Contains(point, "/retire/") && !strings.Contains(point, "/clean/") && !c.valid(w, old) {
 		t.Error("the old value ended before consumers had the new one")
 	}
-	w.process("", func(m *secrets.Manager, _ *registry.Registry) {
+	w.process(func(m *secrets.Manager, _ *registry.Registry) {
 		w.must(rotateTo(t.Context(), m, w.name, 2))
 		st, err := m.Get(t.Context(), admin, w.name)
 		w.must(err)
@@ -167,7 +209,7 @@ func killedAt(t *testing.T, c crashing, kind, point string) {
 	if c.valid(w, old) {
 		t.Error("the old value is still valid")
 	}
-	c.settled(w, 2)
+	c.settled(w, 2, 2)
 }
 
 func (w *crashWorld) must(err error) {
@@ -177,13 +219,19 @@ func (w *crashWorld) must(err error) {
 	}
 }
 
-// process is what one process does with the store; it calls crash at each point.
-func (w *crashWorld) process(crash string, do func(*secrets.Manager, *registry.Registry)) {
+// process is what one process does with the store.
+func (w *crashWorld) process(do func(*secrets.Manager, *registry.Registry)) {
 	w.Helper()
-	w.must(withManager(w.Context(), w.path, func(r *registry.Registry) secrets.Kind { return w.kind(w.client, r) }, crash, do))
+	w.passing(func(string) {}, do)
 }
 
-func withManager(ctx context.Context, path string, kind func(*registry.Registry) secrets.Kind, crash string, do func(*secrets.Manager, *registry.Registry)) (err error) {
+// passing is process, told of each point that it passes.
+func (w *crashWorld) passing(point func(string), do func(*secrets.Manager, *registry.Registry)) {
+	w.Helper()
+	w.must(withManager(w.Context(), w.path, func(r *registry.Registry) secrets.Kind { return w.kind(w.client, r) }, point, do))
+}
+
+func withManager(ctx context.Context, path string, kind func(*registry.Registry) secrets.Kind, passed func(string), do func(*secrets.Manager, *registry.Registry)) (err error) {
 	st, err := bolt.Open(ctx, bolt.Options{Path: path, Writer: "test"})
 	if err != nil {
 		return err
@@ -192,12 +240,7 @@ func withManager(ctx context.Context, path string, kind func(*registry.Registry)
 	reg := registry.New(st, credential.MustIssuerURL("https://broker.example"), time.Now)
 	m, err := secrets.New(secrets.Config{
 		Store: st, Registry: reg, Broker: "one", Now: time.Now, Interval: 10 * time.Millisecond, Kinds: []secrets.Kind{kind(reg)},
-		Crash: func(point string) {
-			if point == crash {
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-				select {} // until it is delivered
-			}
-		},
+		Crash: passed,
 	})
 	if err != nil {
 		return err
@@ -288,8 +331,13 @@ func crashChild() error {
 			return unproven{kind}
 		}
 		return kind
-	}, order.Point, func(m *secrets.Manager, _ *registry.Registry) {
-		failed = rotateTo(ctx, m, order.Secret, 2)
+	}, func(point string) {
+		if point == order.Point {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {} // until it is delivered
+		}
+	}, func(m *secrets.Manager, _ *registry.Registry) {
+		failed = rotateTo(ctx, m, order.Secret, order.Version)
 	})
 	return errors.Join(err, failed)
 }
