@@ -19,12 +19,11 @@ type vaultFault struct {
 	silent bool // a broker may get over it by itself, before anybody asks
 	// relogin: what it took to get over it, which the metrics tell.
 	relogin bool
-	doctor  bool // brokerctl doctor is asked too of the broker that signs with Vault, which takes it long to give up
 }
 
 func vaultFaults() []vaultFault {
 	return []vaultFault{
-		{name: "killed", doctor: true, begin: func(_ context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
+		{name: "killed", begin: func(_ context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
 			v.Kill()
 			return v.Restart, nil
 		}},
@@ -53,7 +52,7 @@ func vaultFaults() []vaultFault {
 			}
 			return end, v.logOut(ctx)
 		}},
-		{name: "policy shrunk", doctor: true, begin: func(ctx context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
+		{name: "policy shrunk", begin: func(ctx context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
 			_, err := v.Do(ctx, http.MethodPut, "sys/policies/acl/"+vaultPolicy, map[string]any{
 				"policy": `path "auth/token/lookup-self" { capabilities = ["read"] }`, // what the policy "default" has too
 			})
