@@ -19,11 +19,11 @@ import (
 
 // run is what one load run measured.
 type run struct {
-	requests   int
-	elapsed    time.Duration
-	serverCPU  time.Duration // user + system time of the server process
-	p50, p99   time.Duration
-	residentKB int64
+	requests  int
+	elapsed   time.Duration
+	serverCPU time.Duration // user + system time of the server process
+	p50, p99  time.Duration
+	memory    memory
 }
 
 func (r run) perSecond() float64 { return float64(r.requests) / r.elapsed.Seconds() }
@@ -74,12 +74,12 @@ func drive(target string, pid, conns int, bodies [][]byte) (run, error) {
 	}
 	slices.Sort(latencies)
 	return run{
-		requests:   len(latencies),
-		elapsed:    elapsed,
-		serverCPU:  cpuAfter - cpuBefore,
-		p50:        latencies[len(latencies)/2],
-		p99:        latencies[len(latencies)*99/100],
-		residentKB: residentKB(pid),
+		requests:  len(latencies),
+		elapsed:   elapsed,
+		serverCPU: cpuAfter - cpuBefore,
+		p50:       latencies[len(latencies)/2],
+		p99:       latencies[len(latencies)*99/100],
+		memory:    resident(pid),
 	}, nil
 }
 
@@ -145,16 +145,27 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(user+system) * clockTick, nil
 }
 
-func residentKB(pid int) int64 {
+// memory is what a process holds, in MiB.
+type memory struct {
+	all   int64
+	files int64 // pages of files in it, such as the store, that the kernel takes back when it wants them
+}
+
+func resident(pid int) (m memory) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return 0
+		return m
 	}
 	for line := range strings.Lines(string(data)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kb, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-			return kb
+		name, rest, _ := strings.Cut(line, ":")
+		kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+		switch {
+		case err != nil:
+		case name == "VmRSS":
+			m.all = kb / 1024
+		case name == "RssFile":
+			m.files = kb / 1024
 		}
 	}
-	return 0
+	return m
 }

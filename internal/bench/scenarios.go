@@ -92,7 +92,7 @@ func row(name string, cold bool, conns int, got, floor []run) {
 	fmt.Printf("| %s | %d | %.3f | %.3f | %.2f | %.2f | %.2f | %.2f | %.2f | %.0f | %d |\n", name, conns,
 		median(got, cpu), median(floor, cpu), medianRatio(got, floor, cpu),
 		median(got, func(r run) float64 { return ms(r.p50) }), median(got, p99), median(floor, p99), medianRatio(got, floor, p99),
-		median(got, run.perSecond), got[len(got)-1].residentKB/1024)
+		median(got, run.perSecond), got[len(got)-1].memory.all)
 }
 
 func median(runs []run, figure func(run) float64) float64 {
@@ -131,8 +131,8 @@ func (b *bench) scale(ctx context.Context, small, big *world) (err error) {
 	}
 	defer func() { err = errors.Join(err, pb.stop()) }()
 	fmt.Printf("\n### Scale, 64 connections, assertions; start-up with %d: %s, store %d MiB\n\n", big.n, pb.startup.Round(time.Millisecond), storeBytes(big)>>20)
-	fmt.Println("| round | small per second | large per second | ratio | wide per second | ratio to large | large RSS MiB |")
-	fmt.Println("|---|---|---|---|---|---|---|")
+	fmt.Println("| round | small per second | large per second | ratio | wide per second | ratio to large | large RSS MiB | without pages of files |")
+	fmt.Println("|---|---|---|---|---|---|---|---|")
 	for round := 1; round <= 3; round++ {
 		bodies, err := small.assertions(b.requests)
 		if err != nil {
@@ -150,7 +150,8 @@ func (b *bench) scale(ctx context.Context, small, big *world) (err error) {
 			return err
 		}
 		if !big.wide {
-			fmt.Printf("| %d | %.0f | %.0f | %.2f | - | - | %d |\n", round, s.perSecond(), l.perSecond(), l.perSecond()/s.perSecond(), l.residentKB/1024)
+			fmt.Printf("| %d | %.0f | %.0f | %.2f | - | - | %d | %d |\n", round, s.perSecond(), l.perSecond(), l.perSecond()/s.perSecond(),
+				l.memory.all, l.memory.all-l.memory.files)
 			continue
 		}
 		if bodies, err = big.wideAssertions(b.requests); err != nil {
@@ -160,8 +161,8 @@ func (b *bench) scale(ctx context.Context, small, big *world) (err error) {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("| %d | %.0f | %.0f | %.2f | %.0f | %.2f | %d |\n", round, s.perSecond(), l.perSecond(),
-			l.perSecond()/s.perSecond(), m.perSecond(), m.perSecond()/l.perSecond(), m.residentKB/1024)
+		fmt.Printf("| %d | %.0f | %.0f | %.2f | %.0f | %.2f | %d | %d |\n", round, s.perSecond(), l.perSecond(),
+			l.perSecond()/s.perSecond(), m.perSecond(), m.perSecond()/l.perSecond(), m.memory.all, m.memory.all-m.memory.files)
 	}
 	return nil
 }
