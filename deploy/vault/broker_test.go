@@ -38,6 +38,7 @@ func (w *world) runABroker() {
 
 	w.rotateAll(b)
 	w.leaseAll(b)
+	w.alarms(b)
 
 	var refused []string
 	used := make(map[string]bool)
