@@ -53,7 +53,8 @@ func TestMetricsTellWhatVaultTells(t *testing.T) {
 			case "tenantbroker_vault_token_expiry_timestamp_seconds":
 				looked := root(t, s, http.MethodPost, "auth/token/lookup", map[string]any{"token": token})
 				data, _ := looked["data"].(map[string]any)
-				expires, err := time.Parse(time.RFC3339Nano, data["expire_time"].(string))
+				says, _ := data["expire_time"].(string)
+				expires, err := time.Parse(time.RFC3339Nano, says)
 				if err != nil {
 					t.Fatal(err)
 				}
