@@ -44,28 +44,60 @@ func (w *world) alarms(b *brokertest.Broker) {
 		w.Fatal(err)
 	}
 	names := make(map[string]bool)
-	for _, r := range all.Groups[0].Rules {
-		if names[r.Alert] || r.Annotations.Summary == "" || (r.Labels.Severity != "page" && r.Labels.Severity != "ticket") {
-			w.Errorf("%s: %+v", r.Alert, r)
-		}
-		names[r.Alert] = true
-		for _, metric := range regexp.MustCompile(`tenantbroker_[a-z_]+`).FindAllString(r.Expr, -1) {
-			if !strings.Contains(shown, "\n"+metric+"{") && !strings.Contains(shown, "\n"+metric+" ") {
-				w.Errorf("%s: the broker shows no %s", r.Alert, metric)
+	for _, group := range all.Groups {
+		for _, r := range group.Rules {
+			if names[r.Alert] || r.Expr == "" || r.Annotations.Summary == "" || (r.Labels.Severity != "page" && r.Labels.Severity != "ticket") {
+				w.Errorf("%s: %+v", r.Alert, r)
 			}
-		}
-		page, anchor, _ := strings.Cut(r.Annotations.Runbook, "#")
-		text, err := os.ReadFile(filepath.Join("../..", page))
-		if err != nil {
-			w.Errorf("%s: %v", r.Alert, err)
-		}
-		if anchor != "" && !anchors(string(text))[anchor] {
-			w.Errorf("%s: %s has no %q", r.Alert, page, anchor)
+			names[r.Alert] = true
+			for _, m := range selector.FindAllStringSubmatch(r.Expr, -1) {
+				if problem := matches(shown, m[1], m[2]); problem != "" {
+					w.Errorf("%s: %s: %s", r.Alert, m[0], problem)
+				}
+			}
+			page, anchor, _ := strings.Cut(r.Annotations.Runbook, "#")
+			text, err := os.ReadFile(filepath.Join("../..", page))
+			if err != nil {
+				w.Errorf("%s: %v", r.Alert, err)
+			}
+			if anchor != "" && !anchors(string(text))[anchor] {
+				w.Errorf("%s: %s has no %q", r.Alert, page, anchor)
+			}
 		}
 	}
 	if len(names) < 10 {
 		w.Errorf("%d alarms", len(names))
 	}
+}
+
+// selector is a metric of ours in an expression, with its matchers.
+var selector = regexp.MustCompile(`(tenantbroker_[a-z_]+)(?:\{([^}]*)\})?`)
+
+// matcher is one of them: label, operator and the values that it speaks of.
+var matcher = regexp.MustCompile(`([a-z_]+)(=~|!~|=|!=)"([^"]*)"`)
+
+// matches says what a selector speaks of that no series shows.
+func matches(shown, metric, matchers string) string {
+	series := regexp.MustCompile(`(?m)^`+metric+`(\{.*\})? `).FindAllString(shown, -1)
+	if len(series) == 0 {
+		return "the broker shows no such metric"
+	}
+	all := strings.Join(series, "\n")
+	for _, m := range matcher.FindAllStringSubmatch(matchers, -1) {
+		label, values := m[1], strings.Split(m[3], "|")
+		if !strings.Contains(all, label+`="`) {
+			return "it has no label " + label
+		}
+		if label == "code" {
+			continue // of what has not happened yet there are no series
+		}
+		for _, value := range values {
+			if !strings.Contains(all, label+`="`+value+`"`) {
+				return label + " is never " + value
+			}
+		}
+	}
+	return ""
 }
 
 func anchors(page string) map[string]bool {

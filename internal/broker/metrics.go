@@ -24,8 +24,8 @@ type metrics struct {
 var deniedReasons = []string{
 	"account_disabled", "account_expired", "account_rate", "any_tenant_expired", "any_tenant_not_approved",
 	"assertion_replayed", "bad_signature", "condition_failed", "condition_false", "fan_out_exceeded",
-	"labels_differ", "made_before_restore", "no_account_for_subject", "no_grant", "scope_lacking",
-	"tenant_rate", "tenant_suspended", "too_many_failures", "unknown_account_key_or_signature",
+	"labels_differ", "made_before_restore", "no_account_for_subject", "no_grant", "scope_lacking", "system_tenant",
+	"tenant_from_differs", "tenant_rate", "tenant_suspended", "too_many_failures", "unknown_account_key_or_signature",
 	"unknown_account_or_secret", "unknown_audience", "unknown_issuer", "unknown_key", "unknown_tenant", otherReason,
 }
 

@@ -13,10 +13,18 @@ import (
 	"github.com/tenantbroker/tenantbroker/store"
 )
 
-// logged returns the types and key ids of the audit log, in order.
-func logged(t *testing.T, st store.Store) (records []audit.Record) {
+// logged returns the audit log, in order.
+func logged(t *testing.T, st store.Store) []audit.Record {
 	t.Helper()
-	err := st.View(t.Context(), func(r store.Reader) error {
+	records, err := readLog(t.Context(), st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return records
+}
+
+func readLog(ctx context.Context, st store.Store) (records []audit.Record, err error) {
+	err = st.View(ctx, func(r store.Reader) error {
 		for e, err := range r.Log(0) {
 			if err != nil {
 				return err
@@ -29,10 +37,7 @@ func logged(t *testing.T, st store.Store) (records []audit.Record) {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return records
+	return records, err
 }
 
 func types(records []audit.Record) string {

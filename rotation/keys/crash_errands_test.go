@@ -145,7 +145,7 @@ func (w *errandWorld) lead(ctx context.Context, home Home, do ...func(m *Manager
 		return err
 	}
 	raw, err := w.former()
-	if err := errors.Join(err, m.Start(ctx)); err != nil {
+	if err := errors.Join(err, m.Start(ctx), w.oldTokenLives(ctx, m)); err != nil {
 		return err
 	}
 	for _, f := range do {
@@ -160,7 +160,7 @@ func (w *errandWorld) lead(ctx context.Context, home Home, do ...func(m *Manager
 // standby, and the last token of a key that retired, are over then.
 func (w *errandWorld) turns(ctx context.Context, m *Manager) error {
 	for range 12 {
-		if err := errors.Join(w.pass(10*time.Minute), m.Tick(ctx)); err != nil {
+		if err := errors.Join(w.pass(10*time.Minute), m.Tick(ctx), w.oldTokenLives(ctx, m)); err != nil {
 			return err
 		}
 	}

@@ -171,6 +171,53 @@ func (w *errandWorld) former() (string, error) {
 	return string(raw), err
 }
 
+// oldTokenLives returns an error unless the token of before verifies: until its
+// key is revoked, or was retired for as long as a token may live. Once the key is
+// revoked it must not.
+func (w *errandWorld) oldTokenLives(ctx context.Context, m *Manager) error {
+	raw, err := w.former()
+	if err != nil || raw == "" { // nothing was minted before
+		return err
+	}
+	records, err := readLog(ctx, w.store)
+	if err != nil {
+		return err
+	}
+	var over time.Time
+	revoked := false
+	for _, r := range records {
+		switch {
+		case r.KeyID != keyOf(raw):
+		case r.Type == KeyRevoked:
+			revoked = true
+		case r.Type == KeyRetired:
+			over = r.Time.Add(credential.MaxAccessLifetime)
+		}
+	}
+	lives := w.verify(ctx, m, raw)
+	switch {
+	case revoked && lives == nil:
+		return errors.New("the token of a revoked key verifies")
+	case !revoked && lives != nil && (over.IsZero() || w.clock.now().Before(over)):
+		return fmt.Errorf("the token of before is void: %w", lives)
+	}
+	return nil
+}
+
+// verify is what a verifier with the manager's keys makes of a token.
+func (w *errandWorld) verify(ctx context.Context, m *Manager, raw string) error {
+	j, err := credential.ParseJWS(raw)
+	if err != nil {
+		return err
+	}
+	key, err := m.Key(ctx, j.KeyID())
+	if err != nil {
+		return err
+	}
+	_, err = j.Verify(key.Algorithm(), key.Public())
+	return err
+}
+
 // keyOf is the id of the key that signed.
 func keyOf(raw string) string {
 	j, err := credential.ParseJWS(raw)

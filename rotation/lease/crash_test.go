@@ -163,8 +163,9 @@ var (
 		do, stage string
 		lost      bool // Vault has forgotten the lease
 	}{
-		{"release", "end recorded", false}, {"pass", "ending", false}, {"pass", "revoked", false}, {"pass", "role deleted", false}, {"pass", "gone", false},
-		{"pass", "revoked", true}, {"pass", "lost user dropped", true}, {"pass", "role deleted", true}, {"pass", "gone", true},
+		{"release", "end recorded", false}, {"pass", "ending", false}, {"pass", "revoked", false}, {"pass", "cleared", false}, {"pass", "role deleted", false},
+		{"pass", "gone", false}, {"pass", "revoked", true}, {"pass", "role to drop a lost user", true}, {"pass", "lost user dropped", true},
+		{"pass", "cleared", true}, {"pass", "role deleted", true}, {"pass", "gone", true},
 	}
 	killedOrphaned = []string{"orphan cleared", "orphan recorded", "orphan removed"}
 )

@@ -111,6 +111,7 @@ func (m *Manager) makeGone(ctx context.Context, l *row) error {
 	if err := m.clear(ctx, l.Mount, l.Role); err != nil {
 		return err
 	}
+	m.at("cleared")
 	if err := m.vault.DeleteRole(ctx, l.Mount, l.Role); err != nil {
 		return fmt.Errorf("delete the role: %w", err)
 	}
@@ -165,6 +166,7 @@ func (m *Manager) dropLost(ctx context.Context, l *row) error {
 	if err != nil {
 		return err
 	}
+	m.at("role to drop a lost user")
 	made, err := m.vault.Credentials(ctx, l.Mount, l.Role)
 	if err != nil {
 		return err
@@ -245,6 +247,12 @@ func (m *Manager) orphans(ctx context.Context, mount string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.orphaned.Range(func(id, at any) bool {
+		if at == mount && !slices.Contains(ids, fmt.Sprint(id)) {
+			m.orphaned.Delete(id) // its role went without us
+		}
+		return true
+	})
 	for _, id := range ids {
 		err := m.store.View(ctx, func(r store.Reader) error {
 			_, err := load(r, id)
@@ -283,7 +291,8 @@ func (m *Manager) rolesOfOurs(ctx context.Context, mount string) (ids []string, 
 }
 
 // removeOrphan ends what a role without a row has in Vault. That it did is on
-// record before the last trace of it goes: once, however often the rest fails.
+// record before the last trace of it goes: once in a process, however often the
+// rest fails.
 func (m *Manager) removeOrphan(ctx context.Context, mount, role, id string) error {
 	m.log.Warn("Vault has a lease that is in no row: it is ended", "lease", id, "mount", mount, "reason", reasonOrphan)
 	if err := m.clear(ctx, mount, role); err != nil {
@@ -298,7 +307,7 @@ func (m *Manager) removeOrphan(ctx context.Context, mount, role, id string) erro
 		if err != nil {
 			return err
 		}
-		m.orphaned.Store(id, true)
+		m.orphaned.Store(id, mount)
 	}
 	m.at("orphan recorded")
 	if err := m.vault.DeleteRole(ctx, mount, role); err != nil {

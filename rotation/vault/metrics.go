@@ -35,6 +35,15 @@ const (
 	opLeaseRevoke         = "lease_revoke"
 )
 
+// operations are all of them.
+var operations = []string{
+	opRead, opList, opWrite, opDelete, opHealth,
+	opLogin, opTokenRenew, opTokenLookup, opTokenRevoke, opTransitSign,
+	opTransitEncrypt, opTransitDecrypt, opTransitRead, opTransitKey, opKVRead,
+	opKVWrite, opDatabaseRead, opDatabaseWrite, opDatabaseCredentials, opLeaseLookup,
+	opLeaseRenew, opLeaseRevoke,
+}
+
 // outcomes, from the most telling; the first that fits counts.
 var outcomes = []struct {
 	name string
@@ -69,6 +78,9 @@ func newMetrics(registerer prometheus.Registerer, k *core) (*metrics, error) {
 			Name: "tenantbroker_vault_call_seconds", Help: "How long calls to Vault take.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 10),
 		}, []string{"operation"}),
+	}
+	for _, op := range operations { // from the start, so that the first refusal is an increase
+		m.calls.WithLabelValues(op, outcome(ErrForbidden))
 	}
 	if registerer == nil {
 		return m, nil

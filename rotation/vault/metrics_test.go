@@ -35,7 +35,7 @@ func TestMetricsTellWhatVaultTells(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	calls := make(map[string]float64)
+	calls, seen := make(map[string]float64), make(map[string]bool)
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			labels := ""
@@ -47,10 +47,12 @@ func TestMetricsTellWhatVaultTells(t *testing.T) {
 				calls[labels] = m.GetCounter().GetValue()
 			case "tenantbroker_vault_call_seconds":
 				h := m.GetHistogram()
+				seen[labels] = true
 				if labels == "kv_read " && (h.GetSampleCount() != 4 || h.GetSampleSum() <= 0 || h.GetSampleSum() > took) {
 					t.Errorf("%d calls took %g s, of %g s", h.GetSampleCount(), h.GetSampleSum(), took)
 				}
 			case "tenantbroker_vault_token_expiry_timestamp_seconds":
+				seen["expiry"] = true
 				looked := root(t, s, http.MethodPost, "auth/token/lookup", map[string]any{"token": token})
 				data, _ := looked["data"].(map[string]any)
 				says, _ := data["expire_time"].(string)
@@ -63,6 +65,9 @@ func TestMetricsTellWhatVaultTells(t *testing.T) {
 				}
 			}
 		}
+	}
+	if !seen["kv_read "] || !seen["expiry"] {
+		t.Errorf("there are only %v", seen)
 	}
 	if calls["kv_read not_found "] != 3 || calls["kv_read forbidden "] != 1 {
 		t.Errorf("%v", calls)

@@ -150,6 +150,25 @@ func (*crashingKV) settled(w *crashWorld, version, _ int) {
 	nothingStaged(w)
 }
 
+// foundKV is a value that somebody put there by hand before it was declared.
+type foundKV struct{ crashingKV }
+
+func (c *foundKV) furnish(w *crashWorld) secrets.Secret {
+	_, err := parts.vault.Do(w.Context(), http.MethodPost, "secret/data/shared/"+w.name, map[string]any{"data": map[string]any{"value": "by hand"}})
+	w.must(err)
+	return c.crashingKV.furnish(w)
+}
+
+func (*foundKV) given(w *crashWorld) (value any, version uint64) {
+	v, err := w.client.KV("secret").Get(w.Context(), "shared/"+w.name)
+	w.must(err)
+	if text, is := v.Data["tenantbroker_version"].(string); is {
+		version, err = strconv.ParseUint(text, 10, 64)
+		w.must(err)
+	}
+	return v.Data["value"], version
+}
+
 // nothingStaged fails if something is left where values wait.
 func nothingStaged(w *crashWorld) {
 	if _, err := w.client.KV("secret").Metadata(w.Context(), "shared/"+w.name+".next"); !errors.Is(err, vault.ErrNotFound) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -89,39 +90,72 @@ func TestKilledAtEveryPoint(t *testing.T) {
 	}
 }
 
-// The first rotation, which begins with what it finds, ends with one good value
-// too, wherever it is killed.
+// A first rotation, too, ends with one good value wherever it is killed. What it
+// finds at its place is the value of before, which works until the new one is
+// with consumers.
 func TestKilledAtEveryPointOfTheFirstRotation(t *testing.T) {
 	if parts.once.Do(startParts); parts.err != nil {
 		t.Fatal(parts.err)
 	}
 	for name, c := range crashTable {
-		for _, point := range firstPoints(t, c) {
-			t.Run(point, func(t *testing.T) {
-				w := declared(t, c)
-				order := w.order(name, point)
-				order.Version = 1
-				w.kill(order)
-				w.process(func(m *secrets.Manager, _ *registry.Registry) { w.must(rotateTo(t.Context(), m, w.name, 1)) })
-				if now, version := c.given(w); version != 1 || !c.valid(w, now) {
-					t.Errorf("after: version %d", version)
+		t.Run(name, func(t *testing.T) { killedAtFirst(t, c, name, 1) })
+	}
+	t.Run("kv that was there", func(t *testing.T) { killedAtFirst(t, &foundKV{}, "kv", 2) })
+}
+
+func killedAtFirst(t *testing.T, c crashing, kind string, version uint64) {
+	for _, point := range firstPoints(t, c, version) {
+		t.Run(point, func(t *testing.T) {
+			w := declared(t, c)
+			var old any
+			if version > 1 {
+				old, _ = c.given(w)
+			}
+			order := w.order(kind, point)
+			order.Version = version
+			w.kill(order)
+			if old != nil {
+				if now, _ := c.given(w); !c.valid(w, now) {
+					t.Error("what consumers are given doesn't work")
 				}
-				c.settled(w, 1, 1)
-			})
-		}
+				if !strings.Contains(point, "/retire/") && !strings.Contains(point, "/clean/") && !c.valid(w, old) {
+					t.Error("what was there ended before consumers had the new value")
+				}
+			}
+			w.process(func(m *secrets.Manager, _ *registry.Registry) { w.rotatedWell(m, version) })
+			if now, n := c.given(w); n != version || !c.valid(w, now) {
+				t.Errorf("after: version %d", n)
+			}
+			if old != nil && c.valid(w, old) {
+				t.Error("what was there is still valid")
+			}
+			c.settled(w, int(version), 1)
+		})
 	}
 }
 
-// firstPoints are those that a first rotation passes: nothing of before ends in it.
-func firstPoints(t *testing.T, c crashing) (passed []string) {
+// firstPoints are those that a first rotation passes: all that a kind has, but
+// for what there is to end of a value of before.
+func firstPoints(t *testing.T, c crashing, version uint64) (passed []string) {
 	w := declared(t, c)
-	w.passing(func(point string) { passed = append(passed, point) }, func(m *secrets.Manager, _ *registry.Registry) {
-		w.must(rotateTo(t.Context(), m, w.name, 1))
-	})
-	if len(passed) < 4 {
-		t.Fatalf("%q", passed)
+	w.passing(func(point string) { passed = append(passed, point) }, func(m *secrets.Manager, _ *registry.Registry) { w.rotatedWell(m, version) })
+	for _, point := range secrets.Points(c.kind(nil, nil)) {
+		if !slices.Contains(passed, point) && !strings.Contains(point, "/withdraw/") && !strings.Contains(point, "/retire/") {
+			t.Errorf("a first rotation doesn't pass %s", point)
+		}
 	}
 	return passed
+}
+
+// rotatedWell rotates to a version, and nothing is wrong after it.
+func (w *crashWorld) rotatedWell(m *secrets.Manager, version uint64) {
+	w.Helper()
+	w.must(rotateTo(w.Context(), m, w.name, version))
+	st, err := m.Get(w.Context(), admin, w.name)
+	w.must(err)
+	if st.Last.Failed != "" || st.Drift != "" || st.Problem != "" {
+		w.Errorf("failed %q, drift %q, problem %q", st.Last.Failed, st.Drift, st.Problem)
+	}
 }
 
 // declared is a world with a secret whose first rotation is asked for.
@@ -195,12 +229,7 @@ func killedAt(t *testing.T, c crashing, kind, point string) {
 		t.Error("the old value ended before consumers had the new one")
 	}
 	w.process(func(m *secrets.Manager, _ *registry.Registry) {
-		w.must(rotateTo(t.Context(), m, w.name, 2))
-		st, err := m.Get(t.Context(), admin, w.name)
-		w.must(err)
-		if st.Last.Failed != "" || st.Drift != "" || st.Problem != "" {
-			t.Errorf("failed %q, drift %q, problem %q", st.Last.Failed, st.Drift, st.Problem)
-		}
+		w.rotatedWell(m, 2)
 	})
 	now, version = c.given(w)
 	if version != 2 || !c.valid(w, now) {
