@@ -1,0 +1,80 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/verifier"
+)
+
+// Why something is denied. Match with errors.Is; a *Denied says more.
+var (
+	// ErrNoToken means: no token came this far.
+	ErrNoToken = errors.New("guard: no token in the context")
+	// ErrCrossing means: the object is another tenant's.
+	ErrCrossing = errors.New("guard: another tenant's")
+	// ErrNoTenant means: the object names no tenant, so it is nobody's.
+	ErrNoTenant = errors.New("guard: a resource without a tenant")
+	// ErrInside means: the context has a token of another tenant already.
+	ErrInside = errors.New("guard: inside another tenant's context")
+	// ErrScope means: the token lacks a scope that the route asks for.
+	ErrScope = errors.New("guard: a scope is missing")
+)
+
+// Resource is an object that somebody wants, as it is stored.
+type Resource struct {
+	Tenant credential.Tenant // whose it is, from the object itself, never from the request
+	Type   string            // what it is, such as "order"
+	ID     string
+}
+
+// Check decides whether the token in ctx opens a resource, and leaves one line.
+// Call it where the object was found, before anything of it is used. It denies
+// by default: without a token, without a tenant of the resource, with another.
+//
+// Errors, each a *Denied: ErrNoToken, ErrNoTenant, ErrCrossing; those of the
+// verifier, for a token that is no longer good.
+func Check(ctx context.Context, r Resource) error {
+	e := entryOf(ctx)
+	if e == nil {
+		orphaned.Add(1)
+		d := Decision{Reason: "no_token", Resource: r}
+		logDecision(ctx, nil, d)
+		return &Denied{Decision: d, err: ErrNoToken}
+	}
+	token, err := e.guard.verifier.Verify(ctx, e.raw)
+	d := e.decision("")
+	d.Resource = r
+	switch {
+	case err != nil:
+		d.Reason, err = verifier.Reason(err), fmt.Errorf("guard: the token is no longer good: %w", err)
+	case r.Tenant.IsZero():
+		d.Reason, err = "resource_without_tenant", ErrNoTenant
+	case r.Tenant != token.Tenant():
+		d.Reason, d.Crossing, err = "crossing", true, ErrCrossing
+	default:
+		d.Allowed, d.Reason = true, "same_tenant"
+	}
+	e.guard.decide(ctx, d)
+	if err != nil {
+		return &Denied{Decision: d, err: err}
+	}
+	return nil
+}
+
+// Denied is a decision against a request. Its text is for logs: a caller is told
+// neither whose an object is nor that there is one, see Refuse.
+type Denied struct {
+	Decision Decision
+	err      error
+}
+
+// Error names the resource and the cause, and no tenant but the token's.
+func (d *Denied) Error() string {
+	return fmt.Sprintf("%s: %s %q", d.err, d.Decision.Resource.Type, d.Decision.Resource.ID)
+}
+
+// Unwrap returns the cause.
+func (d *Denied) Unwrap() error { return d.err }

@@ -1,0 +1,99 @@
+package guard
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/verifier"
+)
+
+// entry is a caller that was let in: it travels in the context.
+type entry struct {
+	guard   *Guard
+	raw     string
+	token   *verifier.Token
+	request atomic.Pointer[string] // its id; nil: none was asked for yet
+}
+
+// id is the request's, made when it is first asked for.
+func (e *entry) id() string {
+	if id := e.request.Load(); id != nil {
+		return *id
+	}
+	made := credential.NewID()
+	if e.request.CompareAndSwap(nil, &made) {
+		return made
+	}
+	return *e.request.Load()
+}
+
+type key struct{}
+
+// Enter verifies a token that did not come by HTTP, such as that of a job, and
+// returns a context for which Check decides. requestID is for the lines; a new
+// one is made of "".
+//
+// Errors: those of the verifier; ErrInside if a token is in ctx already that is
+// for another tenant.
+func (g *Guard) Enter(ctx context.Context, raw, requestID string) (context.Context, error) {
+	token, err := g.verifier.Verify(ctx, raw)
+	if err != nil {
+		g.decide(ctx, Decision{Reason: verifier.Reason(err), RequestID: requestID})
+		return nil, err
+	}
+	e := &entry{guard: g, raw: raw, token: token}
+	if requestID != "" {
+		e.request.Store(&requestID)
+	}
+	return g.enter(ctx, e)
+}
+
+// enter puts an entry into a context. One request has one tenant: work that goes
+// on for another gets a context of its own.
+func (g *Guard) enter(ctx context.Context, e *entry) (context.Context, error) {
+	if within := entryOf(ctx); within != nil && within.token.Tenant() != e.token.Tenant() {
+		g.decide(ctx, e.decision("inside_another_tenant"))
+		return nil, ErrInside
+	}
+	return context.WithValue(ctx, key{}, e), nil
+}
+
+func entryOf(ctx context.Context) *entry {
+	e, _ := ctx.Value(key{}).(*entry)
+	return e
+}
+
+// Token returns the token that was let in, verified again: it may have expired
+// or been revoked since.
+//
+// Errors: ErrNoToken; those of the verifier.
+func Token(ctx context.Context) (*verifier.Token, error) {
+	e := entryOf(ctx)
+	if e == nil {
+		return nil, ErrNoToken
+	}
+	token, err := e.guard.verifier.Verify(ctx, e.raw)
+	if err != nil {
+		return nil, fmt.Errorf("guard: the token is no longer good: %w", err)
+	}
+	return token, nil
+}
+
+// Tenant returns the tenant of the token that was let in, as Token does.
+func Tenant(ctx context.Context) (credential.Tenant, error) {
+	token, err := Token(ctx)
+	if err != nil {
+		return credential.Tenant{}, err
+	}
+	return token.Tenant(), nil
+}
+
+// RequestID returns the id under which the request is in the lines, "" outside.
+func RequestID(ctx context.Context) string {
+	if e := entryOf(ctx); e != nil {
+		return e.id()
+	}
+	return ""
+}

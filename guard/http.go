@@ -1,0 +1,153 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/verifier"
+)
+
+// Route says what one route asks for beyond a good token.
+type Route struct {
+	// Scopes that the token needs, all of them.
+	Scopes credential.Scopes
+	// Tenants are the places in which the request itself names a tenant. Each has
+	// to name the token's.
+	Tenants []TenantSource
+	// SetHeader is a request header that is set to the token's tenant for code
+	// behind, whatever the client sent there. Empty: none.
+	SetHeader string
+	// SharedCache lets the handler say that its answers may be kept by caches that
+	// many share. Without it they are private, whatever the handler says.
+	SharedCache bool
+}
+
+// Handler puts the guard in front of a handler. It panics where the route's
+// SetHeader is no name of a header: that is a mistake in the code.
+func (g *Guard) Handler(route Route, next http.Handler) http.Handler {
+	if route.SetHeader != "" {
+		name, err := headerName(route.SetHeader)
+		if err != nil {
+			panic(err)
+		}
+		route.SetHeader = name
+	}
+	return &handler{guard: g, route: route, next: next}
+}
+
+// Middleware is Handler in the form that routers take.
+func (g *Guard) Middleware(route Route) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler { return g.Handler(route, next) }
+}
+
+type handler struct {
+	guard *Guard
+	route Route
+	next  http.Handler
+}
+
+// ServeHTTP lets a request in, or answers it.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	v := &visit{ResponseWriter: w, shared: h.route.SharedCache}
+	v.guard = h.guard
+	if sent := r.Header["X-Request-Id"]; len(sent) == 1 && plainID(sent[0]) {
+		id := sent[0] // the header is the handler's to change
+		v.request.Store(&id)
+	}
+	refused := h.admit(r, v)
+	if refused != nil {
+		h.guard.decide(r.Context(), refused.decision)
+		refused.write(w, h.guard.realm, v.id())
+		return
+	}
+	if h.route.SetHeader != "" {
+		r = r.Clone(r.Context())
+		r.Header[h.route.SetHeader] = []string{v.token.Tenant().String()}
+	}
+	h.next.ServeHTTP(v, r.WithContext(context.WithValue(r.Context(), key{}, &v.entry)))
+	v.head() // of one that wrote nothing
+}
+
+// admit returns nil for a request that may go on, and fills in the visit.
+func (h *handler) admit(r *http.Request, v *visit) *refusal {
+	raw, refused := bearer(r)
+	if refused != nil {
+		refused.decision.RequestID = v.id()
+		return refused
+	}
+	token, err := h.guard.verifier.Verify(r.Context(), raw)
+	if err != nil {
+		d := Decision{Reason: verifier.Reason(err), RequestID: v.id()}
+		if errors.Is(err, verifier.ErrUnavailable) {
+			return &refusal{status: http.StatusServiceUnavailable, code: "temporarily_unavailable", text: "tokens can't be verified now", decision: d}
+		}
+		return &refusal{status: http.StatusUnauthorized, code: "invalid_token", text: "the token is not accepted", decision: d}
+	}
+	v.raw, v.token = raw, token
+	if within := entryOf(r.Context()); within != nil && within.token.Tenant() != token.Tenant() {
+		return v.crossing("inside_another_tenant", token.Tenant())
+	}
+	if !token.Scopes().Contains(h.route.Scopes) {
+		return &refusal{
+			status: http.StatusForbidden, code: "insufficient_scope", text: "the token lacks a scope that is needed here",
+			scope: h.route.Scopes.String(), decision: v.decision("scope_lacking"),
+		}
+	}
+	return h.sameTenant(r, v)
+}
+
+// sameTenant compares each tenant that the request names with the token's.
+func (h *handler) sameTenant(r *http.Request, v *visit) *refusal {
+	own := v.token.Tenant().String()
+	for _, name := range h.guard.headers {
+		for _, said := range r.Header[name] {
+			if said != own {
+				return v.differs("tenant_header_differs", said)
+			}
+		}
+	}
+	for _, source := range h.route.Tenants {
+		said, err := source.find(r)
+		switch {
+		case err != nil:
+			return &refusal{status: http.StatusBadRequest, code: "invalid_request", text: "the request's tenant can't be read", decision: v.decision("tenant_unreadable")}
+		case said == nil && !source.required:
+		case len(said) != 1:
+			return &refusal{status: http.StatusBadRequest, code: "invalid_request", text: "the request names no tenant, or several", decision: v.decision("tenant_not_once")}
+		case said[0] != own:
+			return v.differs("tenant_"+source.where+"_differs", said[0])
+		}
+	}
+	return nil
+}
+
+// bearer returns the one token of the request, from the Authorization header
+// and nowhere else (RFC 6750 section 2.1).
+func bearer(r *http.Request) (string, *refusal) {
+	invalid := func(reason, text string) *refusal {
+		return &refusal{status: http.StatusBadRequest, code: "invalid_request", text: text, decision: Decision{Reason: reason}}
+	}
+	if strings.Contains(r.URL.RawQuery, "access_token") && r.URL.Query().Has("access_token") {
+		return "", invalid("token_in_query", "a token belongs in the Authorization header")
+	}
+	sent := r.Header["Authorization"]
+	switch len(sent) {
+	case 0:
+		return "", &refusal{status: http.StatusUnauthorized, text: "a token is needed", decision: Decision{Reason: "no_token"}}
+	case 1:
+	default:
+		return "", invalid("several_tokens", "more than one Authorization header")
+	}
+	scheme, raw, _ := strings.Cut(sent[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", &refusal{status: http.StatusUnauthorized, text: "a bearer token is needed", decision: Decision{Reason: "no_token"}}
+	}
+	raw = strings.TrimLeft(raw, " ")
+	if raw == "" || strings.ContainsAny(raw, " ,\t") {
+		return "", invalid("malformed", "the Authorization header holds not exactly one token")
+	}
+	return raw, nil
+}

@@ -1,0 +1,106 @@
+package guard
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/verifier"
+)
+
+// refusal is an answer that the handler behind never sees.
+type refusal struct {
+	status   int
+	code     string // of RFC 6750 section 3.1 where that has one
+	text     string
+	scope    string
+	decision Decision
+}
+
+// differs is a request that names another tenant than its token has.
+func (v *visit) differs(reason, said string) *refusal {
+	other, err := credential.ParseTenant(said)
+	if err != nil {
+		other = credential.Tenant{} // whatever it is, it goes into no line
+	}
+	return v.crossing(reason, other)
+}
+
+func (v *visit) crossing(reason string, other credential.Tenant) *refusal {
+	d := v.decision(reason)
+	d.Crossing, d.Resource.Tenant = true, other
+	return &refusal{status: http.StatusForbidden, code: "wrong_tenant", text: "the request is for another tenant than its token", decision: d}
+}
+
+// problem is an RFC 9457 answer.
+type problem struct {
+	Type      string `json:"type"`
+	Title     string `json:"title"`
+	Status    int    `json:"status"`
+	Code      string `json:"code"`
+	RequestID string `json:"request_id,omitempty"`
+}
+
+// write answers. WWW-Authenticate has an error code only where a token was sent
+// (RFC 6750 section 3.1).
+func (f *refusal) write(w http.ResponseWriter, realm, request string) {
+	var challenge []string
+	if realm != "" {
+		challenge = append(challenge, `realm="`+realm+`"`)
+	}
+	if f.code != "" && f.code != "wrong_tenant" {
+		challenge = append(challenge, `error="`+f.code+`"`)
+	}
+	if f.scope != "" {
+		challenge = append(challenge, `scope="`+f.scope+`"`)
+	}
+	h := w.Header()
+	switch f.status {
+	case http.StatusServiceUnavailable:
+		h.Set("Retry-After", "1")
+	default:
+		h.Set("WWW-Authenticate", strings.TrimSpace("Bearer "+strings.Join(challenge, ", ")))
+	}
+	code := f.code
+	if code == "" {
+		code = "token_required"
+	}
+	writeProblem(w, problem{Type: "about:blank", Title: f.text, Status: f.status, Code: code, RequestID: request})
+}
+
+func writeProblem(w http.ResponseWriter, p problem) {
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // the client may be gone
+}
+
+// Refuse answers for an error of Check, Token or Tenant. What another tenant has
+// is answered like what nobody has, 404, so that ids can't be tried.
+func Refuse(w http.ResponseWriter, err error) {
+	p := problem{Type: "about:blank", Title: "not found", Status: http.StatusNotFound, Code: "not_found"}
+	var denied *Denied
+	if errors.As(err, &denied) {
+		p.RequestID = denied.Decision.RequestID
+	}
+	switch {
+	case errors.Is(err, ErrCrossing), errors.Is(err, ErrNoTenant):
+	case errors.Is(err, verifier.ErrUnavailable):
+		w.Header().Set("Retry-After", "1")
+		p.Title, p.Status, p.Code = "tokens can't be verified now", http.StatusServiceUnavailable, "temporarily_unavailable"
+	case errors.Is(err, ErrScope):
+		w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope"`)
+		p.Title, p.Status, p.Code = "the token lacks a scope that is needed here", http.StatusForbidden, "insufficient_scope"
+	case errors.Is(err, ErrNoToken):
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		p.Title, p.Status, p.Code = "a token is needed", http.StatusUnauthorized, "token_required"
+	default:
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+		p.Title, p.Status, p.Code = "the token is no longer accepted", http.StatusUnauthorized, "invalid_token"
+	}
+	writeProblem(w, p)
+}
