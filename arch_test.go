@@ -19,6 +19,7 @@ var arrows = map[string][]string{
 	"credential":       {},
 	"credential/jwks":  {"credential"},
 	"verifier":         {"credential", "credential/jwks"},
+	"guard":            {"guard", "verifier", "audit", "credential", "credential/jwks"},
 	"audit":            {"credential"},
 	"store":            {"audit", "credential"},
 	"store/bolt":       {"store", "audit", "credential"},
@@ -87,6 +88,37 @@ func TestVerifierDependsOnJoseAndTheStandardLibraryOnly(t *testing.T) {
 	}
 }
 
+// What a service compiles when it guards its objects: no library that it may not
+// have itself. The neighbours of guard bring theirs.
+func TestGuardCompilesTheVerifierOnly(t *testing.T) {
+	for _, p := range list(t, "./guard") {
+		for _, dep := range p.Deps {
+			first, _, _ := strings.Cut(dep, "/")
+			ours, is := strings.CutPrefix(dep, module)
+			switch {
+			case !strings.Contains(first, "."): // the standard library
+			case strings.HasPrefix(dep, "github.com/go-jose/go-jose/v4"):
+			case is && (ours == "verifier" || ours == "audit" || ours == "credential" || strings.HasPrefix(ours, "credential/")):
+			default:
+				t.Errorf("guard compiles %s", dep)
+			}
+		}
+	}
+}
+
+// No neighbour of guard compiles another's library, and none the server.
+func TestWhatIsBesideGuardCompilesNoServer(t *testing.T) {
+	for _, p := range list(t, "./guard/...") {
+		for _, dep := range p.Deps {
+			for _, server := range []string{"issuer", "rotation", "store", "api", "internal/broker", "brokertest"} {
+				if dep == module+server || strings.HasPrefix(dep, module+server+"/") {
+					t.Errorf("%s compiles %s", p.ImportPath, dep)
+				}
+			}
+		}
+	}
+}
+
 func TestTheServerIsNotInTheCommandLineTool(t *testing.T) {
 	for _, p := range list(t, "./cmd/brokerctl") {
 		for _, dep := range p.Deps {
@@ -140,7 +172,7 @@ func TestOnlyToolsStartServersForTests(t *testing.T) {
 func TestProductionCodeDoesNotImportTesting(t *testing.T) {
 	for _, p := range list(t, "./...") {
 		name := strings.TrimPrefix(p.ImportPath, module)
-		if name == "brokertest" || name == "store/storetest" {
+		if name == "brokertest" || name == "store/storetest" || name == "guard/guardtest" {
 			continue
 		}
 		if slices.Contains(p.Imports, "testing") {
@@ -164,10 +196,10 @@ func allowedFor(name string) (allowed []string, found bool) {
 }
 
 // within reports whether target is allowed: named itself, or below a tree that
-// is named as a whole (issuer, rotation).
+// is named as a whole (issuer, rotation, guard).
 func within(target string, allowed []string) bool {
 	for _, a := range allowed {
-		if target == a || ((a == "issuer" || a == "rotation") && strings.HasPrefix(target, a+"/")) {
+		if target == a || ((a == "issuer" || a == "rotation" || a == "guard") && strings.HasPrefix(target, a+"/")) {
 			return true
 		}
 	}

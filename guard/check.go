@@ -64,6 +64,29 @@ func Check(ctx context.Context, r Resource) error {
 	return nil
 }
 
+// CheckScopes decides whether the token in ctx has all these scopes, for what a
+// route can't say. It leaves a line when it denies.
+//
+// Errors, each a *Denied: ErrNoToken, ErrScope; those of the verifier.
+func CheckScopes(ctx context.Context, scopes credential.Scopes) error {
+	e := entryOf(ctx)
+	if e == nil {
+		return Check(ctx, Resource{})
+	}
+	token, err := e.guard.verifier.Verify(ctx, e.raw)
+	d := e.decision("scope_lacking")
+	switch {
+	case err != nil:
+		d.Reason, err = verifier.Reason(err), fmt.Errorf("guard: the token is no longer good: %w", err)
+	case !token.Scopes().Contains(scopes):
+		err = ErrScope
+	default:
+		return nil
+	}
+	e.guard.decide(ctx, d)
+	return &Denied{Decision: d, err: err}
+}
+
 // Denied is a decision against a request. Its text is for logs: a caller is told
 // neither whose an object is nor that there is one, see Refuse.
 type Denied struct {

@@ -54,7 +54,9 @@ func (g *Guard) Enter(ctx context.Context, raw, requestID string) (context.Conte
 // on for another gets a context of its own.
 func (g *Guard) enter(ctx context.Context, e *entry) (context.Context, error) {
 	if within := entryOf(ctx); within != nil && within.token.Tenant() != e.token.Tenant() {
-		g.decide(ctx, e.decision("inside_another_tenant"))
+		d := e.decision("inside_another_tenant")
+		d.Crossing, d.Resource.Tenant = true, within.token.Tenant()
+		g.decide(ctx, d)
 		return nil, ErrInside
 	}
 	return context.WithValue(ctx, key{}, e), nil

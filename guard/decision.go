@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -80,7 +81,9 @@ var orphaned atomic.Uint64
 type counts struct {
 	allowed   atomic.Uint64
 	crossings atomic.Uint64
-	denied    sync.Map // reason → *atomic.Uint64; reasons are words of this package and the verifier
+
+	mu     sync.Mutex
+	denied map[string]uint64 // by reason: words of this package and the verifier
 }
 
 func (c *counts) add(d Decision) {
@@ -91,11 +94,12 @@ func (c *counts) add(d Decision) {
 	if d.Crossing {
 		c.crossings.Add(1)
 	}
-	n, ok := c.denied.Load(d.Reason)
-	if !ok {
-		n, _ = c.denied.LoadOrStore(d.Reason, new(atomic.Uint64))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.denied == nil {
+		c.denied = make(map[string]uint64)
 	}
-	n.(*atomic.Uint64).Add(1) //nolint:forcetypeassert // nothing else is put there
+	c.denied[d.Reason]++
 }
 
 // Stats are counts since the Guard was made.
@@ -110,10 +114,10 @@ type Stats struct {
 
 // Stats returns the counts, for a service's metrics; promguard does that.
 func (g *Guard) Stats() Stats {
-	s := Stats{Allowed: g.counts.allowed.Load(), Crossings: g.counts.crossings.Load(), Denied: make(map[string]uint64), WithoutToken: orphaned.Load()}
-	g.counts.denied.Range(func(reason, n any) bool {
-		s.Denied[reason.(string)] = n.(*atomic.Uint64).Load() //nolint:forcetypeassert // as it was put there
-		return true
-	})
+	c := &g.counts
+	s := Stats{Allowed: c.allowed.Load(), Crossings: c.crossings.Load(), WithoutToken: orphaned.Load()}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.Denied = maps.Clone(c.denied)
 	return s
 }

@@ -88,7 +88,7 @@ func (h *handler) admit(r *http.Request, v *visit) *refusal {
 	}
 	v.raw, v.token = raw, token
 	if within := entryOf(r.Context()); within != nil && within.token.Tenant() != token.Tenant() {
-		return v.crossing("inside_another_tenant", token.Tenant())
+		return v.crossing("inside_another_tenant", within.token.Tenant())
 	}
 	if !token.Scopes().Contains(h.route.Scopes) {
 		return &refusal{
