@@ -87,6 +87,35 @@ func CheckScopes(ctx context.Context, scopes credential.Scopes) error {
 	return &Denied{Decision: d, err: err}
 }
 
+// SameTenant decides whether a message of the caller, which names its tenant
+// somewhere, names the token's: for what comes otherwise than by HTTP, and for
+// each message of a stream. where is a word for the lines, such as "message".
+// said is all that is named there: other than exactly one is denied.
+//
+// Errors, each a *Denied: ErrNoToken, ErrNoTenant, ErrCrossing; those of the
+// verifier.
+func SameTenant(ctx context.Context, where string, said ...string) error {
+	e := entryOf(ctx)
+	if e == nil {
+		return Check(ctx, Resource{})
+	}
+	token, err := e.guard.verifier.Verify(ctx, e.raw)
+	d := e.decision("tenant_not_once")
+	switch {
+	case err != nil:
+		d.Reason, err = verifier.Reason(err), fmt.Errorf("guard: the token is no longer good: %w", err)
+	case len(said) != 1:
+		err = ErrNoTenant
+	case said[0] != token.Tenant().String():
+		d.Reason, d.Crossing, err = "tenant_"+where+"_differs", true, ErrCrossing
+		d.Resource.Tenant, _ = credential.ParseTenant(said[0]) // what is none goes into no line
+	default:
+		return nil
+	}
+	e.guard.decide(ctx, d)
+	return &Denied{Decision: d, err: err}
+}
+
 // Denied is a decision against a request. Its text is for logs: a caller is told
 // neither whose an object is nor that there is one, see Refuse.
 type Denied struct {

@@ -146,6 +146,36 @@ func TestEnter_NeverChangesTheTenantOfAContext(t *testing.T) {
 	}
 }
 
+func TestSameTenant_TakesExactlyTheTokens(t *testing.T) {
+	w := newWorld(t)
+	ctx, err := w.guard.Enter(t.Context(), w.Token("acme"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		said []string
+		want error
+	}{
+		{[]string{"acme"}, nil}, {[]string{"globex"}, guard.ErrCrossing}, {[]string{"Acme"}, guard.ErrCrossing}, {[]string{""}, guard.ErrCrossing},
+		{[]string{"a b"}, guard.ErrCrossing}, {nil, guard.ErrNoTenant}, {[]string{"acme", "acme"}, guard.ErrNoTenant}, {[]string{"acme", "globex"}, guard.ErrNoTenant},
+	} {
+		crossings := w.guard.Stats().Crossings
+		if err := guard.SameTenant(ctx, "message", c.said...); !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
+			t.Errorf("%q: %v", c.said, err)
+		}
+		if n := w.guard.Stats().Crossings - crossings; (n == 1) != errors.Is(c.want, guard.ErrCrossing) {
+			t.Errorf("%q: %d crossings", c.said, n)
+		}
+	}
+	if err := guard.SameTenant(t.Context(), "message", "acme"); !errors.Is(err, guard.ErrNoToken) {
+		t.Error(err)
+	}
+	w.Pass(5 * time.Minute)
+	if err := guard.SameTenant(ctx, "message", "acme"); !errors.Is(err, verifier.ErrExpired) {
+		t.Error(err)
+	}
+}
+
 func TestNew_RefusesWhatIsIncomplete(t *testing.T) {
 	v := guardtest.NewIssuer(t).Verifier()
 	for name, c := range map[string]guard.Config{

@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/tenantbroker/tenantbroker/credential"
@@ -49,6 +50,10 @@ func (g *Guard) Enter(ctx context.Context, raw, requestID string) (context.Conte
 	}
 	return g.enter(ctx, e)
 }
+
+// TenantHeaders are the names under which a request may name its tenant to code
+// behind, in canonical form: each value has to be the token's tenant.
+func (g *Guard) TenantHeaders() []string { return slices.Clone(g.headers) }
 
 // enter puts an entry into a context. One request has one tenant: work that goes
 // on for another gets a context of its own.

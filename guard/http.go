@@ -53,7 +53,7 @@ type handler struct {
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v := &visit{ResponseWriter: w, shared: h.route.SharedCache}
 	v.guard = h.guard
-	if sent := r.Header["X-Request-Id"]; len(sent) == 1 && plainID(sent[0]) {
+	if sent := r.Header["X-Request-Id"]; len(sent) == 1 && PlainRequestID(sent[0]) {
 		id := sent[0] // the header is the handler's to change
 		v.request.Store(&id)
 	}

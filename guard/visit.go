@@ -18,11 +18,12 @@ type visit struct {
 	headed bool
 }
 
-// maxRequestID bounds an id that a client or a proxy has chosen.
+// maxRequestID bounds an id that somebody else has chosen.
 const maxRequestID = 64
 
-// plainID reports whether an id may go into lines and answers as it is.
-func plainID(s string) bool {
+// PlainRequestID reports whether an id that a client sent may go into lines and
+// answers as it is: letters, digits, "-", "_" and ".", at most 64.
+func PlainRequestID(s string) bool {
 	if s == "" || len(s) > maxRequestID {
 		return false
 	}
