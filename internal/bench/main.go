@@ -72,6 +72,9 @@ func benchmark(ctx context.Context, binary, folder string, requests, rounds, lar
 	if err := b.verifier(ctx); err != nil {
 		return err
 	}
+	if err := b.guards(ctx); err != nil {
+		return err
+	}
 	if err := b.issuing(ctx, small); err != nil {
 		return err
 	}
