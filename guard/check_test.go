@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -191,6 +192,10 @@ func TestNew_RefusesWhatIsIncomplete(t *testing.T) {
 	}
 }
 
+func status401or403(status int) bool {
+	return status == http.StatusUnauthorized || status == http.StatusForbidden
+}
+
 // Nobody learns from an answer whose an object is, or that there is one.
 func TestRefuse(t *testing.T) {
 	w := newWorld(t)
@@ -218,8 +223,11 @@ func TestRefuse(t *testing.T) {
 		"expired":     {verifier.ErrExpired, http.StatusUnauthorized},
 		"unavailable": {verifier.ErrUnavailable, http.StatusServiceUnavailable},
 		"scope":       {guard.ErrScope, http.StatusForbidden},
+		"inside":      {guard.ErrInside, http.StatusForbidden},
+		"its own":     {errors.New("the database is away"), http.StatusInternalServerError},
 	} {
-		if status, _, header := body(c.err); status != c.status || (header.Get("WWW-Authenticate") == "") != (status == http.StatusServiceUnavailable) {
+		challenge := status401or403(c.status) && !errors.Is(c.err, guard.ErrInside)
+		if status, text, header := body(c.err); status != c.status || (header.Get("WWW-Authenticate") != "") != challenge || strings.Contains(text, "database") {
 			t.Errorf("%s: %d %v", name, status, header)
 		}
 	}

@@ -65,6 +65,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if h.route.SetHeader != "" {
 		r = r.Clone(r.Context())
+		deleteTwins(r.Header, h.route.SetHeader)
 		r.Header[h.route.SetHeader] = []string{v.token.Tenant().String()}
 	}
 	h.next.ServeHTTP(v, r.WithContext(context.WithValue(r.Context(), key{}, &v.entry)))

@@ -191,8 +191,14 @@ func TestHandler_SetsTheHeaderForCodeBehind(t *testing.T) {
 	w := newWorld(t)
 	for _, sent := range [][]string{nil, {"acme"}} {
 		got, outer := "", http.Header(nil)
-		w.get(guard.Route{SetHeader: "x-tenant"}, func(_ http.ResponseWriter, r *http.Request) { got = strings.Join(r.Header["X-Tenant"], "|") }, func(r *http.Request) {
+		w.get(guard.Route{SetHeader: "x-tenant"}, func(_ http.ResponseWriter, r *http.Request) {
+			got = strings.Join(r.Header["X-Tenant"], "|")
+			if twin := r.Header["X_tenant"]; twin != nil || r.Header.Get("X-Other") == "" {
+				t.Errorf("a twin is left, or another is gone: %v", r.Header)
+			}
+		}, func(r *http.Request) {
 			bearer(w.Token("acme"))(r)
+			r.Header["X_tenant"], r.Header["X-Other"] = []string{"globex"}, []string{"x"}
 			if sent != nil {
 				r.Header["X-Tenant"] = sent
 			}

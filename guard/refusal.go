@@ -79,7 +79,7 @@ func writeProblem(w http.ResponseWriter, p problem) {
 	_ = json.NewEncoder(w).Encode(p) // the client may be gone
 }
 
-// Refuse answers for an error of Check, Token or Tenant. What another tenant has
+// Refuse answers for an error of this package or the verifier. What another tenant has
 // is answered like what nobody has, 404, so that ids can't be tried.
 func Refuse(w http.ResponseWriter, err error) {
 	p := problem{Type: "about:blank", Title: "not found", Status: http.StatusNotFound, Code: "not_found"}
@@ -92,12 +92,16 @@ func Refuse(w http.ResponseWriter, err error) {
 	case errors.Is(err, verifier.ErrUnavailable):
 		w.Header().Set("Retry-After", "1")
 		p.Title, p.Status, p.Code = "tokens can't be verified now", http.StatusServiceUnavailable, "temporarily_unavailable"
+	case errors.Is(err, ErrInside):
+		p.Title, p.Status, p.Code = "the request is for another tenant than its token", http.StatusForbidden, "wrong_tenant"
 	case errors.Is(err, ErrScope):
 		w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope"`)
 		p.Title, p.Status, p.Code = "the token lacks a scope that is needed here", http.StatusForbidden, "insufficient_scope"
 	case errors.Is(err, ErrNoToken):
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		p.Title, p.Status, p.Code = "a token is needed", http.StatusUnauthorized, "token_required"
+	case verifier.Reason(err) == "other": // not an error of guard's
+		p.Title, p.Status, p.Code = "something went wrong", http.StatusInternalServerError, "internal"
 	default:
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 		p.Title, p.Status, p.Code = "the token is no longer accepted", http.StatusUnauthorized, "invalid_token"

@@ -66,6 +66,9 @@ func InQuery(name string) TenantSource {
 // other than exactly one is refused.
 func InBody(limit int64, find func(body []byte) ([]string, error)) TenantSource {
 	return TenantSource{"body", true, func(r *http.Request) ([]string, error) {
+		if r.Body == nil {
+			return nil, nil
+		}
 		body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
 		if err != nil {
 			return nil, fmt.Errorf("guard: read the body: %w", err)
@@ -88,6 +91,16 @@ var errTooLong = errors.New("guard: the body is too long to look for a tenant")
 // where is a word for the lines, such as "graphql".
 func By(where string, find func(*http.Request) ([]string, error)) TenantSource {
 	return TenantSource{where, true, find}
+}
+
+// deleteTwins deletes headers that a server behind, of CGI's kind, can't tell from
+// this one: X_Tenant beside X-Tenant (RFC 3875 section 4.1.18).
+func deleteTwins(h http.Header, name string) {
+	for other := range h {
+		if other != name && strings.EqualFold(strings.ReplaceAll(other, "_", "-"), name) {
+			delete(h, other)
+		}
+	}
 }
 
 func some(s string) []string {
