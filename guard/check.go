@@ -19,6 +19,8 @@ var (
 	ErrNoTenant = errors.New("guard: a resource without a tenant")
 	// ErrInside means: the context has a token of another tenant already.
 	ErrInside = errors.New("guard: inside another tenant's context")
+	// ErrNotFound is for Refuse, where a service has no such object.
+	ErrNotFound = errors.New("guard: no such object")
 	// ErrScope means: the token lacks a scope that the route asks for.
 	ErrScope = errors.New("guard: a scope is missing")
 )

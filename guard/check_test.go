@@ -205,15 +205,17 @@ func TestRefuse(t *testing.T) {
 	}
 	body := func(err error) (int, string, http.Header) {
 		rec := httptest.NewRecorder()
-		guard.Refuse(rec, err)
+		guard.Refuse(rec, httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil), err)
 		return rec.Code, rec.Body.String(), rec.Header()
 	}
 	status, crossing, header := body(guard.Check(ctx, resource("globex", "7")))
 	if status != http.StatusNotFound || header.Get("Cache-Control") != "no-store" || header.Get("WWW-Authenticate") != "" {
 		t.Errorf("%d %v", status, header)
 	}
-	if _, nobodys, _ := body(guard.Check(ctx, resource("", "7"))); nobodys != crossing {
-		t.Errorf("%s\n%s", crossing, nobodys)
+	for _, err := range []error{guard.Check(ctx, resource("", "7")), guard.ErrNotFound} {
+		if _, nobodys, _ := body(err); nobodys != crossing || !strings.Contains(nobodys, `"request_id":"r1"`) {
+			t.Errorf("%s\n%s", crossing, nobodys)
+		}
 	}
 	for name, c := range map[string]struct {
 		err    error

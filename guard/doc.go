@@ -7,7 +7,7 @@
 //	func orders(w http.ResponseWriter, r *http.Request) {
 //		order := …load by id…
 //		if err := guard.Check(r.Context(), guard.Resource{Tenant: order.Tenant, Type: "order", ID: order.ID}); err != nil {
-//			guard.Refuse(w, err)
+//			guard.Refuse(w, r, err)
 //			return
 //		}
 //

@@ -25,12 +25,12 @@ type orders map[string]order
 func (o orders) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	found, ok := o[r.PathValue("id")]
 	if !ok {
-		guard.Refuse(w, guard.ErrNoTenant) // as another tenant's
+		guard.Refuse(w, r, guard.ErrNotFound) // as another tenant's
 		return
 	}
 	err := guard.Check(r.Context(), guard.Resource{Tenant: found.Tenant, Type: "order", ID: found.ID})
 	if err != nil {
-		guard.Refuse(w, err)
+		guard.Refuse(w, r, err)
 		return
 	}
 	_, _ = w.Write([]byte(found.Note))

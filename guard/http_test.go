@@ -231,7 +231,7 @@ func TestHandler_PutsTheTokenInTheContext(t *testing.T) {
 		if id := guard.RequestID(r.Context()); id != "r-1" {
 			t.Errorf("request %q", id)
 		}
-		guard.Refuse(rw, guard.Check(r.Context(), resource("globex", "7")))
+		guard.Refuse(rw, r, guard.Check(r.Context(), resource("globex", "7")))
 	}, func(r *http.Request) {
 		bearer(w.Token("acme", "orders:read"))(r)
 		r.Header.Set("X-Request-Id", "r-1")

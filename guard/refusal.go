@@ -79,16 +79,13 @@ func writeProblem(w http.ResponseWriter, p problem) {
 	_ = json.NewEncoder(w).Encode(p) // the client may be gone
 }
 
-// Refuse answers for an error of this package or the verifier. What another tenant has
-// is answered like what nobody has, 404, so that ids can't be tried.
-func Refuse(w http.ResponseWriter, err error) {
-	p := problem{Type: "about:blank", Title: "not found", Status: http.StatusNotFound, Code: "not_found"}
-	var denied *Denied
-	if errors.As(err, &denied) {
-		p.RequestID = denied.Decision.RequestID
-	}
+// Refuse answers a request for an error of this package or the verifier. What
+// another tenant has is answered like what nobody has, byte for byte, so that ids
+// can't be tried: answer with ErrNotFound for an object that is not there.
+func Refuse(w http.ResponseWriter, r *http.Request, err error) {
+	p := problem{Type: "about:blank", Title: "not found", Status: http.StatusNotFound, Code: "not_found", RequestID: RequestID(r.Context())}
 	switch {
-	case errors.Is(err, ErrCrossing), errors.Is(err, ErrNoTenant):
+	case errors.Is(err, ErrCrossing), errors.Is(err, ErrNoTenant), errors.Is(err, ErrNotFound):
 	case errors.Is(err, verifier.ErrUnavailable):
 		w.Header().Set("Retry-After", "1")
 		p.Title, p.Status, p.Code = "tokens can't be verified now", http.StatusServiceUnavailable, "temporarily_unavailable"

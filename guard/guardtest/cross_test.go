@@ -1,0 +1,293 @@
+package guardtest_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/guard"
+	"github.com/tenantbroker/tenantbroker/guard/guardtest"
+)
+
+// note is what the sample keeps.
+type note struct {
+	ID   string `json:"id"`
+	Text string `json:"text"`
+
+	tenant credential.Tenant
+}
+
+// sample is an application with one leak, or none.
+type sample struct {
+	leak string
+
+	mu     sync.Mutex
+	notes  map[string]*note
+	cache  map[string][]byte
+	last   []byte // the last answer, where it is shared
+	issued int
+}
+
+// handler guards all routes but those of the leak.
+func (s *sample) handler(g *guard.Guard) http.Handler {
+	mux := http.NewServeMux()
+	for pattern, f := range map[string]http.HandlerFunc{
+		"GET /notes/{id}": s.read, "GET /notes": s.list, "POST /notes/batch": s.batch, "PUT /notes/{id}": s.update, "DELETE /notes/{id}": s.remove,
+	} {
+		route := guard.Route{SharedCache: s.leak == "public"}
+		if s.leak == "no guard" && pattern == "GET /notes" {
+			mux.Handle(pattern, f)
+			continue
+		}
+		mux.Handle(pattern, g.Handler(route, f))
+	}
+	return mux
+}
+
+// tenant is whose request it is; a leak believes the request.
+func (s *sample) tenant(r *http.Request) credential.Tenant {
+	own, err := guard.Tenant(r.Context())
+	if err != nil {
+		return credential.MustTenant("a")
+	}
+	said := ""
+	switch s.leak {
+	case "header":
+		said = r.Header.Get("Org")
+	case "parameter":
+		said = r.URL.Query().Get("tenant")
+	}
+	if other, err := credential.ParseTenant(said); err == nil {
+		return other
+	}
+	return own
+}
+
+// find is the one with the id, if it is the request's; nil otherwise.
+func (s *sample) find(w http.ResponseWriter, r *http.Request, unless string) *note {
+	s.mu.Lock()
+	found := s.notes[r.PathValue("id")]
+	s.mu.Unlock()
+	if found == nil {
+		guard.Refuse(w, r, guard.ErrNotFound)
+		return nil
+	}
+	if s.leak == unless || s.leak == "header" || s.leak == "parameter" || s.leak == "member" {
+		if found.tenant == s.tenant(r) || s.leak == unless {
+			return found
+		}
+	}
+	if err := guard.Check(r.Context(), guard.Resource{Tenant: found.tenant, Type: "note", ID: found.ID}); err != nil {
+		if s.leak == "error" {
+			http.Error(w, "not yours", http.StatusForbidden)
+			return nil
+		}
+		guard.Refuse(w, r, err)
+		return nil
+	}
+	return found
+}
+
+func (s *sample) read(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	kept := s.cache[r.URL.Path]
+	s.mu.Unlock()
+	if s.leak == "cache" && kept != nil {
+		_, _ = w.Write(kept)
+		return
+	}
+	if etag := r.Header.Get("If-None-Match"); s.leak == "etag" && etag != "" {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	found := s.find(w, r, "read")
+	if found == nil {
+		return
+	}
+	w.Header().Set("Etag", `"1"`)
+	if s.leak == "public" {
+		w.Header().Set("Cache-Control", "public, max-age=60")
+	}
+	body := s.json(*found)
+	s.mu.Lock()
+	s.cache[r.URL.Path], s.last = body, body
+	s.mu.Unlock()
+	if s.leak == "shared" {
+		time.Sleep(time.Millisecond) // others come by
+		s.mu.Lock()
+		body = s.last
+		s.mu.Unlock()
+	}
+	_, _ = w.Write(body)
+}
+
+func (s *sample) json(v any) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return body
+}
+
+func (s *sample) list(w http.ResponseWriter, r *http.Request) {
+	tenant, text := s.tenant(r), r.URL.Query().Get("q")
+	all := []note{}
+	s.mu.Lock()
+	for _, n := range s.notes {
+		searched := text != "" && s.leak == "search"
+		if (n.tenant == tenant || s.leak == "list" || searched) && strings.Contains(n.Text, text) {
+			all = append(all, *n)
+		}
+	}
+	s.mu.Unlock()
+	_, _ = w.Write(s.json(all))
+}
+
+func (s *sample) batch(w http.ResponseWriter, r *http.Request) {
+	var asked struct{ IDs []string }
+	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+		http.Error(w, "no ids", http.StatusBadRequest)
+		return
+	}
+	all := []note{}
+	s.mu.Lock()
+	for _, id := range asked.IDs {
+		if n := s.notes[id]; n != nil && (s.leak == "batch" || guard.Check(r.Context(), guard.Resource{Tenant: n.tenant, Type: "note", ID: id}) == nil) {
+			all = append(all, *n)
+		}
+	}
+	s.mu.Unlock()
+	_, _ = w.Write(s.json(all))
+}
+
+func (s *sample) update(w http.ResponseWriter, r *http.Request) {
+	var sent struct{ Text, Customer string }
+	if err := json.NewDecoder(r.Body).Decode(&sent); err != nil {
+		http.Error(w, "no note", http.StatusBadRequest)
+		return
+	}
+	s.mu.Lock()
+	found := s.notes[r.PathValue("id")]
+	if s.leak == "member" && found != nil && found.tenant.String() == sent.Customer {
+		found.Text = sent.Text
+		s.mu.Unlock()
+		return
+	}
+	s.mu.Unlock()
+	if found := s.find(w, r, "update"); found != nil {
+		s.mu.Lock()
+		found.Text = sent.Text
+		s.mu.Unlock()
+	}
+}
+
+func (s *sample) remove(w http.ResponseWriter, r *http.Request) {
+	if s.leak == "silent delete" {
+		s.mu.Lock()
+		delete(s.notes, r.PathValue("id"))
+		s.mu.Unlock()
+		guard.Refuse(w, r, guard.ErrNotFound)
+		return
+	}
+	if found := s.find(w, r, "remove"); found != nil {
+		s.mu.Lock()
+		delete(s.notes, found.ID)
+		s.mu.Unlock()
+	}
+}
+
+// kit is what a service's own test would write.
+func kit(t *testing.T, s *sample) guardtest.Kit {
+	t.Helper()
+	issuer := guardtest.NewIssuer(t)
+	g, err := guard.New(guard.Config{Verifier: issuer.Verifier(), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.notes, s.cache = make(map[string]*note), make(map[string][]byte)
+	party := func(tenant string) guardtest.Party {
+		raw := issuer.Token(tenant)
+		return guardtest.Party{Tenant: tenant, Token: func() string { return raw }}
+	}
+	return guardtest.Kit{
+		Handler: s.handler(g), A: party("a"), B: party("b"),
+		Create: func(_ testing.TB, p guardtest.Party, marker string) string {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.issued++
+			id := fmt.Sprintf("id-%06d", s.issued)
+			s.notes[id] = &note{ID: id, Text: marker, tenant: credential.MustTenant(p.Tenant)}
+			return id
+		},
+		Read: guardtest.Route{Name: "read", Path: "/notes/{id}"},
+		Routes: []guardtest.Route{
+			{Name: "list", Kind: guardtest.Lists, Path: "/notes"},
+			{Name: "search", Kind: guardtest.Lists, Path: "/notes?q={marker}"},
+			{Name: "batch", Kind: guardtest.Batches, Method: http.MethodPost, Path: "/notes/batch", Body: `{"ids":[{id}]}`},
+			{Name: "update", Kind: guardtest.Changes, Method: http.MethodPut, Path: "/notes/{id}", Body: `{"text":"changed"}`},
+			{Name: "remove", Kind: guardtest.Removes, Method: http.MethodDelete, Path: "/notes/{id}"},
+		},
+	}
+}
+
+func TestAnApplicationWithoutALeakIsNotAccused(t *testing.T) {
+	guardtest.Cross(t, kit(t, &sample{}))
+}
+
+// Each leak, alone, is found where it is.
+func TestEachLeakIsFound(t *testing.T) {
+	for leak, want := range map[string][]string{
+		"read":          {"read, another tenant", "read, read after its owner", "read, an id that exists"},
+		"list":          {"list, another tenant"},
+		"search":        {"search, another tenant"},
+		"batch":         {"batch, another tenant"},
+		"update":        {"update, another tenant", "update, changed by another"},
+		"remove":        {"remove, another tenant", "remove, changed by another"},
+		"silent delete": {"remove, changed by another"},
+		"header":        {"read, header org", "list, header org", "update, header org"},
+		"parameter":     {"read, parameter tenant", "list, parameter tenant"},
+		"member":        {"update, member customer", "update, changed by another"},
+		"shared":        {"read, at once"},
+		"cache":         {"read, read after its owner"},
+		"etag":          {"read, asked by If-None-Match"},
+		"error":         {"read, an id that exists"},
+		"public":        {"read, kept by a shared cache"},
+		"no guard":      {"list, without a token", "search, without a token"},
+	} {
+		t.Run(leak, func(t *testing.T) {
+			var found []string
+			for _, f := range kit(t, &sample{leak: leak}).Find(t) {
+				found = append(found, f.String())
+			}
+			for _, w := range want {
+				if !slices.ContainsFunc(found, func(f string) bool { return strings.HasPrefix(f, w+":") }) {
+					t.Errorf("not found: %s; found\n%s", w, strings.Join(found, "\n"))
+				}
+			}
+			for _, f := range found {
+				if leak == "list" && !strings.HasPrefix(f, "list") && !strings.HasPrefix(f, "search") {
+					t.Errorf("another route is accused: %s", f)
+				}
+			}
+		})
+	}
+}
+
+// A route that doesn't work for its own tenant would prove nothing.
+func TestARouteThatDoesNotWorkIsToldOf(t *testing.T) {
+	k := kit(t, &sample{})
+	k.Routes = append(k.Routes, guardtest.Route{Name: "export", Kind: guardtest.Lists, Path: "/export"})
+	found := k.Find(t)
+	if len(found) == 0 || !strings.HasPrefix(found[len(found)-1].String(), "export, own:") {
+		t.Errorf("%v", found)
+	}
+}
