@@ -20,6 +20,7 @@ var arrows = map[string][]string{
 	"credential/jwks":  {"credential"},
 	"verifier":         {"credential", "credential/jwks"},
 	"guard":            {"guard", "verifier", "audit", "credential", "credential/jwks"},
+	"guard/cacheguard": {"guard", "credential"},
 	"audit":            {"credential"},
 	"store":            {"audit", "credential"},
 	"store/bolt":       {"store", "audit", "credential"},
@@ -172,7 +173,7 @@ func TestOnlyToolsStartServersForTests(t *testing.T) {
 func TestProductionCodeDoesNotImportTesting(t *testing.T) {
 	for _, p := range list(t, "./...") {
 		name := strings.TrimPrefix(p.ImportPath, module)
-		if name == "brokertest" || name == "store/storetest" || name == "guard/guardtest" {
+		if name == "brokertest" || name == "store/storetest" || name == "guard/guardtest" || name == "internal/testguard" {
 			continue
 		}
 		if slices.Contains(p.Imports, "testing") {
