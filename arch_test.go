@@ -120,6 +120,17 @@ func TestWhatIsBesideGuardCompilesNoServer(t *testing.T) {
 	}
 }
 
+// A service that has no database compiles no driver.
+func TestOnlyPgguardIsForPostgreSQL(t *testing.T) {
+	for _, p := range list(t, "./guard/...", "./verifier/...") {
+		for _, dep := range p.Deps {
+			if strings.HasPrefix(dep, "github.com/jackc/") && p.ImportPath != module+"guard/pgguard" {
+				t.Errorf("%s compiles %s", p.ImportPath, dep)
+			}
+		}
+	}
+}
+
 func TestTheServerIsNotInTheCommandLineTool(t *testing.T) {
 	for _, p := range list(t, "./cmd/brokerctl") {
 		for _, dep := range p.Deps {

@@ -1,0 +1,132 @@
+package pgguard
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Names in the database.
+const (
+	// Setting holds the tenant of a transaction; outside of one it is unset or empty.
+	Setting = "tenantguard.tenant"
+	// Schema holds what the policies call.
+	Schema = "tenantguard"
+	// Owner owns the schema. Nobody logs in as it.
+	Owner = "tenantguard_owner"
+)
+
+// Policies says what is to be protected.
+type Policies struct {
+	Tables []Table
+	// Role is the application's; it is made without rights where it is missing and
+	// may read and write the tables. Empty: privileges are left as they are.
+	Role string
+}
+
+// SQL is what a superuser runs, once or again: the schema, the role of its owner,
+// and for each table two policies that hold for all roles and all statements. It
+// is one transaction. PostgreSQL 15 or newer.
+//
+// Errors: no table at all; ErrName of the role.
+func (p Policies) SQL() (string, error) {
+	if len(p.Tables) == 0 {
+		return "", errors.New("pgguard: no table to protect")
+	}
+	var b strings.Builder
+	b.WriteString(head)
+	b.WriteString(plainFunction)
+	for _, t := range p.Tables {
+		fmt.Fprintf(&b, tableSQL, replaceAll(t)...)
+	}
+	if p.Role != "" {
+		names, err := parseNames(p.Role)
+		if err != nil || len(names) != 1 {
+			return "", fmt.Errorf("%w of a role: %q", ErrName, p.Role)
+		}
+		p.grant(&b, names[0])
+	}
+	b.WriteString("\nCOMMIT;\n")
+	return b.String(), nil
+}
+
+func replaceAll(t Table) []any {
+	return []any{t.String(), t.Column(), literal(t.String()), literal(t.column)}
+}
+
+func (p Policies) grant(b *strings.Builder, role string) {
+	fmt.Fprintf(b, roleSQL, literal(role), quote(role))
+	for _, t := range p.Tables {
+		fmt.Fprintf(b, grantSQL, t.String(), quote(role), quote(t.schema))
+	}
+}
+
+const head = `-- Rows of one tenant per transaction. Run by a superuser, as often as you like:
+--   psql -v ON_ERROR_STOP=1 -f FILE
+BEGIN;
+SET LOCAL client_min_messages = warning;
+SET LOCAL standard_conforming_strings = on;
+
+-- Owns what the policies call; nobody logs in as it.
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'tenantguard_owner') THEN
+    CREATE ROLE tenantguard_owner NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS;
+  END IF;
+END
+$$;
+CREATE SCHEMA IF NOT EXISTS tenantguard AUTHORIZATION tenantguard_owner;
+ALTER SCHEMA tenantguard OWNER TO tenantguard_owner;
+REVOKE CREATE ON SCHEMA tenantguard FROM PUBLIC;
+GRANT USAGE ON SCHEMA tenantguard TO PUBLIC;
+`
+
+const plainFunction = `
+-- The tenant of this transaction; NULL, which equals nothing, outside of one.
+CREATE OR REPLACE FUNCTION tenantguard.tenant() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+  SELECT nullif(pg_catalog.current_setting('tenantguard.tenant', true), '');
+END;
+ALTER FUNCTION tenantguard.tenant() OWNER TO tenantguard_owner;
+GRANT EXECUTE ON FUNCTION tenantguard.tenant() TO PUBLIC;
+`
+
+// The subquery is evaluated once per statement, and an index serves the equality.
+// The restrictive policy is there for the day on which somebody adds a permissive
+// one, which would open what this one closes.
+const tableSQL = `
+DO $check$
+BEGIN -- tenants are compared byte for byte
+  IF NOT EXISTS (
+    SELECT FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation
+    WHERE a.attrelid = %[3]s::pg_catalog.regclass AND a.attname = %[4]s AND a.attnum > 0 AND NOT a.attisdropped
+      AND a.atttypid IN ('text'::pg_catalog.regtype, 'varchar'::pg_catalog.regtype) AND coalesce(c.collisdeterministic, true)) THEN
+    RAISE EXCEPTION '%%.%%: no column of type text with a deterministic collation', %[3]s, %[4]s;
+  END IF;
+END
+$check$;
+ALTER TABLE %[1]s ENABLE ROW LEVEL SECURITY;
+ALTER TABLE %[1]s FORCE ROW LEVEL SECURITY;
+DROP POLICY IF EXISTS tenantguard ON %[1]s;
+DROP POLICY IF EXISTS tenantguard_only ON %[1]s;
+CREATE POLICY tenantguard ON %[1]s AS PERMISSIVE FOR ALL TO PUBLIC
+  USING (%[2]s = (SELECT tenantguard.tenant())) WITH CHECK (%[2]s = (SELECT tenantguard.tenant()));
+CREATE POLICY tenantguard_only ON %[1]s AS RESTRICTIVE FOR ALL TO PUBLIC
+  USING (%[2]s = (SELECT tenantguard.tenant())) WITH CHECK (%[2]s = (SELECT tenantguard.tenant()));
+`
+
+const roleSQL = `
+-- The application's role: no owner, nothing that goes round row security.
+DO $role$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = %[1]s) THEN
+    CREATE ROLE %[2]s LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+  END IF;
+END
+$role$;
+`
+
+const grantSQL = `GRANT USAGE ON SCHEMA %[3]s TO %[2]s;
+REVOKE ALL ON %[1]s FROM %[2]s, PUBLIC;
+GRANT SELECT, INSERT, UPDATE, DELETE ON %[1]s TO %[2]s;
+`

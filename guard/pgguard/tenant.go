@@ -1,0 +1,128 @@
+package pgguard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/guard"
+)
+
+// What is wrong with how a transaction is used. Match with errors.Is.
+var (
+	// ErrStatements means: the connections would leave prepared statements behind,
+	// which another client of the same server connection meets (PgBouncer in
+	// transaction mode). See Configure.
+	ErrStatements = errors.New("pgguard: connections that keep prepared statements: use pgguard.Configure, or default_query_exec_mode=exec")
+	// ErrEnded means: the function has ended the transaction itself. What it did
+	// after that saw no rows; what it did before may be committed.
+	ErrEnded = errors.New("pgguard: the transaction was ended inside")
+	// ErrNotYours means: the function tried to. Return an error to roll back.
+	ErrNotYours = errors.New("pgguard: the transaction ends with its function")
+	// ErrPrepare means: a named statement would outlive the transaction.
+	ErrPrepare = errors.New("pgguard: no prepared statements in a tenant's transaction")
+)
+
+// patience bounds a rollback, which goes on where the context has ended.
+const patience = 5 * time.Second
+
+// Configure has a pool's connections leave no prepared statements, as WithTenant
+// asks for.
+func Configure(c *pgxpool.Config) {
+	c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+}
+
+// WithTenant runs fn in a transaction whose rows are those of the tenant of the
+// token in ctx, which is verified again first. It commits if fn returns nil, and
+// rolls back if it returns an error, panics, or ctx ends. BEGIN and the tenant
+// take one round trip together. Savepoints (tx.Begin) are fn's to use; the
+// transaction is not fn's to end.
+//
+// Errors: guard.ErrNoToken and those of the verifier, before any statement;
+// ErrStatements; ErrEnded; fn's own, as it is; those of pgx.
+func WithTenant(ctx context.Context, pool *pgxpool.Pool, fn func(tx pgx.Tx) error) error {
+	return within(ctx, pool, beginPlain, fn)
+}
+
+// begin starts a tenant's transaction.
+type begin func(context.Context, *pgxpool.Pool, credential.Tenant) (pgx.Tx, error)
+
+// beginPlain sends both statements as one simple query: nothing is prepared, and
+// there is no moment in between.
+func beginPlain(ctx context.Context, pool *pgxpool.Pool, tenant credential.Tenant) (pgx.Tx, error) {
+	tx, err := pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: "begin; " + setTenant(tenant)})
+	if err != nil {
+		return nil, fmt.Errorf("pgguard: begin: %w", err)
+	}
+	return tx, nil
+}
+
+// setTenant is a statement without parameters, so that none is prepared for it.
+// The grammar of a tenant has no quote.
+func setTenant(tenant credential.Tenant) string {
+	return "select pg_catalog.set_config('" + Setting + "', '" + tenant.String() + "', true)"
+}
+
+func within(ctx context.Context, pool *pgxpool.Pool, begin begin, fn func(pgx.Tx) error) (err error) {
+	tenant, err := guard.Tenant(ctx)
+	if err != nil {
+		return err
+	}
+	if !keepsNone(pool.Config().ConnConfig) {
+		return ErrStatements
+	}
+	tx, err := begin(ctx, pool, tenant)
+	if err != nil {
+		return err
+	}
+	committed := false
+	defer func() { // also of a panic and of runtime.Goexit
+		if !committed {
+			rollback(ctx, tx)
+		}
+	}()
+	if err := fn(guarded{tx}); err != nil {
+		return err
+	}
+	if tx.Conn().PgConn().TxStatus() == 'I' {
+		return ErrEnded
+	}
+	committed = true // a commit that failed leaves nothing to roll back
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("pgguard: commit: %w", err)
+	}
+	return nil
+}
+
+// rollback ends a transaction whatever became of its context. Where it can't,
+// pgx closes the connection, which ends the transaction too.
+func rollback(ctx context.Context, tx pgx.Tx) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	_ = tx.Rollback(ctx)
+}
+
+// keepsNone reports whether connections leave no prepared statements.
+func keepsNone(c *pgx.ConnConfig) bool {
+	return c.DefaultQueryExecMode == pgx.QueryExecModeExec || c.DefaultQueryExecMode == pgx.QueryExecModeSimpleProtocol
+}
+
+// guarded is a transaction that its user can't end.
+type guarded struct{ pgx.Tx }
+
+// Commit refuses.
+func (guarded) Commit(context.Context) error { return ErrNotYours }
+
+// Rollback refuses.
+func (guarded) Rollback(context.Context) error { return ErrNotYours }
+
+// Prepare refuses.
+func (guarded) Prepare(context.Context, string, string) (*pgconn.StatementDescription, error) {
+	return nil, ErrPrepare
+}
