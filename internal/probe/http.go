@@ -1,0 +1,206 @@
+package probe
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// actor is who sends a request.
+type actor string
+
+// The actors.
+const (
+	asA    actor = "a"
+	asB    actor = "b"
+	nobody actor = "" // without a token
+)
+
+// ErrUnreachable means: the service gave no answer.
+var ErrUnreachable = errors.New("probe: the service can't be reached")
+
+// errSpent ends what is tried, not the cleaning up.
+var errSpent = errors.New("the limit of requests is reached")
+
+// answer is what came back.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+	cut    bool // longer than the limit
+	took   time.Duration
+	sent   string // the request, without its token
+	line   string // method and target
+}
+
+func (a *answer) ok() bool { return a != nil && a.status >= 200 && a.status < 300 }
+
+// sender sends requests within the limits.
+type sender struct {
+	base    *url.URL
+	http    *http.Client
+	limits  Limits
+	limiter *rate.Limiter
+	tokens  map[actor]TokenSource
+	now     func() time.Time
+	sent    int
+	free    bool // cleaning up: not counted
+}
+
+func newSender(c Config) (*sender, error) {
+	base, err := url.Parse(strings.TrimSuffix(c.Description.BaseURL, "/"))
+	if err != nil {
+		return nil, errors.New("probe: base_url does not parse")
+	}
+	round := c.Transport
+	if round == nil {
+		if round, err = transport(c.Description.CAFile); err != nil {
+			return nil, err
+		}
+	}
+	l := c.Description.Limits
+	return &sender{
+		base: base, limits: l, now: c.Now, limiter: rate.NewLimiter(rate.Limit(l.PerSecond), 1),
+		tokens: map[actor]TokenSource{asA: c.TokenA, asB: c.TokenB},
+		http: &http.Client{
+			Transport: round, Timeout: l.Timeout,
+			// A token goes nowhere that an answer points to.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}, nil
+}
+
+// transport trusts the system's roots, or those of a PEM file.
+func transport(caFile string) (*http.Transport, error) {
+	t := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, IdleConnTimeout: 30 * time.Second,
+	}
+	if caFile == "" {
+		return t, nil
+	}
+	pem, err := os.ReadFile(caFile) //nolint:gosec // the path is the user's own choice
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s: no certificate in it", caFile)
+	}
+	t.TLSClientConfig.RootCAs = roots
+	return t, nil
+}
+
+// send sends one step. extra are headers beyond those of the step, query what is
+// appended to its query.
+func (s *sender) send(ctx context.Context, who actor, step Step, v values, extra map[string]string, query url.Values) (*answer, error) {
+	if !s.free {
+		if s.sent >= s.limits.Requests {
+			return nil, errSpent
+		}
+		s.sent++
+	}
+	if err := s.limiter.Wait(ctx); err != nil {
+		return nil, err
+	}
+	request, text, err := s.build(ctx, step, v, extra, query)
+	if err != nil {
+		return nil, err
+	}
+	if who != nobody {
+		token, err := s.tokens[who](ctx)
+		if err != nil {
+			return nil, fmt.Errorf("probe: token of %s: %w", who, err)
+		}
+		request.Header.Set("Authorization", "Bearer "+string(token.Reveal()))
+	}
+	began := s.now()
+	response, err := s.http.Do(request)
+	if err != nil {
+		return nil, unreachable(ctx, request, err)
+	}
+	defer response.Body.Close() //nolint:errcheck // it was read
+	body, err := io.ReadAll(io.LimitReader(response.Body, int64(s.limits.Body)+1))
+	if err != nil {
+		return nil, unreachable(ctx, request, err)
+	}
+	a := &answer{status: response.StatusCode, header: response.Header, body: body, took: s.now().Sub(began), sent: text}
+	a.line = request.Method + " " + request.URL.RequestURI()
+	if len(body) > s.limits.Body {
+		a.body, a.cut = body[:s.limits.Body], true
+	}
+	return a, nil
+}
+
+// unreachable leaves out what net/http says of the request: its URL.
+func unreachable(ctx context.Context, r *http.Request, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return fmt.Errorf("%w: %s %s: %w", ErrUnreachable, r.Method, r.URL.Path, err)
+}
+
+func (s *sender) build(ctx context.Context, step Step, v values, extra map[string]string, query url.Values) (*http.Request, string, error) {
+	method, target := v.target(step.Request)
+	if len(query) > 0 {
+		mark := "?"
+		if strings.Contains(target, "?") {
+			mark = "&"
+		}
+		target += mark + query.Encode()
+	}
+	u, err := url.Parse(s.base.String() + target)
+	if err != nil || !sameOrigin(u, s.base) {
+		return nil, "", fmt.Errorf("probe: %s: not a path of the service", step.Request)
+	}
+	var body io.Reader
+	var sent strings.Builder
+	sent.WriteString(target)
+	if unescaped, err := url.QueryUnescape(target); err == nil {
+		sent.WriteString("\n" + unescaped)
+	}
+	if step.Body != nil {
+		data, err := json.Marshal(v.body(step.Body))
+		if err != nil {
+			return nil, "", err
+		}
+		body = bytes.NewReader(data)
+		sent.Write(data)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	if err != nil {
+		return nil, "", err
+	}
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	r.Header.Set("Accept", "application/json, */*;q=0.5")
+	r.Header.Set("User-Agent", "brokerctl-probe")
+	for name, value := range step.Headers {
+		r.Header.Set(textproto.CanonicalMIMEHeaderKey(name), v.replace(value, plainly))
+	}
+	for name, value := range extra {
+		r.Header.Set(name, value)
+	}
+	for name, value := range r.Header {
+		sent.WriteString("\n" + name + ": " + strings.Join(value, " "))
+	}
+	return r, sent.String(), nil
+}

@@ -1,0 +1,192 @@
+package probe
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Verdict is what became of one case.
+type Verdict string
+
+// The verdicts, the worst first.
+const (
+	Leak         Verdict = "leak"         // evidence that something crossed
+	Suspect      Verdict = "suspect"      // somebody should look; not evidence
+	Inconclusive Verdict = "inconclusive" // what was answered proves nothing
+	Clean        Verdict = "clean"
+)
+
+// Finding is what stands behind a verdict. It shows no value of an answer.
+type Finding struct {
+	Verdict Verdict `json:"verdict"`
+	Kind    string  `json:"kind"` // content, tenant, existence, etag, changed, resemblance, cacheable …
+	Text    string  `json:"text"`
+}
+
+// witness is a value that only the owner of an object has.
+type witness struct {
+	name   string // what it is, for the report
+	value  string
+	strong bool // long enough not to be somewhere by chance
+}
+
+// strongLength is from how many characters on a value is nowhere by chance.
+const strongLength = 8
+
+func newWitness(name, value string) witness {
+	return witness{name: name, value: value, strong: len(value) >= strongLength}
+}
+
+// in reports whether an answer shows the witness, in its body, as text or as
+// JSON means it, or in a header.
+func (w witness) in(a *answer) bool {
+	if w.value == "" {
+		return false
+	}
+	documents := parseLines(a.body)
+	if document := parseJSON(a.body); document != nil {
+		documents = []any{document}
+	}
+	var meant []string
+	for _, document := range documents {
+		texts(document, &meant)
+	}
+	if !w.strong {
+		return slices.Contains(meant, w.value)
+	}
+	if strings.Contains(string(a.body), w.value) || slices.ContainsFunc(meant, func(s string) bool { return strings.Contains(s, w.value) }) {
+		return true
+	}
+	for _, values := range a.header {
+		if slices.ContainsFunc(values, func(s string) bool { return strings.Contains(s, w.value) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// names reports whether an answer names a tenant, as a word of its own.
+func names(a *answer, tenant string) bool {
+	word := regexp.MustCompile(`(?:\A|[^A-Za-z0-9_.-])` + regexp.QuoteMeta(tenant) + `(?:\z|[^A-Za-z0-9_-])`)
+	return word.Match(a.body)
+}
+
+// evidence is what one case is judged by.
+type evidence struct {
+	got       []*answer // of one attempt and what followed from it, in order
+	reference []*answer // the same as A; nil: none was made
+	own       []*answer // the same as B with its own object; nil: none was made
+	nonsense  *answer   // the same as B with an id that nobody has; nil: none was made
+	witnesses []witness // of A's object
+	ownValues []witness // of B's
+	tenant    string    // A's
+	byID      bool      // the request names the object
+	shared    bool
+	anonymous bool
+	ids       []string // A's object's, and that which nobody has
+}
+
+// judge says what an answer to somebody else shows of A's object.
+func judge(e evidence) []Finding {
+	var found []Finding
+	last := e.got[len(e.got)-1]
+	if e.shared {
+		return nil // everybody may read it
+	}
+	for _, w := range e.witnesses {
+		if f, ok := e.shown(w); ok {
+			found = append(found, f)
+		}
+	}
+	if e.byID && !last.ok() && e.namesTenant() {
+		found = append(found, Finding{Leak, "tenant", "the refusal names the tenant whose object it is"})
+	}
+	if f, ok := e.existence(last); ok && len(found) == 0 {
+		found = append(found, f)
+	}
+	if len(found) == 0 && e.resembles(last) {
+		found = append(found, Finding{Suspect, "resemblance", "the answer resembles A's, and shows nothing of the asker's own"})
+	}
+	return found
+}
+
+// shown looks for a value in every answer whose request did not carry it: an
+// echo tells nothing.
+func (e evidence) shown(w witness) (Finding, bool) {
+	if slices.ContainsFunc(e.ownValues, func(o witness) bool { return o.value == w.value }) {
+		return Finding{}, false // B has the same
+	}
+	sent := ""
+	for _, a := range e.got {
+		sent += a.sent + "\n" // what an earlier request carried, a later answer may echo
+		if strings.Contains(sent, w.value) || !w.in(a) || e.nonsense != nil && w.in(e.nonsense) {
+			continue
+		}
+		if !w.strong {
+			return Finding{Suspect, "content", fmt.Sprintf("%s is in the answer to %s, and is too short to be evidence", w.name, a.line)}, true
+		}
+		return Finding{Leak, "content", fmt.Sprintf("%s is in the answer (%d) to %s", w.name, a.status, a.line)}, true
+	}
+	return Finding{}, false
+}
+
+func (e evidence) namesTenant() bool {
+	last := e.got[len(e.got)-1]
+	return !strings.Contains(last.sent, e.tenant) && names(last, e.tenant) && (e.nonsense == nil || !names(e.nonsense, e.tenant))
+}
+
+// existence compares with the answer for an id that nobody has. Only where that
+// one is "not found" is it known to have been looked for.
+func (e evidence) existence(last *answer) (Finding, bool) {
+	none := e.nonsense
+	if none == nil || missing(last.status) && last.status == none.status && alike(last, none, e.ids) || !missing(none.status) {
+		return Finding{}, false
+	}
+	switch {
+	case last.ok():
+		return Finding{}, false // its own object under the same id, perhaps; the witnesses tell
+	case missing(last.status):
+		if last.status == none.status {
+			return Finding{Suspect, "existence", "the answer differs from that for an id that nobody has, in its text"}, true
+		}
+	case last.status >= 500 || last.status == http.StatusTooManyRequests || last.status == http.StatusUnauthorized:
+		return Finding{}, false
+	}
+	return Finding{Leak, "existence", fmt.Sprintf("status %d, and %d for an id that nobody has: ids can be tried", last.status, none.status)}, true
+}
+
+func missing(status int) bool { return status == http.StatusNotFound || status == http.StatusGone }
+
+// doubts says why a case that shows nothing proves nothing either.
+func (e evidence) doubts() []Finding {
+	doubt := func(text string, args ...any) []Finding {
+		return []Finding{{Inconclusive, "control", fmt.Sprintf(text, args...)}}
+	}
+	last := e.got[len(e.got)-1]
+	switch {
+	case last.status == http.StatusTooManyRequests || last.status >= 500:
+		return doubt("the service did not decide (status %d)", last.status)
+	case last.cut:
+		return doubt("the answer is longer than limits.body")
+	case !e.anonymous && last.status == http.StatusUnauthorized:
+		return doubt("the service does not accept B's token")
+	}
+	if e.reference != nil && !e.shared {
+		r := e.reference[len(e.reference)-1]
+		if !r.ok() {
+			return doubt("A itself gets status %d here", r.status)
+		}
+		if !slices.ContainsFunc(e.witnesses, func(w witness) bool { return w.in(r) }) {
+			return doubt("the answer to A itself shows nothing of A's object")
+		}
+	}
+	if e.own != nil && !e.anonymous {
+		if o := e.own[len(e.own)-1]; !o.ok() {
+			return doubt("B gets status %d even for its own object", o.status)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,185 @@
+package probe
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// look makes an attempt that shows something: first A, so that what is cached is
+// A's, then everybody else.
+func (t *trial) look(ctx context.Context) error {
+	e := t.evidence()
+	var err error
+	if t.attempt.controlled() {
+		if e.reference, err = t.reference(ctx, e.witnesses); err != nil {
+			return err
+		}
+		t.ofA(e.reference)
+		if t.byID() {
+			if e.own, err = t.chain(ctx, asB, t.own, disguise{}); err != nil {
+				return err
+			}
+		}
+	}
+	for _, d := range t.disguises() {
+		each := e
+		if d.name != "b" && t.object.Shared {
+			continue
+		}
+		if each.nonsense, each.ids, err = t.nonsense(ctx, d); err != nil {
+			return err
+		}
+		if each.got, err = t.chain(ctx, asB, t.target, d); err != nil {
+			return err
+		}
+		t.run.add(t.judged(d.name, each))
+		if d.name == "b" {
+			e.got = each.got
+		}
+	}
+	if err := t.conditional(ctx, e); err != nil {
+		return err
+	}
+	e.anonymous = true
+	if e.got, err = t.chain(ctx, nobody, t.target, disguise{}); err != nil {
+		return err
+	}
+	t.run.add(t.judged("no token", e))
+	return nil
+}
+
+func (t *trial) evidence() evidence {
+	return evidence{
+		witnesses: t.target.witnesses, ownValues: t.own.witnesses, tenant: t.run.tenant(asA),
+		byID: t.byID(), shared: t.object.Shared,
+	}
+}
+
+// reference makes the attempt as A, again while it may still settle.
+func (t *trial) reference(ctx context.Context, witnesses []witness) ([]*answer, error) {
+	for end := t.run.now().Add(t.attempt.Settle); ; {
+		all, err := t.chain(ctx, asA, t.target, disguise{})
+		if err != nil {
+			return nil, err
+		}
+		last := all[len(all)-1]
+		shows := slices.ContainsFunc(witnesses, func(w witness) bool { return w.in(last) })
+		if shows || !t.run.now().Before(end) {
+			return all, nil
+		}
+		if err := pause(ctx, t.attempt.Settle/10); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// ofA judges what A was answered: nothing of B's belongs there, and no cache that
+// others share may keep it.
+func (t *trial) ofA(reference []*answer) {
+	if t.object.Shared {
+		return
+	}
+	last := reference[len(reference)-1]
+	c := Case{Object: t.object.Name, Attempt: t.attempt.Name, As: "a", Request: reference[0].line, Status: last.status, Milliseconds: milliseconds(last.took)}
+	e := evidence{got: reference, witnesses: t.own.witnesses, ownValues: t.target.witnesses}
+	for _, w := range e.witnesses {
+		if f, ok := e.shown(w); ok {
+			c.Findings = append(c.Findings, f)
+		}
+	}
+	for _, a := range reference {
+		if sharedCacheable(a) {
+			c.Findings = append(c.Findings, Finding{Suspect, "cacheable", "caches that many share may keep the answer to " + a.line + " (Cache-Control), whoever asks (Vary)"})
+		}
+	}
+	t.run.add(c)
+}
+
+// sharedCacheable reports an answer to a request with a token that says of itself
+// that a shared cache may give it to others (RFC 9111 section 3.5).
+func sharedCacheable(a *answer) bool {
+	if !a.ok() {
+		return false
+	}
+	var open, closed bool
+	for _, line := range a.header.Values("Cache-Control") {
+		for directive := range strings.SplitSeq(strings.ToLower(line), ",") {
+			name, _, _ := strings.Cut(strings.TrimSpace(directive), "=")
+			switch name {
+			case "public", "s-maxage":
+				open = true
+			case "private", "no-store", "no-cache":
+				closed = true
+			}
+		}
+	}
+	for _, line := range a.header.Values("Vary") {
+		for name := range strings.SplitSeq(line, ",") {
+			if name = strings.TrimSpace(name); name == "*" || strings.EqualFold(name, "Authorization") {
+				closed = true
+			}
+		}
+	}
+	return open && !closed
+}
+
+// nonsense makes the same attempt, as B, for an id that nobody has.
+func (t *trial) nonsense(ctx context.Context, d disguise) (*answer, []string, error) {
+	if !t.alone() || t.object.Shared {
+		return nil, nil, nil
+	}
+	none := *t.target
+	none.id = unknownID(t.target.id)
+	a, err := t.step(ctx, asB, t.attempt.Step, t.values(&none), d)
+	return a, []string{text(t.target.id), text(none.id)}, err
+}
+
+// conditional asks as B for what A has already: "not modified" would say that it
+// is there, and what it is (RFC 9110 section 13.1).
+func (t *trial) conditional(ctx context.Context, e evidence) error {
+	if len(e.reference) != 1 || !e.reference[0].ok() || t.object.Shared {
+		return nil
+	}
+	of := e.reference[0].header
+	var headers map[string]string
+	switch {
+	case of.Get("ETag") != "":
+		headers = map[string]string{"If-None-Match": of.Get("ETag")}
+	case of.Get("Last-Modified") != "":
+		headers = map[string]string{"If-Modified-Since": of.Get("Last-Modified")}
+	default:
+		return nil
+	}
+	got, err := t.chain(ctx, asB, t.target, disguise{headers: headers})
+	if err != nil {
+		return err
+	}
+	c := Case{Object: t.object.Name, Attempt: t.attempt.Name, As: "b, validator of a", Request: got[0].line, Status: got[0].status, Milliseconds: milliseconds(got[0].took)}
+	if got[0].status == http.StatusNotModified && !sameValidator(e.got[0], of) {
+		c.Findings = []Finding{{Leak, "etag", "304 for what A was given, and B never"}}
+		// One that says so of whatever is asked for knows nothing.
+		none, _, err := t.nonsense(ctx, disguise{headers: headers})
+		if err != nil {
+			return err
+		}
+		if none != nil && none.status == http.StatusNotModified {
+			c.Findings = []Finding{{Suspect, "etag", "304 for A's validator, whatever is asked for"}}
+		}
+	}
+	t.run.add(c)
+	return nil
+}
+
+// sameValidator reports whether B's own answer has what A's had: then both have
+// the same, such as an empty list.
+func sameValidator(own *answer, of http.Header) bool {
+	if !own.ok() {
+		return false
+	}
+	if tag := of.Get("ETag"); tag != "" {
+		return strings.TrimPrefix(own.header.Get("ETag"), "W/") == strings.TrimPrefix(tag, "W/")
+	}
+	return own.header.Get("Last-Modified") == of.Get("Last-Modified")
+}

@@ -1,0 +1,192 @@
+package probe
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/url"
+	"path"
+	"strings"
+)
+
+// instance is an object that somebody owns.
+type instance struct {
+	object    *Object
+	owner     actor
+	id        any // string or json.Number
+	marker    string
+	witnesses []witness
+	seen      map[string]string // what it was when its owner read it, without what varies
+	damaged   bool              // it is no longer what it was
+}
+
+// errNoObject means: there is nothing to try with.
+var errNoObject = errors.New("no object")
+
+// have creates or finds an object as its owner.
+func (r *run) have(ctx context.Context, o *Object, who actor) (*instance, error) {
+	i := &instance{object: o, owner: who, marker: randomWord()}
+	secret := randomWord()
+	origin := o.origin()
+	answer, err := r.sender.send(ctx, who, origin.Step, values{"marker": i.marker, "witness": secret, "tenant": r.tenant(who)}, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	if !answer.ok() {
+		return nil, fmt.Errorf("%w: %s as %s: status %d", errNoObject, origin.Request, who, answer.status)
+	}
+	if i.id, err = idOf(answer, origin.ID); err != nil {
+		return nil, fmt.Errorf("%w: %s as %s: the answer has no id at %q", errNoObject, origin.Request, who, origin.ID)
+	}
+	if o.Create != nil {
+		r.made = append(r.made, i)
+	}
+	of := strings.ToUpper(string(who)) + "'s " + o.Name
+	i.witnesses = append(i.witnesses, newWitness("the id of "+of, fmt.Sprint(i.id)))
+	if o.Create != nil && carries(origin.Step, "witness") {
+		i.witnesses = append(i.witnesses, newWitness("the witness in "+of, secret))
+	}
+	if o.Create != nil && carries(origin.Step, "marker") {
+		i.witnesses = append(i.witnesses, newWitness("the marker in "+of, i.marker))
+	}
+	return i, r.know(ctx, i)
+}
+
+// know reads an object as its owner, twice: what differs then differs always.
+func (r *run) know(ctx context.Context, i *instance) error {
+	first, err := r.read(ctx, i)
+	if err != nil {
+		return err
+	}
+	second, err := r.read(ctx, i)
+	if err != nil {
+		return err
+	}
+	if !first.ok() || !second.ok() {
+		return fmt.Errorf("%w: %s as %s: status %d", errNoObject, i.object.Read, i.owner, first.status)
+	}
+	i.seen = stable(first, second)
+	document := parseJSON(first.body)
+	for _, pointer := range i.object.Reveals {
+		value, err := at(document, pointer)
+		if err != nil {
+			return fmt.Errorf("%w: %s as %s: the answer has no text or number at %s", errNoObject, i.object.Read, i.owner, pointer)
+		}
+		i.witnesses = append(i.witnesses, newWitness("the value at "+pointer+" of "+strings.ToUpper(string(i.owner))+"'s "+i.object.Name, fmt.Sprint(value)))
+	}
+	return nil
+}
+
+func (r *run) read(ctx context.Context, i *instance) (*answer, error) {
+	return r.sender.send(ctx, i.owner, Step{Request: i.object.Read}, values{"id": i.id}, map[string]string{"Cache-Control": "no-cache"}, nil)
+}
+
+// stable returns the values that two answers have in common.
+func stable(a, b *answer) map[string]string {
+	one, two := contents(a), contents(b)
+	for path, value := range one {
+		if two[path] != value {
+			delete(one, path)
+		}
+	}
+	return one
+}
+
+func contents(a *answer) map[string]string {
+	all := make(map[string]string)
+	if document := parseJSON(a.body); document != nil {
+		leaves(document, "", all)
+	} else {
+		all[""] = string(a.body)
+	}
+	return all
+}
+
+// damage says what became of an object since its owner knew it; "": nothing.
+func (r *run) damage(ctx context.Context, i *instance) (string, error) {
+	now, err := r.read(ctx, i)
+	switch {
+	case err != nil:
+		return "", err
+	case missing(now.status):
+		return "it is gone", nil
+	case !now.ok():
+		return "", fmt.Errorf("its owner gets status %d when looking at it", now.status)
+	}
+	is := contents(now)
+	for path, was := range i.seen {
+		if value, ok := is[path]; !ok || value != was {
+			return "its value at " + quotedPath(path) + " is another", nil
+		}
+	}
+	return "", nil
+}
+
+func quotedPath(path string) string {
+	if path == "" {
+		return "the top"
+	}
+	return path
+}
+
+// idOf reads an id where the description says it is.
+func idOf(a *answer, pointer string) (any, error) {
+	if pointer != "" {
+		return at(parseJSON(a.body), pointer)
+	}
+	u, err := url.Parse(a.header.Get("Location"))
+	if err != nil || u.Path == "" {
+		return nil, errNoValue
+	}
+	id := path.Base(u.Path)
+	if id == "." || id == "/" {
+		return nil, errNoValue
+	}
+	return id, nil
+}
+
+// randomWord is a word that is nowhere else: letters and digits, so that an
+// index takes it for one.
+func randomWord() string { return "probe" + strings.ToLower(rand.Text()[:20]) }
+
+// unknownID is an id of the same shape that nobody has.
+func unknownID(id any) any {
+	text := fmt.Sprint(id)
+	if strings.Trim(text, "0123456789") == "" && len(text) < 10 {
+		// Beyond what is given out, within what 32 bits hold.
+		text = fmt.Sprint(2_000_000_000 + random(147_000_000))
+	} else {
+		keep := 0
+		if at := strings.IndexAny(text, "_:"); at <= 8 && strings.Trim(text[:max(at, 0)], "abcdefghijklmnopqrstuvwxyz") == "" {
+			keep = at + 1 // a prefix such as ord_
+		}
+		hex := strings.Trim(text[keep:], "0123456789abcdef-") == ""
+		text = text[:keep] + strings.Map(func(c rune) rune { return another(c, hex) }, text[keep:])
+	}
+	if _, number := id.(json.Number); number {
+		return json.Number(text)
+	}
+	return text
+}
+
+func another(c rune, hex bool) rune {
+	switch {
+	case c >= '1' && c <= '9':
+		return '1' + rune(random(9))
+	case c >= 'a' && c <= 'z' && hex:
+		return 'a' + rune(random(6))
+	case c >= 'a' && c <= 'z':
+		return 'a' + rune(random(26))
+	case c >= 'A' && c <= 'Z':
+		return 'A' + rune(random(26))
+	}
+	return c
+}
+
+func random(n int64) int64 {
+	i, _ := rand.Int(rand.Reader, big.NewInt(n)) // never fails (crypto/rand, Go 1.24)
+	return i.Int64()
+}

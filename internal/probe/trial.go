@@ -1,0 +1,209 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+)
+
+// trial is one attempt with one object, as everybody.
+type trial struct {
+	run     *run
+	object  *Object
+	attempt *Attempt
+	target  *instance // A's
+	own     *instance // B's
+	saved   values    // by the steps before
+}
+
+// disguise is how a request claims to be A's.
+type disguise struct {
+	name    string
+	headers map[string]string
+	query   url.Values
+}
+
+// disguises are all that the description names, after none.
+func (t *trial) disguises() []disguise {
+	all := []disguise{{name: "b"}}
+	tenant := t.run.tenant(asA)
+	for _, h := range t.run.d.Forge.Headers {
+		all = append(all, disguise{name: "b, header " + h + " of a", headers: map[string]string{h: tenant}})
+	}
+	for _, q := range t.run.d.Forge.Query {
+		all = append(all, disguise{name: "b, query " + q + " of a", query: url.Values{q: {tenant}}})
+	}
+	return all
+}
+
+func (t *trial) byID() bool { return carries(t.attempt.Step, "id") }
+
+// alone reports whether the attempt is one request by id: only then is there the
+// same for an id that nobody has.
+func (t *trial) alone() bool { return t.byID() && len(t.attempt.Then) == 0 }
+
+// values stand for the names, where the object in question is i.
+func (t *trial) values(i *instance) values {
+	v := values{
+		"id": i.id, "own": t.own.id, "marker": i.marker, "other_marker": t.own.marker,
+		"tenant_a": t.run.tenant(asA), "tenant_b": t.run.tenant(asB),
+	}
+	for name, value := range t.saved {
+		v[name] = value
+	}
+	return v
+}
+
+// all makes the attempt in every way. An error is one that leaves nothing to
+// judge.
+func (t *trial) all(ctx context.Context) error {
+	if err := t.before(ctx); err != nil {
+		return err
+	}
+	if t.attempt.changes() {
+		return t.change(ctx)
+	}
+	return t.look(ctx)
+}
+
+func (t *trial) before(ctx context.Context) error {
+	t.saved = values{}
+	for _, s := range t.attempt.Before {
+		a, err := t.step(ctx, actor(s.As), s, t.values(t.target), disguise{})
+		if err != nil {
+			return err
+		}
+		if actor(s.As) == asA && !a.ok() {
+			return fmt.Errorf("before: A gets status %d for %s", a.status, s.Request)
+		}
+		if a.ok() {
+			if err := save(a, s, t.saved); err != nil {
+				return err
+			}
+		}
+	}
+	// What was done before may be seen in the object.
+	if len(t.attempt.Before) > 0 {
+		t.target.witnesses = t.target.witnesses[:len(t.target.witnesses)-len(t.object.Reveals)]
+		return t.run.know(ctx, t.target)
+	}
+	return nil
+}
+
+// step sends one request, again until what it waits for is there.
+func (t *trial) step(ctx context.Context, who actor, s Step, v values, d disguise) (*answer, error) {
+	wait := s.Wait
+	if wait == 0 {
+		wait = 10 * time.Second
+	}
+	for end := t.run.now().Add(wait); ; {
+		a, err := t.run.sender.send(ctx, who, s, v, d.headers, d.query)
+		if err != nil || !a.ok() || reached(a, s.Until) || t.run.now().After(end) {
+			return a, err
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func reached(a *answer, until map[string]string) bool {
+	for pointer, want := range until {
+		if value, err := at(parseJSON(a.body), pointer); err != nil || fmt.Sprint(value) != want {
+			return false
+		}
+	}
+	return true
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+var errNotSaved = errors.New("the answer lacks a value to save")
+
+func save(a *answer, s Step, into values) error {
+	for name, pointer := range s.Save {
+		value, err := at(parseJSON(a.body), pointer)
+		if err != nil {
+			return fmt.Errorf("%w: %s at %q", errNotSaved, name, pointer)
+		}
+		into[name] = value
+	}
+	return nil
+}
+
+// chain makes the attempt and what follows from it, as long as it is let; then
+// it cleans up after itself. At least one answer comes back.
+func (t *trial) chain(ctx context.Context, who actor, i *instance, d disguise) ([]*answer, error) {
+	v := t.values(i)
+	var all []*answer
+	for _, s := range append([]Step{t.attempt.Step}, t.attempt.Then...) {
+		a, err := t.step(ctx, who, s, v, d)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, a)
+		if !a.ok() || save(a, s, v) != nil {
+			break
+		}
+	}
+	if who == nobody {
+		return all, nil
+	}
+	for _, s := range t.attempt.Cleanup {
+		if checkNames(s.Request, known(v)) != nil {
+			continue // it came to nothing, so there is nothing to remove
+		}
+		a, err := t.run.sender.send(ctx, who, s, v, nil, nil)
+		if err != nil {
+			return nil, err
+		}
+		if !a.ok() && !missing(a.status) {
+			t.run.report.Left = append(t.run.report.Left, fmt.Sprintf("%s %s: %s as %s: status %d", t.object.Name, t.attempt.Name, s.Request, who, a.status))
+		}
+	}
+	return all, nil
+}
+
+func known(v values) []string {
+	names := make([]string, 0, len(v))
+	for name := range v {
+		names = append(names, name)
+	}
+	return names
+}
+
+// judged makes a case of evidence.
+func (t *trial) judged(as string, e evidence) Case {
+	last := e.got[len(e.got)-1]
+	c := Case{
+		Object: t.object.Name, Attempt: t.attempt.Name, As: as, Request: e.got[0].line,
+		Status: last.status, Milliseconds: milliseconds(last.took), Findings: judge(e),
+	}
+	if e.nonsense != nil {
+		c.NobodysMilliseconds = milliseconds(e.nonsense.took)
+	}
+	if len(e.reference) > 0 {
+		r := e.reference[len(e.reference)-1]
+		c.ReferenceStatus = r.status
+		if last.ok() && r.ok() {
+			c.Similarity = float64(int(similarity(last.body, r.body)*100)) / 100
+		}
+	}
+	if worst(c.Findings) != Leak {
+		c.Findings = append(c.Findings, e.doubts()...)
+	}
+	return c
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()/100) / 10 }
