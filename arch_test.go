@@ -33,7 +33,8 @@ var arrows = map[string][]string{
 	"api/wire":         {"credential"},
 	"api/client":       {"api/wire", "credential", "credential/jwks"},
 	"api":              {"api/wire", "issuer", "rotation", "store", "store/auditlog", "store/registry", "store/revocation", "audit", "verifier", "credential", "credential/jwks"},
-	"cmd/brokerctl":    {"api/client", "api/wire", "audit", "verifier", "credential", "credential/jwks"},
+	"cmd/brokerctl":    {"internal/probe", "api/client", "api/wire", "audit", "verifier", "credential", "credential/jwks"},
+	"internal/probe":   {"api/client", "credential"},
 }
 
 type listed struct {

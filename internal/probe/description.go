@@ -34,7 +34,6 @@ type Description struct {
 	Service string  `yaml:"service"`
 	BaseURL string  `yaml:"base_url"`
 	CAFile  string  `yaml:"ca_file"`
-	OpenAPI string  `yaml:"openapi"` // file with an OpenAPI 3 document, or a path of the service; instead of objects
 	Tenants Tenants `yaml:"tenants"`
 	Limits  Limits  `yaml:"limits"`
 	// InsecureHTTP lets tokens go to another machine unencrypted.
@@ -198,12 +197,6 @@ func (d *Description) check() error {
 		if err := checkHeader(name, ""); err != nil {
 			return fmt.Errorf("probe: forge: %w", err)
 		}
-	}
-	switch {
-	case d.OpenAPI != "" && len(d.Objects) > 0:
-		return errors.New("probe: openapi and objects: one of the two")
-	case d.OpenAPI != "":
-		return nil
 	}
 	return d.checkObjects()
 }

@@ -86,6 +86,7 @@ type evidence struct {
 	byID      bool      // the request names the object
 	shared    bool
 	anonymous bool
+	entitled  bool     // B asks for what is its own: it should get it
 	ids       []string // A's object's, and that which nobody has
 }
 
@@ -182,6 +183,9 @@ func (e evidence) doubts() []Finding {
 		if !slices.ContainsFunc(e.witnesses, func(w witness) bool { return w.in(r) }) {
 			return doubt("the answer to A itself shows nothing of A's object")
 		}
+	}
+	if e.entitled && !last.ok() {
+		return doubt("B gets status %d here, though nothing of A's is asked for", last.status)
 	}
 	if e.own != nil && !e.anonymous {
 		if o := e.own[len(e.own)-1]; !o.ok() {

@@ -28,6 +28,7 @@ func (t *trial) look(ctx context.Context) error {
 		if d.name != "b" && t.object.Shared {
 			continue
 		}
+		each.entitled = d.name == "b" && t.attempt.controlled() && !t.byID()
 		if each.nonsense, each.ids, err = t.nonsense(ctx, d); err != nil {
 			return err
 		}

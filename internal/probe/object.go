@@ -173,15 +173,17 @@ func unknownID(id any) any {
 }
 
 func another(c rune, hex bool) rune {
+	const small = "abcdefghijklmnopqrstuvwxyz"
+	pick := func(from string) rune { return rune(from[random(int64(len(from)))]) }
 	switch {
 	case c >= '1' && c <= '9':
-		return '1' + rune(random(9))
+		return pick("123456789")
 	case c >= 'a' && c <= 'z' && hex:
-		return 'a' + rune(random(6))
+		return pick(small[:6])
 	case c >= 'a' && c <= 'z':
-		return 'a' + rune(random(26))
+		return pick(small)
 	case c >= 'A' && c <= 'Z':
-		return 'A' + rune(random(26))
+		return pick(strings.ToUpper(small))
 	}
 	return c
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -13,12 +12,6 @@ import (
 
 // values stand for the names in braces: a string or a json.Number each.
 type values map[string]any
-
-func (v values) with(name string, value any) values {
-	more := maps.Clone(v)
-	more[name] = value
-	return more
-}
 
 var placeholder = regexp.MustCompile(`\{[a-z0-9_-]*\}`)
 
