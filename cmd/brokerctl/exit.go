@@ -8,6 +8,7 @@ import (
 
 	"github.com/tenantbroker/tenantbroker/api/client"
 	"github.com/tenantbroker/tenantbroker/api/wire"
+	"github.com/tenantbroker/tenantbroker/internal/probe"
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
@@ -33,9 +34,10 @@ const exitCodesText = `Exit codes:
      no grant allows the token
   4  there is no such object
   5  conflict: it exists already, is in use, or changed since it was read
-  6  the broker can't be reached, is overloaded or not ready; try again later
+  6  the broker can't be reached, is overloaded or not ready, or the service
+     that is probed can't be reached; try again later
   7  a token or an audit trail did not verify
-  8  doctor found something that is wrong`
+  8  doctor found something that is wrong, or probe a leak`
 
 func exitCodesTopic() *cobra.Command {
 	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesText}
@@ -78,6 +80,7 @@ var outcomes = []outcome{
 	{client.ErrConflict, exitConflict, ""},
 	{client.ErrSlowDown, exitUnavailable, "Too many requests. Wait a little."},
 	{client.ErrUnavailable, exitUnavailable, "Is the broker running and reachable at this address? Nothing is known about a change that was under way: look before repeating it."},
+	{probe.ErrUnreachable, exitUnavailable, "Is the service running and reachable at base_url?"},
 	{verifier.ErrUnavailable, exitUnavailable, "The broker's keys can't be had. Give them with --jwks FILE to verify offline."},
 	{client.ErrInvalid, exitUsage, ""},
 	{client.ErrInvalidRequest, exitUsage, ""},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,8 @@ import (
 	"github.com/tenantbroker/tenantbroker/brokertest"
 	"github.com/tenantbroker/tenantbroker/internal/broker"
 	"github.com/tenantbroker/tenantbroker/internal/devvault"
+	"github.com/tenantbroker/tenantbroker/internal/probe/leaky"
+	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
 func TestMain(m *testing.M) {
@@ -47,7 +50,12 @@ func TestScripts(t *testing.T) {
 				Files:               []string{file},
 				RequireExplicitExec: true,
 				RequireUniqueNames:  true,
-				Setup:               func(e *testscript.Env) error { return setup(e, b) },
+				Setup: func(e *testscript.Env) error {
+					if name := filepath.Base(file); strings.HasPrefix(name, "probe") {
+						return errors.Join(setup(e, b), samples(t, e, b))
+					}
+					return setup(e, b)
+				},
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
 					"exits":   exits,
 					"cmpnorm": cmpNormal,
@@ -81,6 +89,32 @@ func withLeases(t *testing.T) brokertest.Option {
 		d.Vault.Address, d.Vault.Login, d.Vault.TokenFile = server.URL(), "token_file", token
 		d.Leases.TargetsFile = targets
 	})
+}
+
+// samples runs a service that holds tenants apart, and one that forgets to in one
+// place, and makes what it takes to probe them.
+func samples(t *testing.T, e *testscript.Env, b *brokertest.Broker) error {
+	b.Worker("prober", "orders", "orders:read", "acme", "globex")
+	e.Setenv("PROBER_KEY", b.KeyFile("prober"))
+	e.Setenv("B_TOKEN", b.TokenFor("prober", "orders", "globex"))
+	if err := os.WriteFile(filepath.Join(e.WorkDir, "a.token"), []byte(b.TokenFor("prober", "orders", "acme")), 0o600); err != nil {
+		return err
+	}
+	tokens, err := verifier.New(t.Context(), verifier.Config{Issuer: b.URL(), Audience: "orders"})
+	if err != nil {
+		return err
+	}
+	e.Defer(tokens.Close)
+	for name, leaks := range map[string][]leaky.Leak{"CLEAN": nil, "LEAKY": {leaky.ListFilter}} {
+		service, err := leaky.New(tokens, leaks...)
+		if err != nil {
+			return err
+		}
+		server := httptest.NewServer(service)
+		e.Defer(server.Close)
+		e.Setenv(name, server.URL)
+	}
+	return nil
 }
 
 func setup(e *testscript.Env, b *brokertest.Broker) error {

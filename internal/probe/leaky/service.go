@@ -116,7 +116,7 @@ func (s *service) open(w http.ResponseWriter, r *http.Request, id string, unless
 	case errors.Is(err, guard.ErrCrossing):
 		notFound(w, id) // as for what nobody has
 	default:
-		guard.Refuse(w, err)
+		guard.Refuse(w, r, err)
 	}
 	return nil
 }
