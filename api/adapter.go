@@ -165,7 +165,7 @@ func (s *server) internalError(w *response, r *http.Request) {
 		writeOAuthBody(w, http.StatusInternalServerError, serverErrorBody)
 		return
 	}
-	s.writeProblem(w, refuse(wire.CodeInternal, "", ""))
+	writeProblem(w, refuse(wire.CodeInternal, "", ""))
 }
 
 // writeJSON writes a finished JSON document.

@@ -154,10 +154,10 @@ func detailOf(err error) string {
 // fail writes what an error is for the client and keeps its cause for the log.
 func (s *server) fail(w *response, err error) {
 	w.cause = err
-	s.writeProblem(w, problemOf(err))
+	writeProblem(w, problemOf(err))
 }
 
-func (s *server) writeProblem(w *response, p *wire.Problem) {
+func writeProblem(w *response, p *wire.Problem) {
 	p.RequestID = w.id
 	p.Instance = "urn:tenantbroker:request:" + w.id
 	if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests {

@@ -70,6 +70,9 @@ func documentedRoutes(t *testing.T) (routes []string) {
 		t.Fatal(err)
 	}
 	for path, item := range doc.Paths {
+		if _, elsewhere := item["servers"]; elsewhere {
+			continue // on a listener of its own, as /v1/check: TestCrossTenant_ThroughACheck
+		}
 		for method := range item {
 			if strings.HasPrefix(path, "/v1/") && slices.Contains([]string{"get", "post", "put", "patch", "delete"}, method) {
 				routes = append(routes, strings.ToUpper(method)+" "+path)

@@ -60,6 +60,19 @@ func (i *Issuer) introspect(ctx context.Context, r Request) (Introspection, *Err
 	return Introspection{Active: true, Claims: c}, nil
 }
 
+// InForce reports whether nothing that happened since has ended a token that a
+// verifier found good: it is not revoked, its tenant is active, and the accounts
+// behind it are enabled. Its times are up to the caller.
+//
+// Errors: the store's; nothing is known of the token then.
+func (i *Issuer) InForce(ctx context.Context, c credential.Claims) (alive bool, err error) {
+	err = i.store.View(ctx, func(r store.Reader) error {
+		alive, err = i.inForce(r, &c)
+		return err
+	})
+	return alive && err == nil, err
+}
+
 // inForce reports whether nothing that happened since has ended a token.
 func (i *Issuer) inForce(r store.Reader, c *credential.Claims) (bool, error) {
 	revoked, err := revocation.Revoked(r, *c)

@@ -50,7 +50,7 @@ func TestHalfACopyIsNoBackup(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(shortTestFolder(t), "s")
-			l, err := listenSocket(t.Context(), path)
+			l, err := listenSocket(t.Context(), path, 0o600)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -74,7 +74,7 @@ func TestHalfACopyIsNoBackup(t *testing.T) {
 func TestACopyWithoutASealIsNoBackup(t *testing.T) {
 	folder := shortTestFolder(t)
 	c := Config{doc: Document{DataDir: folder}}
-	l, err := listenSocket(t.Context(), c.Socket())
+	l, err := listenSocket(t.Context(), c.Socket(), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // Check looks at the files that a configuration names, without opening the
-// store: the data folder, the key-encryption key, the certificate, what the
+// store: the data folder, the key-encryption key, the certificates, what the
 // login to Vault needs, the targets of leases. It calls nobody.
 func Check(c Config) error {
 	if err := checkFolder(c.doc.DataDir); err != nil {
@@ -25,6 +25,9 @@ func Check(c Config) error {
 		if _, err := loadCertificate(c.doc.TLS.CertFile, c.doc.TLS.KeyFile, slog.New(slog.DiscardHandler)); err != nil {
 			return fmt.Errorf("tls: %w", err)
 		}
+	}
+	if _, _, err := checkTLS(c.doc.Check, slog.New(slog.DiscardHandler)); err != nil {
+		return fmt.Errorf("check: %w", err)
 	}
 	if c.doc.Vault.Address != "" {
 		if err := c.vault().CheckFiles(); err != nil {

@@ -46,14 +46,15 @@ type Config struct {
 	algorithm credential.Algorithm
 	level     slog.Level
 	proxies   []netip.Prefix
-	source    string // the file it came from, "" if none
+	audiences []credential.Audience // that proxies may ask about
+	source    string                // the file it came from, "" if none
 }
 
 // Validate returns the validated configuration, or a *KeyError.
 func (d Document) Validate() (Config, error) {
 	c := Config{doc: d}
 	for _, check := range []func() error{
-		c.checkIssuer, c.checkListeners, c.checkFiles, c.checkSigning, c.checkVault, c.checkLeases, c.checkSecrets, c.checkLimits, c.checkTimes, c.checkLog,
+		c.checkIssuer, c.checkListeners, c.checkCheck, c.checkFiles, c.checkSigning, c.checkVault, c.checkLeases, c.checkSecrets, c.checkLimits, c.checkTimes, c.checkLog,
 	} {
 		if err := check(); err != nil {
 			return Config{}, err

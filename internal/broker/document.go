@@ -15,6 +15,7 @@ type Document struct {
 	Proxies     string      `yaml:"trusted_proxies" help:"CIDRs, separated by commas, whose X-Forwarded-For is believed"`
 	TLS         TLS         `yaml:"tls"`
 	Ops         Ops         `yaml:"ops"`
+	Check       Checks      `yaml:"check"`
 	DataDir     string      `yaml:"data_dir" help:"folder of the store, mode 0700; required"`
 	KEKFile     string      `yaml:"kek_file" help:"file with the key-encryption key, mode 0600; this or kek_vault_key is required"`
 	KEKVaultKey string      `yaml:"kek_vault_key" help:"name of a Transit key of Vault, type aes256-gcm96, as key-encryption key instead"`

@@ -91,7 +91,8 @@ func plain(err error) error {
 
 // resolve makes the file names of the document count from folder.
 func (d *Document) resolve(folder string) {
-	names := append([]*string{&d.TLS.CertFile, &d.TLS.KeyFile, &d.DataDir, &d.KEKFile, &d.Leases.TargetsFile}, d.Vault.files()...)
+	names := append([]*string{&d.TLS.CertFile, &d.TLS.KeyFile, &d.DataDir, &d.KEKFile, &d.Leases.TargetsFile,
+		&d.Check.CertFile, &d.Check.KeyFile, &d.Check.ClientCAFile}, d.Vault.files()...)
 	for _, name := range names {
 		if *name != "" && !filepath.IsAbs(*name) {
 			*name = filepath.Join(folder, *name)

@@ -70,6 +70,8 @@ type Broker struct {
 	front, ops  []func(context.Context) error // what serves the public, and the probes
 	stopping    atomic.Bool
 	opsAddress  net.Addr // nil: only the socket
+
+	checkAddress net.Addr // nil: no proxy asks about tokens
 }
 
 // Open opens the store and the keys and starts to listen; it answers nothing
@@ -211,6 +213,9 @@ func (b *Broker) listen(ctx context.Context, public http.Handler, m *metrics) (e
 		b.front = append(b.front, func(ctx context.Context) error { return b.certificate.Run(ctx, certificatePoll) })
 	}
 
+	if err := b.listenCheck(ctx, m); err != nil {
+		return err
+	}
 	ops, err := api.Ops(api.OpsConfig{Checks: b.checks(), Gatherer: m.registry})
 	if err != nil {
 		return err
@@ -224,7 +229,7 @@ func (b *Broker) listen(ctx context.Context, public http.Handler, m *metrics) (e
 		b.ops = append(b.ops, newHTTPServer("ops", l, ops, c.doc.Timeouts, nil, logger).Run)
 	}
 	// Only who holds the store's lock may touch the socket, so it comes last.
-	if l, err = listenSocket(ctx, c.Socket()); err != nil {
+	if l, err = listenSocket(ctx, c.Socket(), 0o600); err != nil {
 		return err
 	}
 	local := http.NewServeMux()
@@ -279,6 +284,9 @@ func (b *Broker) Address() net.Addr { return b.connections.Addr() }
 // OpsAddress returns where the listener for probes and metrics is, nil if
 // there is only the socket.
 func (b *Broker) OpsAddress() net.Addr { return b.opsAddress }
+
+// CheckAddress returns where proxies ask about tokens, nil if nowhere.
+func (b *Broker) CheckAddress() net.Addr { return b.checkAddress }
 
 // Registry returns what operators declare.
 func (b *Broker) Registry() *registry.Registry { return b.registry }

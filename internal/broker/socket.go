@@ -9,10 +9,10 @@ import (
 	"os"
 )
 
-// listenSocket opens the local socket in the data folder, mode 0600. The
-// caller holds the store's lock, so a socket that is there is left over from a
-// broker that is gone.
-func listenSocket(ctx context.Context, path string) (net.Listener, error) {
+// listenSocket opens a local socket. The caller knows that a socket that is
+// there is left over from a broker that is gone: it holds the store's lock, for
+// the one in the data folder.
+func listenSocket(ctx context.Context, path string, mode fs.FileMode) (net.Listener, error) {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -30,8 +30,8 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Between the two calls only the folder's mode, 0700, keeps others out.
-	if err := os.Chmod(path, 0o600); err != nil {
+	// Between the two calls only the folder's mode keeps others out.
+	if err := os.Chmod(path, mode); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil

@@ -1,0 +1,166 @@
+package broker
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/tenantbroker/tenantbroker/api"
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/verifier"
+)
+
+// Checks is the listener on which proxies ask about tokens. Who reaches it is
+// believed to be a proxy.
+type Checks struct {
+	Listen       string `yaml:"listen" help:"address of /v1/check, for proxies alone: loopback, unix:/path of a socket (mode 0660), or any with client_ca_file; empty: none"`
+	Audiences    string `yaml:"audiences" help:"the audiences that proxies may ask about, separated by spaces; required with listen"`
+	CertFile     string `yaml:"cert_file" help:"PEM file with the certificate chain of this listener; goes with key_file and client_ca_file"`
+	KeyFile      string `yaml:"key_file" help:"PEM file with its private key"`
+	ClientCAFile string `yaml:"client_ca_file" help:"PEM file with the authority of the proxies' certificates: it issues to proxies only; read at start"`
+}
+
+const (
+	// maxCheckConnections bounds the proxies' connections, which bounds the checks
+	// at one moment too. Those beyond wait.
+	maxCheckConnections = 1024
+	// maxCheckAudiences bounds the audiences, each of which has a cache of
+	// verified tokens.
+	maxCheckAudiences = 256
+	unixPrefix        = "unix:" // of check.listen, before the path of a socket
+)
+
+// checkCheck validates the proxies' listener.
+func (c *Config) checkCheck() error {
+	k := c.doc.Check
+	files := 0
+	for _, name := range []string{k.CertFile, k.KeyFile, k.ClientCAFile} {
+		if name != "" {
+			files++
+		}
+	}
+	socket, isSocket := strings.CutPrefix(k.Listen, unixPrefix)
+	switch {
+	case k.Listen == "" && (k.Audiences != "" || files != 0):
+		return &KeyError{"check.listen", "the other keys of check are for a listener"}
+	case k.Listen == "":
+		return nil
+	case files != 0 && files != 3:
+		return &KeyError{"check.client_ca_file", "goes with check.cert_file and check.key_file: all three or none"}
+	case isSocket && (!filepath.IsAbs(socket) || len(socket) > maxSocketPath):
+		return &KeyError{"check.listen", fmt.Sprintf("the path of a socket is absolute, and of at most %d bytes", maxSocketPath)}
+	case isSocket && files != 0:
+		return &KeyError{"check.client_ca_file", "a socket needs no certificates"}
+	case isSocket:
+	case checkAddress(k.Listen) != nil:
+		return &KeyError{"check.listen", "neither unix:/path nor host:port"}
+	case files == 0 && !loopback(k.Listen):
+		return &KeyError{"check.listen", "beyond loopback proxies authenticate with certificates: set check.client_ca_file"}
+	case !anyPort(k.Listen) && (k.Listen == c.doc.Listen || k.Listen == c.doc.Ops.Listen):
+		return &KeyError{"check.listen", "must differ from listen and ops.listen"}
+	}
+	return c.checkAudiences()
+}
+
+func (c *Config) checkAudiences() error {
+	names := strings.Fields(c.doc.Check.Audiences)
+	if len(names) == 0 || len(names) > maxCheckAudiences {
+		return &KeyError{"check.audiences", fmt.Sprintf("1 to %d audiences, separated by spaces", maxCheckAudiences)}
+	}
+	for _, name := range names {
+		a, err := credential.ParseAudience(name)
+		if err != nil {
+			return &KeyError{"check.audiences", err.Error()}
+		}
+		if c.issuer.Reserves(a) {
+			return &KeyError{"check.audiences", "the broker's own audiences are for the broker"}
+		}
+		c.audiences = append(c.audiences, a)
+	}
+	return nil
+}
+
+// listenCheck opens the proxies' listener, if there is to be one.
+func (b *Broker) listenCheck(ctx context.Context, m *metrics) error {
+	k := b.config.doc.Check
+	if k.Listen == "" {
+		return nil
+	}
+	cfg := api.CheckConfig{
+		Issuer: b.config.issuer, Verifiers: make(map[credential.Audience]api.Verifier), Standing: b.issuer,
+		Now: b.deps.Now, Logger: b.deps.Logger, Metrics: m.registry,
+	}
+	for _, a := range b.config.audiences {
+		// What was revoked, the check asks the store itself each time.
+		v, err := verifier.New(ctx, verifier.Config{Issuer: b.config.issuer.String(), Audience: a.String(), Keys: b.signing.manager, Now: b.deps.Now})
+		if err != nil {
+			return err
+		}
+		cfg.Verifiers[a] = v
+	}
+	handler, err := api.NewCheck(cfg)
+	if err != nil {
+		return err
+	}
+	pair, tlsConfig, err := checkTLS(k, b.deps.Logger)
+	if err != nil {
+		return err
+	}
+	if pair != nil {
+		b.front = append(b.front, func(ctx context.Context) error { return pair.Run(ctx, certificatePoll) })
+	}
+	l, err := b.openCheck(ctx)
+	if err != nil {
+		return fmt.Errorf("check.listen: %w", err)
+	}
+	b.checkAddress = l.Addr()
+	limited := limitConnections(l, maxCheckConnections, maxCheckConnections, nil)
+	server := newHTTPServer("check", limited, handler, b.config.doc.Timeouts, tlsConfig, b.deps.Logger)
+	server.server.ConnState = limited.track
+	b.listeners = append(b.listeners, limited)
+	b.front = append(b.front, server.Run)
+	return nil
+}
+
+func (b *Broker) openCheck(ctx context.Context) (net.Listener, error) {
+	path, isSocket := strings.CutPrefix(b.config.doc.Check.Listen, unixPrefix)
+	if !isSocket {
+		return listen(ctx, b.config.doc.Check.Listen)
+	}
+	// Another broker's, perhaps: only one that nobody answers on is a leftover.
+	dialer := net.Dialer{Timeout: time.Second}
+	if conn, err := dialer.DialContext(ctx, "unix", path); err == nil {
+		return nil, errors.Join(errors.New("somebody serves "+path), conn.Close())
+	}
+	return listenSocket(ctx, path, 0o660)
+}
+
+// checkTLS returns nil for plain HTTP. Beyond loopback nobody asks without a
+// certificate of the proxies' authority.
+func checkTLS(k Checks, logger *slog.Logger) (*certificate, *tls.Config, error) {
+	if k.ClientCAFile == "" {
+		return nil, nil, nil
+	}
+	pem, err := readBounded(k.ClientCAFile, maxConfigBytes)
+	if err != nil {
+		return nil, nil, err
+	}
+	proxies := x509.NewCertPool()
+	if !proxies.AppendCertsFromPEM(pem) {
+		return nil, nil, fmt.Errorf("%s: no certificate in it", k.ClientCAFile)
+	}
+	pair, err := loadCertificate(k.CertFile, k.KeyFile, logger)
+	if err != nil {
+		return nil, nil, err
+	}
+	config := pair.config()
+	config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, proxies
+	return pair, config, nil
+}
