@@ -20,7 +20,7 @@ var arrows = map[string][]string{
 	"credential/jwks":      {"credential"},
 	"verifier":             {"credential", "credential/jwks"},
 	"guard":                {"guard", "verifier", "audit", "credential", "credential/jwks"},
-	"guard/cacheguard":     {"guard", "credential"},
+	"guard/cacheguard":     {"guard", "guard/cacheguard", "credential"},
 	"audit":                {"credential"},
 	"store":                {"audit", "credential"},
 	"store/bolt":           {"store", "audit", "credential"},
@@ -162,6 +162,25 @@ func TestOnlyRotationVaultImportsTheVaultClient(t *testing.T) {
 	}
 	if importers == 0 {
 		t.Error("nobody imports the client of Vault: this test looks for the wrong name")
+	}
+}
+
+// Who has no Redis compiles no client of it.
+func TestOnlyRedisguardImportsTheRedisClient(t *testing.T) {
+	importers := 0
+	for _, p := range list(t, "./...") {
+		for _, imported := range p.Imports {
+			if !strings.HasPrefix(imported, "github.com/redis/") {
+				continue
+			}
+			importers++
+			if name := strings.TrimPrefix(p.ImportPath, module); name != "guard/cacheguard/redisguard" {
+				t.Errorf("%s imports %s", name, imported)
+			}
+		}
+	}
+	if importers == 0 {
+		t.Error("nobody imports the client of Redis: this test looks for the wrong name")
 	}
 }
 
