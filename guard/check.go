@@ -44,6 +44,7 @@ func Check(ctx context.Context, r Resource) error {
 		orphaned.Add(1)
 		d := Decision{Reason: "no_token", Resource: r}
 		logDecision(ctx, nil, d)
+		tell(ctx, d)
 		return &Denied{Decision: d, err: ErrNoToken}
 	}
 	token, err := e.guard.verifier.Verify(ctx, e.raw)

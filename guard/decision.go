@@ -46,6 +46,7 @@ func (g *Guard) decide(ctx context.Context, d Decision) {
 	if g.observe != nil {
 		g.observe(ctx, d)
 	}
+	tell(ctx, d)
 }
 
 // logDecision writes the line; log nil: the default one's.
