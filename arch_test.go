@@ -21,6 +21,7 @@ var arrows = map[string][]string{
 	"verifier":             {"credential", "credential/jwks"},
 	"guard":                {"guard", "verifier", "audit", "credential", "credential/jwks"},
 	"guard/cacheguard":     {"guard", "guard/cacheguard", "credential"},
+	"guard/jobguard":       {"guard", "verifier"},
 	"audit":                {"credential"},
 	"store":                {"audit", "credential"},
 	"store/bolt":           {"store", "audit", "credential"},
