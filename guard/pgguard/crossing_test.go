@@ -23,6 +23,9 @@ type within func(ctx context.Context, fn func(pgx.Tx) error) error
 type suite struct {
 	*world
 	within within
+	inject bool // an attacker's statements come before those of the application
+
+	captured sync.Map // tenant → a setting that was good in one of its transactions
 
 	read    atomic.Int64 // another tenant's rows that were read
 	written atomic.Int64 // statements that changed another tenant's rows
@@ -128,11 +131,16 @@ type attempt struct {
 	own, other string
 	table      string
 	what       string
-	refused    bool // a statement was refused, as it should be
+	refused    bool // a statement was refused, or takes the tenant away, as it should
 	random     *rand.Rand
 }
 
 func (a *attempt) statements(tx pgx.Tx) error {
+	if a.inject {
+		if err := a.attack(tx); err != nil {
+			return err
+		}
+	}
 	for range 1 + a.random.IntN(2) {
 		if err := a.one(tx); err != nil {
 			return err
@@ -174,7 +182,7 @@ func (a *attempt) reads(tx pgx.Tx, query string, args ...any) (own int, err erro
 
 func (a *attempt) list(tx pgx.Tx) error {
 	own, err := a.reads(tx, "SELECT tenant FROM "+a.table)
-	if err == nil && own == 0 {
+	if err == nil && own == 0 && !a.refused {
 		a.blind.Add(1)
 	}
 	return err
@@ -182,7 +190,7 @@ func (a *attempt) list(tx pgx.Tx) error {
 
 func (a *attempt) byID(tx pgx.Tx) error {
 	own, err := a.reads(tx, "SELECT tenant FROM "+a.table+" WHERE id = $1", 0)
-	if err == nil && own != 1 {
+	if err == nil && own != 1 && !a.refused {
 		a.blind.Add(1)
 	}
 	if err == nil {

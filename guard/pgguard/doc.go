@@ -22,6 +22,9 @@
 // bind.
 //
 // What it does not stop: a statement that an attacker wrote can choose another
-// tenant, by set_config; row security does not cover large objects, sequences,
-// what unique and foreign keys tell, and materialized views.
+// tenant, by set_config. Strict does: there the tenant is signed for the one
+// transaction, and the database checks that by a key which the service's role
+// can't read; it takes one round trip more. In neither mode does row security
+// cover large objects, sequences, advisory locks, notifications, what unique and
+// foreign keys tell, and materialized views.
 package pgguard

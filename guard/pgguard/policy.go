@@ -22,6 +22,9 @@ type Policies struct {
 	// Role is the application's; it is made without rights where it is missing and
 	// may read and write the tables. Empty: privileges are left as they are.
 	Role string
+	// Strict has the tenant signed, see Strict; without it a service that signs sees
+	// no rows, and the other way round.
+	Strict bool
 }
 
 // SQL is what a superuser runs, once or again: the schema, the role of its owner,
@@ -35,7 +38,11 @@ func (p Policies) SQL() (string, error) {
 	}
 	var b strings.Builder
 	b.WriteString(head)
-	b.WriteString(plainFunction)
+	if p.Strict {
+		b.WriteString(strictFunction)
+	} else {
+		b.WriteString(plainFunction)
+	}
 	for _, t := range p.Tables {
 		fmt.Fprintf(&b, tableSQL, replaceAll(t)...)
 	}
@@ -86,6 +93,44 @@ const plainFunction = `
 CREATE OR REPLACE FUNCTION tenantguard.tenant() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
   SELECT nullif(pg_catalog.current_setting('tenantguard.tenant', true), '');
+END;
+ALTER FUNCTION tenantguard.tenant() OWNER TO tenantguard_owner;
+GRANT EXECUTE ON FUNCTION tenantguard.tenant() TO PUBLIC;
+`
+
+// Both sides of the comparison are hashed once more with the key, so that the
+// time it takes tells nothing about the signature that would be right.
+const strictFunction = `
+-- The keys that signatures are checked by; for the owner only.
+CREATE TABLE IF NOT EXISTS tenantguard.keys (
+  id text PRIMARY KEY,
+  inner_pad bytea NOT NULL CHECK (octet_length(inner_pad) = 64),
+  outer_pad bytea NOT NULL CHECK (octet_length(outer_pad) = 64));
+ALTER TABLE tenantguard.keys OWNER TO tenantguard_owner;
+REVOKE ALL ON tenantguard.keys FROM PUBLIC;
+
+-- What a signature is bound to: the database, the connection and the moment at
+-- which the transaction began.
+CREATE OR REPLACE FUNCTION tenantguard.transaction() RETURNS text LANGUAGE sql STABLE PARALLEL RESTRICTED
+BEGIN ATOMIC
+  SELECT pg_catalog.concat_ws('|', 'tenantguard-1', d.oid, pg_catalog.pg_backend_pid(),
+    (extract(epoch FROM pg_catalog.transaction_timestamp()) * 1000000)::bigint)
+  FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database();
+END;
+ALTER FUNCTION tenantguard.transaction() OWNER TO tenantguard_owner;
+GRANT EXECUTE ON FUNCTION tenantguard.transaction() TO PUBLIC;
+
+-- The tenant of this transaction, if its signature is good; else NULL.
+CREATE OR REPLACE FUNCTION tenantguard.tenant() RETURNS text LANGUAGE sql STABLE PARALLEL RESTRICTED
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT s.tenant FROM (
+    SELECT split_part(v, ':', 1) AS mac, split_part(v, ':', 2) AS tenant
+    FROM (SELECT current_setting('tenantguard.tenant', true) AS v) setting) s
+  WHERE s.tenant <> '' AND EXISTS (
+    SELECT FROM tenantguard.keys k
+    WHERE sha256(k.outer_pad || convert_to(s.mac, 'UTF8')) = sha256(k.outer_pad || convert_to(encode(
+      sha256(k.outer_pad || sha256(k.inner_pad || convert_to(tenantguard.transaction() || '|' || s.tenant, 'UTF8'))), 'hex'), 'UTF8')));
 END;
 ALTER FUNCTION tenantguard.tenant() OWNER TO tenantguard_owner;
 GRANT EXECUTE ON FUNCTION tenantguard.tenant() TO PUBLIC;

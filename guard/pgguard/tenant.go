@@ -63,10 +63,12 @@ func beginPlain(ctx context.Context, pool *pgxpool.Pool, tenant credential.Tenan
 	return tx, nil
 }
 
-// setTenant is a statement without parameters, so that none is prepared for it.
-// The grammar of a tenant has no quote.
-func setTenant(tenant credential.Tenant) string {
-	return "select pg_catalog.set_config('" + Setting + "', '" + tenant.String() + "', true)"
+// setTenant has no quote to care for: the grammar of a tenant has none.
+func setTenant(tenant credential.Tenant) string { return set(tenant.String()) }
+
+// set is a statement without parameters, so that none is prepared for it.
+func set(value string) string {
+	return "select pg_catalog.set_config('" + Setting + "', '" + value + "', true)"
 }
 
 func within(ctx context.Context, pool *pgxpool.Pool, begin begin, fn func(pgx.Tx) error) (err error) {

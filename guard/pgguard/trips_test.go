@@ -89,6 +89,10 @@ func TestOneRoundTripAtMostIsAdded(t *testing.T) {
 	db.SetMaxOpenConns(1)
 	ctx := w.as(0)
 
+	key := pgguard.NewKey()
+	w.strictly(key)
+	strict := w.strict(pool, key)
+
 	for _, c := range []struct {
 		how  string
 		want int64
@@ -99,6 +103,9 @@ func TestOneRoundTripAtMostIsAdded(t *testing.T) {
 		}},
 		{"WithTenant: none more", 3, func() error {
 			return pgguard.WithTenant(ctx, pool, func(tx pgx.Tx) error { return query(ctx, tx) })
+		}},
+		{"Strict.WithTenant: one more", 4, func() error {
+			return strict.WithTenant(ctx, func(tx pgx.Tx) error { return query(ctx, tx) })
 		}},
 		{"a transaction of database/sql without the guard", 3, func() error {
 			tx, err := db.BeginTx(ctx, nil)

@@ -1,0 +1,117 @@
+package pgguard_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tenantbroker/tenantbroker/guard/pgguard"
+)
+
+// attacks are what somebody sends who can have any SQL run in a transaction of
+// his own tenant. Each gets another tenant, his own setting, and one that was
+// good in a transaction of the other.
+var attacks = map[string]string{
+	"set_config":          "SELECT set_config('tenantguard.tenant', '%[1]s', true)",
+	"set_config session":  "SELECT set_config('tenantguard.tenant', '%[1]s', false)",
+	"SET":                 "SET tenantguard.tenant = '%[1]s'",
+	"SET LOCAL":           "SET LOCAL tenantguard.tenant = '%[1]s'",
+	"own signature":       "SET LOCAL tenantguard.tenant = '%[2]s:%[1]s'",
+	"empty signature":     "SET LOCAL tenantguard.tenant = ':%[1]s'",
+	"replay":              "SET LOCAL tenantguard.tenant = '%[3]s'",
+	"replay session":      "SET tenantguard.tenant = '%[3]s'",
+	"new transaction":     "COMMIT; BEGIN; SET LOCAL tenantguard.tenant = '%[1]s'",
+	"replay there":        "COMMIT; BEGIN; SET LOCAL tenantguard.tenant = '%[3]s'",
+	"savepoint":           "SAVEPOINT a; SET LOCAL tenantguard.tenant = '%[1]s'; SAVEPOINT b; RELEASE b",
+	"rolled back":         "SAVEPOINT a; SET LOCAL tenantguard.tenant = '%[3]s'; ROLLBACK TO a; SET LOCAL tenantguard.tenant = '%[1]s'",
+	"become the owner":    "SET ROLE tenantguard_owner",
+	"read the keys":       "DO $$ BEGIN PERFORM * FROM tenantguard.keys; SET LOCAL tenantguard.tenant = '%[1]s'; END $$",
+	"another function":    "CREATE OR REPLACE FUNCTION tenantguard.tenant() RETURNS text LANGUAGE sql AS $$ SELECT '%[1]s' $$",
+	"another sha256":      "SET LOCAL search_path = pg_temp, public; CREATE FUNCTION pg_temp.sha256(bytea) RETURNS bytea LANGUAGE sql AS $$ SELECT ''::bytea $$; SET LOCAL tenantguard.tenant = ':%[1]s'",
+	"drop the policy":     "DROP POLICY tenantguard_only ON shop.orders",
+	"switch it off":       "ALTER TABLE shop.items DISABLE ROW LEVEL SECURITY",
+	"row_security":        "SET LOCAL row_security = off",
+	"a table in front":    "CREATE TEMP TABLE orders AS SELECT * FROM shop.orders; SET search_path = pg_temp, shop",
+	"a cursor that stays": "DECLARE mine CURSOR WITH HOLD FOR SELECT tenant FROM shop.orders",
+	"what others left":    "FETCH ALL FROM mine",
+	"reset":               "RESET ALL",
+}
+
+// attack sends one of them, which may fail, and goes on whatever came of it.
+func (a *attempt) attack(tx pgx.Tx) error {
+	var own string
+	if err := tx.QueryRow(a.ctx, "SELECT current_setting('tenantguard.tenant')").Scan(&own); err != nil {
+		return err
+	}
+	a.captured.Store(a.own, own)
+	replayed := a.other
+	if kept, is := a.captured.Load(a.other); is {
+		replayed, _ = kept.(string)
+	}
+	names := make([]string, 0, len(attacks))
+	for name := range attacks {
+		names = append(names, name)
+	}
+	name := names[a.random.IntN(len(names))]
+	mac, _, _ := strings.Cut(own, ":")
+	a.refused = true // from here on the tenant may see nothing, and that is well
+	if name == "what others left" {
+		_, err := a.reads(tx, attacks[name])
+		return err
+	}
+	query := attacks[name]
+	for i, value := range []string{a.other, mac, replayed} {
+		query = strings.ReplaceAll(query, fmt.Sprintf("%%[%d]s", i+1), value)
+	}
+	_, err := tx.Conn().PgConn().Exec(a.ctx, query).ReadAll() // several statements at once
+	a.mu.Lock()
+	a.done["attack: "+name]++
+	a.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	_, err = a.reads(tx, "SELECT tenant FROM "+a.table)
+	return err
+}
+
+func TestInjectedSQLChoosesNoTenantInStrictMode(t *testing.T) {
+	w := newWorld(t, 50)
+	w.fill()
+	key := pgguard.NewKey()
+	w.strictly(key)
+	strict := w.strict(w.pool(w.dsn(), 10), key)
+
+	honest := &suite{world: w, within: strict.WithTenant}
+	honest.run(500)
+	if !honest.green() {
+		t.Errorf("without attacks: %s", honest)
+	}
+	attacked := &suite{world: w, within: strict.WithTenant, inject: true}
+	attacked.next.Store(1_000_000)
+	attacked.run(10_000)
+	t.Log(attacked)
+	if !attacked.green() {
+		t.Errorf("crossed: %s", attacked)
+	}
+	for name := range attacks {
+		if name != "what others left" && attacked.done["attack: "+name] < 100 {
+			t.Errorf("%q was tried %d times only", name, attacked.done["attack: "+name])
+		}
+	}
+
+	// The same attacks find their way where nothing is signed.
+	script, err := policies(w).SQL()
+	w.must(err)
+	w.super(script)
+	pool := w.pool(w.dsn(), 10)
+	plain := &suite{world: w, inject: true, within: func(ctx context.Context, fn func(pgx.Tx) error) error { return pgguard.WithTenant(ctx, pool, fn) }}
+	plain.next.Store(2_000_000)
+	plain.run(500)
+	t.Log(plain)
+	if plain.read.Load() == 0 || plain.written.Load() == 0 {
+		t.Errorf("attacks were not seen in plain mode: %s", plain)
+	}
+}
