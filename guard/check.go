@@ -39,32 +39,18 @@ type Resource struct {
 // Errors, each a *Denied: ErrNoToken, ErrNoTenant, ErrCrossing; those of the
 // verifier, for a token that is no longer good.
 func Check(ctx context.Context, r Resource) error {
-	e := entryOf(ctx)
-	if e == nil {
-		orphaned.Add(1)
-		d := Decision{Reason: "no_token", Resource: r}
-		logDecision(ctx, nil, d)
-		tell(ctx, d)
-		return &Denied{Decision: d, err: ErrNoToken}
-	}
-	token, err := e.guard.verifier.Verify(ctx, e.raw)
-	d := e.decision("")
-	d.Resource = r
-	switch {
-	case err != nil:
-		d.Reason, err = verifier.Reason(err), fmt.Errorf("guard: the token is no longer good: %w", err)
-	case r.Tenant.IsZero():
-		d.Reason, err = "resource_without_tenant", ErrNoTenant
-	case r.Tenant != token.Tenant():
-		d.Reason, d.Crossing, err = "crossing", true, ErrCrossing
-	default:
+	return judge(ctx, r, func(token *verifier.Token, d *Decision) error {
+		switch {
+		case r.Tenant.IsZero():
+			d.Reason = "resource_without_tenant"
+			return ErrNoTenant
+		case r.Tenant != token.Tenant():
+			d.Reason, d.Crossing = "crossing", true
+			return ErrCrossing
+		}
 		d.Allowed, d.Reason = true, "same_tenant"
-	}
-	e.guard.decide(ctx, d)
-	if err != nil {
-		return &Denied{Decision: d, err: err}
-	}
-	return nil
+		return nil
+	})
 }
 
 // CheckScopes decides whether the token in ctx has all these scopes, for what a
@@ -72,22 +58,13 @@ func Check(ctx context.Context, r Resource) error {
 //
 // Errors, each a *Denied: ErrNoToken, ErrScope; those of the verifier.
 func CheckScopes(ctx context.Context, scopes credential.Scopes) error {
-	e := entryOf(ctx)
-	if e == nil {
-		return Check(ctx, Resource{})
-	}
-	token, err := e.guard.verifier.Verify(ctx, e.raw)
-	d := e.decision("scope_lacking")
-	switch {
-	case err != nil:
-		d.Reason, err = verifier.Reason(err), fmt.Errorf("guard: the token is no longer good: %w", err)
-	case !token.Scopes().Contains(scopes):
-		err = ErrScope
-	default:
-		return nil
-	}
-	e.guard.decide(ctx, d)
-	return &Denied{Decision: d, err: err}
+	return judge(ctx, Resource{}, func(token *verifier.Token, d *Decision) error {
+		if token.Scopes().Contains(scopes) {
+			return nil
+		}
+		d.Reason = "scope_lacking"
+		return ErrScope
+	})
 }
 
 // SameTenant decides whether a message of the caller, which names its tenant
@@ -98,25 +75,47 @@ func CheckScopes(ctx context.Context, scopes credential.Scopes) error {
 // Errors, each a *Denied: ErrNoToken, ErrNoTenant, ErrCrossing; those of the
 // verifier.
 func SameTenant(ctx context.Context, where string, said ...string) error {
+	return judge(ctx, Resource{}, func(token *verifier.Token, d *Decision) error {
+		switch {
+		case len(said) != 1:
+			d.Reason = "tenant_not_once"
+			return ErrNoTenant
+		case said[0] != token.Tenant().String():
+			d.Reason, d.Crossing = "tenant_"+where+"_differs", true
+			d.Resource.Tenant, _ = credential.ParseTenant(said[0]) // what is none goes into no line
+			return ErrCrossing
+		}
+		return nil
+	})
+}
+
+// judge has look decide with the token in ctx, verified again. A denial leaves a
+// line, and what look calls allowed does too.
+func judge(ctx context.Context, r Resource, look func(*verifier.Token, *Decision) error) error {
 	e := entryOf(ctx)
 	if e == nil {
-		return Check(ctx, Resource{})
+		orphaned.Add(1)
+		d := Decision{Reason: "no_token", Resource: r}
+		logDecision(ctx, nil, d)
+		tell(ctx, d)
+		return &Denied{Decision: d, err: ErrNoToken}
 	}
-	token, err := e.guard.verifier.Verify(ctx, e.raw)
-	d := e.decision("tenant_not_once")
-	switch {
-	case err != nil:
-		d.Reason, err = verifier.Reason(err), fmt.Errorf("guard: the token is no longer good: %w", err)
-	case len(said) != 1:
-		err = ErrNoTenant
-	case said[0] != token.Tenant().String():
-		d.Reason, d.Crossing, err = "tenant_"+where+"_differs", true, ErrCrossing
-		d.Resource.Tenant, _ = credential.ParseTenant(said[0]) // what is none goes into no line
-	default:
+	d := e.decision("")
+	d.Resource = r
+	token, err := e.again(ctx)
+	if err != nil {
+		d.Reason = verifier.Reason(err)
+	} else {
+		err = look(token, &d)
+	}
+	if err == nil && !d.Allowed {
 		return nil
 	}
 	e.guard.decide(ctx, d)
-	return &Denied{Decision: d, err: err}
+	if err != nil {
+		return &Denied{Decision: d, err: err}
+	}
+	return nil
 }
 
 // Denied is a decision against a request. Its text is for logs: a caller is told

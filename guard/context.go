@@ -81,6 +81,11 @@ func Token(ctx context.Context) (*verifier.Token, error) {
 	if e == nil {
 		return nil, ErrNoToken
 	}
+	return e.again(ctx)
+}
+
+// again verifies the token anew: it may have ended since it was let in.
+func (e *entry) again(ctx context.Context) (*verifier.Token, error) {
 	token, err := e.guard.verifier.Verify(ctx, e.raw)
 	if err != nil {
 		return nil, fmt.Errorf("guard: the token is no longer good: %w", err)
