@@ -8,13 +8,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -68,38 +66,15 @@ func startGuarding(t *testing.T, w *world, service string, change func(string) s
 	if change != nil {
 		example = change(example)
 	}
-	config, problems := filepath.Join(folder, "nginx.conf"), filepath.Join(folder, "error.log")
+	config := filepath.Join(folder, "nginx.conf")
 	for file, text := range map[string]string{config: fmt.Sprintf(nginxAround, folder), filepath.Join(folder, "example.conf"): example} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	program, err := exec.LookPath("nginx")
-	if err != nil {
-		program = "/usr/sbin/nginx" // which is in root's PATH only
-	}
-	process, err := child.Start(exec.Command(program, "-p", folder, "-e", problems, "-c", config), syscall.SIGKILL)
-	if err != nil {
-		t.Fatalf("%v: script/setup installs nginx", err)
-	}
-	t.Cleanup(func() { process.Stop(syscall.SIGTERM, 5*time.Second) })
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		resp, err := http.Get("http://" + port.Address() + "/")
-		if err == nil {
-			_ = resp.Body.Close()
-			return "http://" + port.Address()
-		}
-		select {
-		case <-process.Ended():
-			said, _ := os.ReadFile(problems)
-			t.Fatalf("nginx ended: %v\n%s", process.Err(), said)
-		case <-t.Context().Done():
-			t.Fatal(t.Context().Err())
-		case <-tick.C:
-		}
-	}
+	url := "http://" + port.Address()
+	runNginx(t, folder, config, url+"/")
+	return url
 }
 
 // legacy is a service that believes X-Tenant, and says what it was told.

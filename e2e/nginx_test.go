@@ -52,10 +52,6 @@ http {
 // startNginx runs an nginx in front of a broker until the test ends.
 func startNginx(t *testing.T, broker string) *nginx {
 	t.Helper()
-	program, err := exec.LookPath("nginx")
-	if err != nil {
-		program = "/usr/sbin/nginx" // which is in root's PATH only
-	}
 	port, err := child.TakePort(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -67,6 +63,18 @@ func startNginx(t *testing.T, broker string) *nginx {
 	if err := os.WriteFile(config, fmt.Appendf(nil, nginxConfig, folder, port.Address(), broker), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	runNginx(t, folder, config, n.url+"/.well-known/jwks.json")
+	return n
+}
+
+// runNginx runs nginx in a folder until the test ends, and returns when a URL of
+// it is answered.
+func runNginx(t *testing.T, folder, config, url string) {
+	t.Helper()
+	program, err := exec.LookPath("nginx")
+	if err != nil {
+		program = "/usr/sbin/nginx" // which is in root's PATH only
+	}
 	problems := filepath.Join(folder, "error.log")
 	process, err := child.Start(exec.Command(program, "-p", folder, "-e", problems, "-c", config), syscall.SIGKILL)
 	if err != nil {
@@ -76,10 +84,10 @@ func startNginx(t *testing.T, broker string) *nginx {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		resp, err := http.Get(n.url + "/.well-known/jwks.json")
+		resp, err := http.Get(url)
 		if err == nil {
 			_ = resp.Body.Close()
-			return n
+			return
 		}
 		select {
 		case <-process.Ended():
