@@ -95,7 +95,7 @@ func judge(ctx context.Context, r Resource, look func(*verifier.Token, *Decision
 	e := entryOf(ctx)
 	if e == nil {
 		orphaned.Add(1)
-		d := Decision{Reason: "no_token", Resource: r}
+		d := Decision{Reason: reasonNoToken, Resource: r}
 		logDecision(ctx, nil, d)
 		tell(ctx, d)
 		return &Denied{Decision: d, err: ErrNoToken}
@@ -127,6 +127,9 @@ type Denied struct {
 
 // Error names the resource and the cause, and no tenant but the token's.
 func (d *Denied) Error() string {
+	if d.Decision.Resource.Type == "" {
+		return d.err.Error()
+	}
 	return fmt.Sprintf("%s: %s %q", d.err, d.Decision.Resource.Type, d.Decision.Resource.ID)
 }
 

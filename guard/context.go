@@ -58,13 +58,21 @@ func (g *Guard) TenantHeaders() []string { return slices.Clone(g.headers) }
 // enter puts an entry into a context. One request has one tenant: work that goes
 // on for another gets a context of its own.
 func (g *Guard) enter(ctx context.Context, e *entry) (context.Context, error) {
-	if within := entryOf(ctx); within != nil && within.token.Tenant() != e.token.Tenant() {
+	if within := e.insideAnother(ctx); within != nil {
 		d := e.decision("inside_another_tenant")
 		d.Crossing, d.Resource.Tenant = true, within.token.Tenant()
 		g.decide(ctx, d)
 		return nil, ErrInside
 	}
 	return context.WithValue(ctx, key{}, e), nil
+}
+
+// insideAnother returns the entry that ctx has already, if its tenant is another.
+func (e *entry) insideAnother(ctx context.Context) *entry {
+	if within := entryOf(ctx); within != nil && within.token.Tenant() != e.token.Tenant() {
+		return within
+	}
+	return nil
 }
 
 func entryOf(ctx context.Context) *entry {

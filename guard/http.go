@@ -74,10 +74,16 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // admit returns nil for a request that may go on, and fills in the visit.
 func (h *handler) admit(r *http.Request, v *visit) *refusal {
-	raw, refused := bearer(r)
-	if refused != nil {
-		refused.decision.RequestID = v.id()
-		return refused
+	if strings.Contains(r.URL.RawQuery, "access_token") && r.URL.Query().Has("access_token") {
+		return v.unread("token_in_query", "a token belongs in the Authorization header")
+	}
+	raw, reason := bearer(r.Header["Authorization"])
+	switch reason {
+	case "":
+	case reasonNoToken:
+		return &refusal{status: http.StatusUnauthorized, text: "a bearer token is needed", decision: Decision{Reason: reason, RequestID: v.id()}}
+	default:
+		return v.unread(reason, "the request holds not exactly one bearer token")
 	}
 	token, err := h.guard.verifier.Verify(r.Context(), raw)
 	if err != nil {
@@ -88,7 +94,7 @@ func (h *handler) admit(r *http.Request, v *visit) *refusal {
 		return &refusal{status: http.StatusUnauthorized, code: "invalid_token", text: "the token is not accepted", decision: d}
 	}
 	v.raw, v.token = raw, token
-	if within := entryOf(r.Context()); within != nil && within.token.Tenant() != token.Tenant() {
+	if within := v.insideAnother(r.Context()); within != nil {
 		return v.crossing("inside_another_tenant", within.token.Tenant())
 	}
 	if !token.Scopes().Contains(h.route.Scopes) {
@@ -123,32 +129,4 @@ func (h *handler) sameTenant(r *http.Request, v *visit) *refusal {
 		}
 	}
 	return nil
-}
-
-// bearer returns the one token of the request, from the Authorization header
-// and nowhere else (RFC 6750 section 2.1).
-func bearer(r *http.Request) (string, *refusal) {
-	invalid := func(reason, text string) *refusal {
-		return &refusal{status: http.StatusBadRequest, code: "invalid_request", text: text, decision: Decision{Reason: reason}}
-	}
-	if strings.Contains(r.URL.RawQuery, "access_token") && r.URL.Query().Has("access_token") {
-		return "", invalid("token_in_query", "a token belongs in the Authorization header")
-	}
-	sent := r.Header["Authorization"]
-	switch len(sent) {
-	case 0:
-		return "", &refusal{status: http.StatusUnauthorized, text: "a token is needed", decision: Decision{Reason: "no_token"}}
-	case 1:
-	default:
-		return "", invalid("several_tokens", "more than one Authorization header")
-	}
-	scheme, raw, _ := strings.Cut(sent[0], " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return "", &refusal{status: http.StatusUnauthorized, text: "a bearer token is needed", decision: Decision{Reason: "no_token"}}
-	}
-	raw = strings.TrimLeft(raw, " ")
-	if raw == "" || strings.ContainsAny(raw, " ,\t") {
-		return "", invalid("malformed", "the Authorization header holds not exactly one token")
-	}
-	return raw, nil
 }

@@ -94,6 +94,9 @@ func Refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, ErrScope):
 		w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope"`)
 		p.Title, p.Status, p.Code = "the token lacks a scope that is needed here", http.StatusForbidden, "insufficient_scope"
+	case errors.Is(err, ErrSeveral):
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_request"`)
+		p.Title, p.Status, p.Code = "the request holds not exactly one bearer token", http.StatusBadRequest, "invalid_request"
 	case errors.Is(err, ErrNoToken):
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		p.Title, p.Status, p.Code = "a token is needed", http.StatusUnauthorized, "token_required"

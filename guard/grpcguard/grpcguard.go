@@ -17,7 +17,6 @@ package grpcguard
 import (
 	"context"
 	"errors"
-	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -117,11 +116,7 @@ func admit(ctx context.Context, g *guard.Guard, rules Rules, method string) (Rul
 		return rule, ctx, nil
 	}
 	md, _ := metadata.FromIncomingContext(ctx)
-	raw, err := bearer(md)
-	if err != nil {
-		return rule, nil, err
-	}
-	ctx, err = g.Enter(ctx, raw, requestID(md))
+	ctx, err := g.EnterBearer(ctx, md.Get("authorization"), requestID(md))
 	if err != nil {
 		return rule, nil, err
 	}
@@ -136,20 +131,6 @@ func admit(ctx context.Context, g *guard.Guard, rules Rules, method string) (Rul
 		return rule, nil, err
 	}
 	return rule, ctx, nil
-}
-
-// bearer returns the one token of the metadata.
-func bearer(md metadata.MD) (string, error) {
-	sent := md.Get("authorization")
-	if len(sent) == 0 {
-		return "", status.Error(codes.Unauthenticated, "a token is needed")
-	}
-	scheme, raw, _ := strings.Cut(sent[0], " ")
-	raw = strings.TrimLeft(raw, " ")
-	if len(sent) > 1 || !strings.EqualFold(scheme, "Bearer") || raw == "" || strings.ContainsAny(raw, " ,\t") {
-		return "", status.Error(codes.Unauthenticated, "the metadata holds not exactly one bearer token")
-	}
-	return raw, nil
 }
 
 // requestID is the client's, if it is plain.
@@ -182,6 +163,8 @@ func Error(err error) error {
 		return status.Error(codes.Unauthenticated, "a token is needed")
 	case errors.Is(err, verifier.ErrUnavailable):
 		return status.Error(codes.Unavailable, "tokens can't be verified now")
+	case errors.Is(err, guard.ErrSeveral):
+		return status.Error(codes.Unauthenticated, "the metadata holds not exactly one bearer token")
 	case verifier.Reason(err) != "other":
 		return status.Error(codes.Unauthenticated, "the token is not accepted")
 	}

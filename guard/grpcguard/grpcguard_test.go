@@ -154,6 +154,24 @@ func TestCallsAreHeldToTheirToken(t *testing.T) {
 	}
 }
 
+func TestACallWithoutOneTokenLeavesALine(t *testing.T) {
+	w := newWorld(t)
+	good := "Bearer " + w.Token("acme", "orders:read")
+	for _, c := range []struct {
+		md     metadata.MD
+		reason string
+	}{
+		{nil, "no_token"},
+		{with("authorization", good, "authorization", good), "several_tokens"},
+		{with("authorization", good+","), "malformed"},
+	} {
+		w.call("Get", "acme", c.md)
+		if got := w.guard.Stats().Denied[c.reason]; got != 1 {
+			t.Errorf("%d lines of %q, want 1", got, c.reason)
+		}
+	}
+}
+
 func TestChecksBehindAreAnsweredAsTheyShould(t *testing.T) {
 	w := newWorld(t)
 	good := with("authorization", "Bearer "+w.Token("acme", "orders:read"), "x-request-id", "r-1")
