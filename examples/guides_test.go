@@ -8,25 +8,59 @@ import (
 	"testing"
 )
 
-// What a guide shows is what compiles.
+// examples are where the code that a guide shows is compiled and run.
+var examples = map[string][]string{
+	"leases.md":            {"pglease/example_test.go"},
+	"postgres-rotation.md": {"pgrotation/example_test.go"},
+	"services.md": {
+		"../guard/example_test.go", "../guard/guardtest/example_test.go", "../guard/cacheguard/example_test.go", "../guard/jobguard/example_test.go",
+	},
+}
+
+// What a guide shows is what compiles: each line of its Go, in the order and
+// without a gap but where it says "// …".
 func TestTheGuidesShowTheExamples(t *testing.T) {
-	for example, guide := range map[string]string{"pglease": "leases.md", "pgrotation": "postgres-rotation.md", "../guard": "services.md"} {
-		text, err := os.ReadFile(filepath.Join("../docs/guides", guide))
+	guides, err := filepath.Glob("../docs/guides/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := 0
+	for _, guide := range guides {
+		text, err := os.ReadFile(guide)
 		if err != nil {
 			t.Fatal(err)
 		}
-		code, err := os.ReadFile(filepath.Join(example, "example_test.go"))
-		if err != nil {
-			t.Fatal(err)
+		name := filepath.Base(guide)
+		var code strings.Builder
+		for _, example := range examples[name] {
+			file, err := os.ReadFile(example)
+			if err != nil {
+				t.Fatal(err)
+			}
+			code.WriteString(unindented(string(file)))
 		}
-		_, shown, _ := strings.Cut(string(text), "```go\n")
-		shown, _, found := strings.Cut(shown, "```")
-		if !found {
-			t.Fatalf("%s has no code", guide)
-		}
-		indented := "\t" + strings.ReplaceAll(strings.TrimRight(shown, "\n"), "\n", "\n\t") // the body of an example
-		if !strings.Contains(string(code), indented) && !strings.Contains(string(code), shown) {
-			t.Errorf("%s shows another example than %s:\n%s", guide, example, shown)
+		for _, rest := range strings.Split(string(text), "```go\n")[1:] {
+			block, _, ended := strings.Cut(rest, "```")
+			if !ended {
+				t.Fatalf("%s has code without an end", name)
+			}
+			for part := range strings.SplitSeq(unindented(block), "// …\n") {
+				if shown++; !strings.Contains(code.String(), part) {
+					t.Errorf("%s shows what none of %q has:\n%s", name, examples[name], part)
+				}
+			}
 		}
 	}
+	if shown < len(examples) {
+		t.Errorf("%d pieces of code found in all guides", shown)
+	}
+}
+
+// unindented is code without what its place in a function adds.
+func unindented(code string) string {
+	var b strings.Builder
+	for line := range strings.Lines(code) {
+		b.WriteString(strings.TrimLeft(line, "\t "))
+	}
+	return b.String()
 }

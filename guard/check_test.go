@@ -147,6 +147,42 @@ func TestEnter_NeverChangesTheTenantOfAContext(t *testing.T) {
 	}
 }
 
+// What came by another protocol is read as a header is.
+func TestEnterBearer_TakesExactlyOne(t *testing.T) {
+	w := newWorld(t)
+	good := "Bearer " + w.Token("acme")
+	for name, c := range map[string]struct {
+		sent   []string
+		want   error
+		reason string
+	}{
+		"one":            {[]string{good}, nil, ""},
+		"none":           {nil, guard.ErrNoToken, "no_token"},
+		"another scheme": {[]string{"Basic eA=="}, guard.ErrNoToken, "no_token"},
+		"two":            {[]string{good, good}, guard.ErrSeveral, "several_tokens"},
+		"a comma":        {[]string{good + "," + good}, guard.ErrSeveral, "malformed"},
+		"an empty one":   {[]string{"Bearer "}, guard.ErrSeveral, "malformed"},
+		"nonsense":       {[]string{"Bearer x"}, verifier.ErrMalformed, "malformed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.seen = nil
+			ctx, err := w.guard.EnterBearer(t.Context(), c.sent, "r3")
+			if !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
+				t.Fatalf("%v, want %v", err, c.want)
+			}
+			if err == nil {
+				if tenant, err := guard.Tenant(ctx); err != nil || tenant.String() != "acme" || guard.RequestID(ctx) != "r3" {
+					t.Errorf("%s %v %q", tenant, err, guard.RequestID(ctx))
+				}
+				return
+			}
+			if len(w.seen) != 1 || w.seen[0].Reason != c.reason || w.seen[0].RequestID != "r3" || strings.Contains(err.Error(), "Bearer ") {
+				t.Errorf("%+v %v", w.seen, err)
+			}
+		})
+	}
+}
+
 func TestSameTenant_TakesExactlyTheTokens(t *testing.T) {
 	w := newWorld(t)
 	ctx, err := w.guard.Enter(t.Context(), w.Token("acme"), "")
@@ -192,8 +228,8 @@ func TestNew_RefusesWhatIsIncomplete(t *testing.T) {
 	}
 }
 
-func status401or403(status int) bool {
-	return status == http.StatusUnauthorized || status == http.StatusForbidden
+func challenged(status int) bool {
+	return status == http.StatusBadRequest || status == http.StatusUnauthorized || status == http.StatusForbidden
 }
 
 // Nobody learns from an answer whose an object is, or that there is one.
@@ -226,9 +262,10 @@ func TestRefuse(t *testing.T) {
 		"unavailable": {verifier.ErrUnavailable, http.StatusServiceUnavailable},
 		"scope":       {guard.ErrScope, http.StatusForbidden},
 		"inside":      {guard.ErrInside, http.StatusForbidden},
+		"several":     {guard.ErrSeveral, http.StatusBadRequest},
 		"its own":     {errors.New("the database is away"), http.StatusInternalServerError},
 	} {
-		challenge := status401or403(c.status) && !errors.Is(c.err, guard.ErrInside)
+		challenge := challenged(c.status) && !errors.Is(c.err, guard.ErrInside)
 		if status, text, header := body(c.err); status != c.status || (header.Get("WWW-Authenticate") != "") != challenge || strings.Contains(text, "database") {
 			t.Errorf("%s: %d %v", name, status, header)
 		}

@@ -44,7 +44,7 @@ func Example() {
 		return
 	}
 	defer tokens.Close()
-	g, err := guard.New(guard.Config{Verifier: tokens})
+	g, err := guard.New(guard.Config{Verifier: tokens}) // tokens: a *verifier.Verifier
 	if err != nil {
 		slog.Error("no guard", "error", err)
 		return

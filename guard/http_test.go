@@ -321,7 +321,7 @@ func TestHandler_KeepsWhatTheWriterCanDo(t *testing.T) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 299 Mine\r\nContent-Length: 0\r\n\r\n")
 			_ = conn.Close()
 		case "/copy":
-			if _, err := io.Copy(rw, strings.NewReader("copied")); err != nil {
+			if _, err := io.Copy(rw, struct{ io.Reader }{strings.NewReader("copied")}); err != nil {
 				t.Error(err)
 			}
 		case "/early":
