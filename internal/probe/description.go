@@ -1,10 +1,8 @@
 package probe
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -15,14 +13,16 @@ import (
 	"strings"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/internal/probe/strictyaml"
 )
 
 // Bounds of a description.
 const (
 	MaxDescription = 256 << 10 // bytes
+	maxNodes       = 20_000    // values of the YAML, keys too
+	maxDepth       = 40        // of its mappings and lists
+	maxKeys        = 200       // of one mapping
 	MaxObjects     = 50        // kinds of objects
 	MaxAttempts    = 50        // for one kind
 	MaxSteps       = 10        // before, after and for the cleaning up of one attempt
@@ -143,19 +143,12 @@ func (a Attempt) changes() bool {
 func (a Attempt) controlled() bool { return a.Control == nil || *a.Control }
 
 // ParseDescription reads a description: YAML, one document of at most
-// MaxDescription bytes, without a field that isn't known.
+// MaxDescription bytes, 20,000 values, 40 levels and 200 keys in one mapping,
+// without a field that isn't known, anchors and aliases.
 func ParseDescription(data []byte) (*Description, error) {
-	if len(data) > MaxDescription {
-		return nil, fmt.Errorf("probe: the description is over %d bytes", MaxDescription)
-	}
 	d := new(Description)
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	decoder.KnownFields(true)
-	if err := decoder.Decode(d); err != nil {
+	if err := strictyaml.Decode(data, strictyaml.Limits{Bytes: MaxDescription, Nodes: maxNodes, Depth: maxDepth, Keys: maxKeys}, d); err != nil {
 		return nil, fmt.Errorf("probe: the description: %w", err)
-	}
-	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return nil, errors.New("probe: the description is more than one document")
 	}
 	if err := d.check(); err != nil {
 		return nil, err

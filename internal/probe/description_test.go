@@ -70,6 +70,9 @@ func TestADescriptionIsRefused(t *testing.T) {
 		"a negative limit":               {"objects:", "limits: {requests: -1}\nobjects:", "limits.requests"},
 		"hours":                          {"objects:", "limits: {duration: 61m}\nobjects:", "limits.duration"},
 		"no patience":                    {"objects:", "limits: {timeout: 61s}\nobjects:", "limits.timeout"},
+		"an anchor":                      {"service: orders", "service: &s orders", "anchors"},
+		"a number that is none":          {"{note: \"{witness}\"}", "{note: \"{witness}\", n: .nan}", "JSON has not"},
+		"a date":                         {"{note: \"{witness}\"}", "{note: \"{witness}\", n: 2026-01-01}", "JSON has not"},
 		"a wait without end":             {"\"GET /orders/{id}\"", "\"GET /orders/{id}\", wait: 61s", "wait"},
 		"a settling without end":         {"\"GET /orders/{id}\"", "\"GET /orders/{id}\", settle: 61s", "settle"},
 	} {
@@ -119,9 +122,20 @@ func TestADescriptionIsBounded(t *testing.T) {
 	steps := func(n int) string {
 		return strings.Replace(small, `"GET /orders/{id}"}`, `"GET /orders/{id}", then: [`+strings.Repeat("{request: GET /x},", n)+"]}", 1)
 	}
+	// Beside the list, small has 43 values, the document among them.
+	body := func(is string) string { return strings.Replace(small, "{note: \"{witness}\"}", is, 1) }
+	keys := func(n int) string {
+		all := "a: \"{witness}\""
+		for i := range n - 1 {
+			all += fmt.Sprintf(", k%d: 1", i)
+		}
+		return body("{" + all + "}")
+	}
 	for name, k := range map[string]struct {
 		fits, over string
 	}{
+		"keys":     {keys(200), keys(201)},
+		"values":   {body("[\"{witness}\"" + strings.Repeat(",1", 20_000-43) + "]"), body("[\"{witness}\"" + strings.Repeat(",1", 20_000-42) + "]")},
 		"attempts": {attempts(probe.MaxAttempts), attempts(probe.MaxAttempts + 1)},
 		"objects":  {objects(probe.MaxObjects), objects(probe.MaxObjects + 1)},
 		"steps":    {steps(probe.MaxSteps), steps(probe.MaxSteps + 1)},
@@ -137,13 +151,17 @@ func TestADescriptionIsBounded(t *testing.T) {
 }
 
 // FuzzParseDescription: what is accepted is within the bounds, and stays at the
-// service.
+// service; whatever comes in, it is read at once.
 func FuzzParseDescription(f *testing.F) {
 	f.Add([]byte(small))
 	f.Add([]byte(leaky.Description))
 	f.Add([]byte("service: x\nobjects: [{try: [{body: &a [*a]}]}]"))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		began := time.Now()
 		d, err := probe.ParseDescription(data)
+		if took := time.Since(began); took > 5*time.Second {
+			t.Fatalf("%s", took)
+		}
 		if err != nil {
 			return
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"regexp"
 	"slices"
@@ -52,7 +53,12 @@ func checkBody(body any, names []string, depth int) error {
 		return errors.New("the body is nested deeper than 20")
 	}
 	switch b := body.(type) {
-	case nil, bool, int, int64, uint64, float64:
+	case nil, bool, int, int64, uint64:
+		return nil
+	case float64:
+		if math.IsNaN(b) || math.IsInf(b, 0) {
+			return errors.New("the body has a number that JSON has not")
+		}
 		return nil
 	case string:
 		return checkNames(b, names)
