@@ -39,6 +39,9 @@ func (t *trial) change(ctx context.Context) error {
 		if e.got, err = t.chain(ctx, who, t.target, d); err != nil {
 			return err
 		}
+		if err := t.nonsenseAgain(ctx, d, &e); err != nil {
+			return err
+		}
 		c := t.judged(d.name, e)
 		became, err := t.run.damage(ctx, t.target)
 		switch {

@@ -80,6 +80,7 @@ type evidence struct {
 	reference []*answer // the same as A; nil: none was made
 	own       []*answer // the same as B with its own object; nil: none was made
 	nonsense  *answer   // the same as B with an id that nobody has; nil: none was made
+	again     *answer   // nonsense once more, where its text differs from what was got; nil: none was made
 	witnesses []witness // of A's object
 	ownValues []witness // of B's
 	tenant    string    // A's
@@ -143,7 +144,7 @@ func (e evidence) namesTenant() bool {
 // one is "not found" is it known to have been looked for.
 func (e evidence) existence(last *answer) (Finding, bool) {
 	none := e.nonsense
-	if none == nil || missing(last.status) && last.status == none.status && alike(last, none, e.ids) || !missing(none.status) {
+	if none == nil || missing(last.status) && last.status == none.status && alike(last, none, e.again, e.ids) || !missing(none.status) {
 		return Finding{}, false
 	}
 	switch {

@@ -35,6 +35,9 @@ func (t *trial) look(ctx context.Context) error {
 		if each.got, err = t.chain(ctx, asB, t.target, d); err != nil {
 			return err
 		}
+		if err := t.nonsenseAgain(ctx, d, &each); err != nil {
+			return err
+		}
 		t.run.add(t.judged(d.name, each))
 		if d.name == "b" {
 			e.got = each.got
@@ -135,6 +138,20 @@ func (t *trial) nonsense(ctx context.Context, d disguise) (*answer, []string, er
 	none.id = unknownID(t.target.id)
 	a, err := t.step(ctx, asB, t.attempt.Step, t.values(&none), d)
 	return a, []string{text(t.target.id), text(none.id)}, err
+}
+
+// nonsenseAgain asks once more for what nobody has, where the text of that answer
+// differs: what differs between the two does so by itself, such as a request's id.
+func (t *trial) nonsenseAgain(ctx context.Context, d disguise, e *evidence) error {
+	last := e.got[len(e.got)-1]
+	if e.nonsense == nil || last.status != e.nonsense.status || !missing(last.status) || alike(last, e.nonsense, nil, e.ids) {
+		return nil
+	}
+	var ids []string
+	var err error
+	e.again, ids, err = t.nonsense(ctx, d)
+	e.ids = append(slices.Clone(e.ids), ids...)
+	return err
 }
 
 // conditional asks as B for what A has already: "not modified" would say that it

@@ -62,14 +62,32 @@ func (e evidence) resembles(last *answer) bool {
 var varying = regexp.MustCompile(`[0-9A-Za-z_-]*[0-9][0-9A-Za-z_:.+-]*`)
 
 // alike reports whether two answers say the same but for what varies, which
-// includes the ids that they may echo.
-func alike(a, b *answer, ids []string) bool {
-	plain := func(x *answer) string {
-		text := string(x.body)
-		for _, id := range ids {
-			text = strings.ReplaceAll(text, id, "#")
-		}
-		return varying.ReplaceAllString(text, "#")
+// includes the ids that they may echo. again, unless nil, is another answer like
+// b: words that differ between these two vary too.
+func alike(a, b, again *answer, ids []string) bool {
+	one, other := words(a, ids), words(b, ids)
+	third := other
+	if again != nil {
+		third = words(again, ids)
 	}
-	return plain(a) == plain(b)
+	if len(one) != len(other) || len(other) != len(third) {
+		return false
+	}
+	for i := range one {
+		if other[i] == third[i] && varying.ReplaceAllString(one[i], "#") != varying.ReplaceAllString(other[i], "#") {
+			return false
+		}
+	}
+	return true
+}
+
+// word is a word, or what is between two.
+var word = regexp.MustCompile(`[0-9A-Za-z_:.+-]+|[^0-9A-Za-z_:.+-]+`)
+
+func words(a *answer, ids []string) []string {
+	text := string(a.body)
+	for _, id := range ids {
+		text = strings.ReplaceAll(text, id, "#")
+	}
+	return word.FindAllString(text, -1)
 }
