@@ -20,6 +20,7 @@ var arrows = map[string][]string{
 	"credential/jwks":           {"credential"},
 	"verifier":                  {"credential", "credential/jwks"},
 	"guard":                     {"guard", "verifier", "audit", "credential", "credential/jwks"},
+	"guard/guardtest":           {"guard", "verifier", "credential", "credential/jwks", "internal/unknown"},
 	"guard/cacheguard":          {"guard", "guard/cacheguard", "credential"},
 	"guard/jobguard":            {"guard", "verifier"},
 	"audit":                     {"credential"},
@@ -35,7 +36,8 @@ var arrows = map[string][]string{
 	"api/client":                {"api/wire", "credential", "credential/jwks"},
 	"api":                       {"api/wire", "issuer", "rotation", "store", "store/auditlog", "store/registry", "store/revocation", "audit", "verifier", "credential", "credential/jwks"},
 	"cmd/brokerctl":             {"internal/probe", "api/client", "api/wire", "audit", "verifier", "credential", "credential/jwks"},
-	"internal/probe":            {"api/client", "credential"},
+	"internal/unknown":          {},
+	"internal/probe":            {"api/client", "credential", "internal/unknown"},
 	"internal/probe/strictyaml": {},
 	"internal/probe/leaky":      {"guard", "verifier", "credential"},
 }

@@ -3,10 +3,14 @@ package guardtest
 import (
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
+
+	"github.com/tenantbroker/tenantbroker/internal/unknown"
 )
 
 // requestIDs differ between two answers that are otherwise the same.
@@ -36,7 +40,7 @@ func (f *finder) route(r Route) {
 	if r.Kind == Reads || r.Kind == Lists {
 		f.cached(r, theirs)
 	}
-	if r.Kind == Reads {
+	if r.Kind == Reads || r.Kind == Creates || r.searches() {
 		f.told(r, theirs)
 	}
 	f.own(r, theirs)
@@ -132,22 +136,52 @@ func (f *finder) cached(r Route, theirs object) {
 	}
 }
 
-// told compares A's object, as B is answered, with one that nobody has.
+// searches reports whether the route is asked by what an object holds.
+func (r Route) searches() bool { return strings.Contains(r.Path+r.Body, "{marker}") && r.Kind == Lists }
+
+// told compares A's object, as B is answered, with one that nobody has. A number
+// of results tells as much as an id.
 func (f *finder) told(r Route, theirs object) {
-	nobodys := object{id: strings.Repeat("0", len(theirs.id)), marker: theirs.marker}
+	nobodys, either := object{id: unknown.ID(theirs.id), marker: newMarker()}, object{id: unknown.ID(theirs.id), marker: newMarker()}
 	there, nowhere := f.ask(r, &f.B, []object{theirs}), f.ask(r, &f.B, []object{nobodys})
-	same := func(a answer, id string) string {
-		return requestIDs.ReplaceAllString(strings.ReplaceAll(a.body, id, "ID"), "")
-	}
-	if there.status != nowhere.status || same(there, theirs.id) != same(nowhere, nobodys.id) {
+	if there.status != nowhere.status {
 		f.leak(r, "an id that exists", "B is answered %d %s for A's object, %d %s for none", there.status, there.body, nowhere.status, nowhere.body)
+		return
 	}
+	if r.Kind == Creates {
+		return // what was made has a text of its own
+	}
+	said, unsaid, varies := there.said(theirs), nowhere.said(nobodys), f.ask(r, &f.B, []object{either}).said(either)
+	parts := slices.Sorted(maps.Keys(said))
+	for part := range unsaid {
+		if _, both := said[part]; !both {
+			parts = append(parts, part)
+		}
+	}
+	for _, part := range parts {
+		if said[part] != unsaid[part] && varies[part] == unsaid[part] {
+			f.leak(r, "an id that exists", "%s is %q for A's object, %q for none", part, said[part], unsaid[part])
+		}
+	}
+}
+
+// said is what an answer says, by part, whatever object it is about.
+func (a answer) said(about object) map[string]string {
+	plain := strings.NewReplacer(about.id, "ID", about.marker, "MARKER")
+	parts := map[string]string{"the body": requestIDs.ReplaceAllString(plain.Replace(a.body), "")}
+	for name, values := range a.header {
+		parts[name] = plain.Replace(strings.Join(values, ", "))
+	}
+	return parts
 }
 
 // own proves that a route works for whom it is for, at last.
 func (f *finder) own(r Route, theirs object) {
 	got := f.ask(r, &f.A, []object{theirs})
-	if !got.ok() || (r.Kind != Changes && r.Kind != Removes && !got.shows(theirs)) {
+	if r.Kind == Creates && got.status == http.StatusConflict {
+		return // A's own is there already
+	}
+	if !got.ok() || (r.Kind != Changes && r.Kind != Creates && r.Kind != Removes && !got.shows(theirs)) {
 		f.leak(r, "own", "it doesn't work for A itself, so it proves nothing: %d %s", got.status, got.body)
 	}
 }

@@ -55,6 +55,9 @@ const (
 	Changes
 	// Removes deletes one object.
 	Removes
+	// Creates makes an object, of the id that the client says: with A's, B may at
+	// most make one of its own.
+	Creates
 )
 
 // Route is one way into the application. {id}, {marker} and {tenant} in Path and
@@ -117,10 +120,12 @@ func (f *finder) leak(r Route, name, format string, args ...any) {
 	f.found = append(f.found, Finding{r.Name, name, fmt.Sprintf(format, args...)})
 }
 
+func newMarker() string { return "marker-" + credential.NewID() }
+
 // object has the application make one.
 func (f *finder) object(p Party) object {
 	f.t.Helper()
-	marker := "marker-" + credential.NewID()
+	marker := newMarker()
 	return object{p, f.Create(f.t, p, marker), marker}
 }
 

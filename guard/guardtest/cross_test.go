@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -39,7 +40,7 @@ type sample struct {
 func (s *sample) handler(g *guard.Guard) http.Handler {
 	mux := http.NewServeMux()
 	for pattern, f := range map[string]http.HandlerFunc{
-		"GET /notes/{id}": s.read, "GET /notes": s.list, "POST /notes/batch": s.batch, "PUT /notes/{id}": s.update, "DELETE /notes/{id}": s.remove,
+		"GET /notes/{id}": s.read, "GET /notes": s.list, "POST /notes": s.create, "POST /notes/batch": s.batch, "PUT /notes/{id}": s.update, "DELETE /notes/{id}": s.remove,
 	} {
 		route := guard.Route{SharedCache: s.leak == "public"}
 		if s.leak == "no guard" && pattern == "GET /notes" {
@@ -140,16 +141,45 @@ func (s *sample) json(v any) []byte {
 
 func (s *sample) list(w http.ResponseWriter, r *http.Request) {
 	tenant, text := s.tenant(r), r.URL.Query().Get("q")
-	all := []note{}
+	all, hits := []note{}, 0
 	s.mu.Lock()
 	for _, n := range s.notes {
+		if strings.Contains(n.Text, text) && (s.leak == "count" || n.tenant == tenant) {
+			hits++
+		}
 		searched := text != "" && s.leak == "search"
 		if (n.tenant == tenant || s.leak == "list" || searched) && strings.Contains(n.Text, text) {
 			all = append(all, *n)
 		}
 	}
 	s.mu.Unlock()
+	if hits > 0 && text != "" {
+		w.Header().Set("X-Total", strconv.Itoa(hits))
+	}
 	_, _ = w.Write(s.json(all))
+}
+
+// create takes the client's id, which is each tenant's own.
+func (s *sample) create(w http.ResponseWriter, r *http.Request) {
+	var sent note
+	if err := json.NewDecoder(r.Body).Decode(&sent); err != nil {
+		http.Error(w, "no note", http.StatusBadRequest)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sent.tenant = s.tenant(r)
+	key := sent.ID
+	taken := s.notes[key]
+	switch {
+	case taken != nil && s.leak == "overwrite":
+	case taken != nil && taken.tenant != sent.tenant && s.leak != "taken":
+		key = sent.tenant.String() + "/" + sent.ID
+	case taken != nil:
+		w.WriteHeader(http.StatusConflict)
+		return
+	}
+	s.notes[key] = &sent
 }
 
 func (s *sample) batch(w http.ResponseWriter, r *http.Request) {
@@ -233,6 +263,7 @@ func kit(t *testing.T, s *sample) guardtest.Kit {
 			{Name: "list", Kind: guardtest.Lists, Path: "/notes"},
 			{Name: "search", Kind: guardtest.Lists, Path: "/notes?q={marker}"},
 			{Name: "batch", Kind: guardtest.Batches, Method: http.MethodPost, Path: "/notes/batch", Body: `{"ids":[{id}]}`},
+			{Name: "create", Kind: guardtest.Creates, Method: http.MethodPost, Path: "/notes", Body: `{"id":"{id}","text":"mine"}`},
 			{Name: "update", Kind: guardtest.Changes, Method: http.MethodPut, Path: "/notes/{id}", Body: `{"text":"changed"}`},
 			{Name: "remove", Kind: guardtest.Removes, Method: http.MethodDelete, Path: "/notes/{id}"},
 		},
@@ -261,6 +292,9 @@ func TestEachLeakIsFound(t *testing.T) {
 		"etag":          {"read, asked by If-None-Match"},
 		"error":         {"read, an id that exists"},
 		"public":        {"read, kept by a shared cache"},
+		"count":         {"search, an id that exists"},
+		"overwrite":     {"create, changed by another"},
+		"taken":         {"create, an id that exists"},
 		"no guard":      {"list, without a token", "search, without a token"},
 	} {
 		t.Run(leak, func(t *testing.T) {

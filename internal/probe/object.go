@@ -6,10 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/big"
 	"net/url"
 	"path"
 	"strings"
+
+	"github.com/tenantbroker/tenantbroker/internal/unknown"
 )
 
 // instance is an object that somebody owns.
@@ -152,43 +153,11 @@ func idOf(a *answer, pointer string) (any, error) {
 // index takes it for one.
 func randomWord() string { return "probe" + strings.ToLower(rand.Text()[:20]) }
 
-// unknownID is an id of the same shape that nobody has.
+// unknownID is an id of the same shape, and kind of JSON value, that nobody has.
 func unknownID(id any) any {
-	text := fmt.Sprint(id)
-	if strings.Trim(text, "0123456789") == "" && len(text) < 10 {
-		// Beyond what is given out, within what 32 bits hold.
-		text = fmt.Sprint(2_000_000_000 + random(147_000_000))
-	} else {
-		keep := 0
-		if at := strings.IndexAny(text, "_:"); at <= 8 && strings.Trim(text[:max(at, 0)], "abcdefghijklmnopqrstuvwxyz") == "" {
-			keep = at + 1 // a prefix such as ord_
-		}
-		hex := strings.Trim(text[keep:], "0123456789abcdef-") == ""
-		text = text[:keep] + strings.Map(func(c rune) rune { return another(c, hex) }, text[keep:])
-	}
+	text := unknown.ID(fmt.Sprint(id))
 	if _, number := id.(json.Number); number {
 		return json.Number(text)
 	}
 	return text
-}
-
-func another(c rune, hex bool) rune {
-	const small = "abcdefghijklmnopqrstuvwxyz"
-	pick := func(from string) rune { return rune(from[random(int64(len(from)))]) }
-	switch {
-	case c >= '1' && c <= '9':
-		return pick("123456789")
-	case c >= 'a' && c <= 'z' && hex:
-		return pick(small[:6])
-	case c >= 'a' && c <= 'z':
-		return pick(small)
-	case c >= 'A' && c <= 'Z':
-		return pick(strings.ToUpper(small))
-	}
-	return c
-}
-
-func random(n int64) int64 {
-	i, _ := rand.Int(rand.Reader, big.NewInt(n)) // never fails (crypto/rand, Go 1.24)
-	return i.Int64()
 }
