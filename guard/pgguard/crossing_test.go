@@ -301,46 +301,57 @@ func TestNobodyCrosses(t *testing.T) {
 	plain := func(ctx context.Context, fn func(pgx.Tx) error) error { return pgguard.WithTenant(ctx, pool, fn) }
 	s := &suite{world: w, within: plain}
 	s.run(10_000)
-	t.Log(s)
+	s.wasGreen()
+	w.turnsRed(plain, map[string][2]string{
+		"row security is off":    {"ALTER TABLE shop.items DISABLE ROW LEVEL SECURITY", "ALTER TABLE shop.items ENABLE ROW LEVEL SECURITY"},
+		"a policy opens all":     {"DROP POLICY tenantguard_only ON shop.orders; CREATE POLICY late ON shop.orders USING (true)", "DROP POLICY late ON shop.orders"},
+		"one policy was dropped": {"DROP POLICY tenantguard ON shop.items", ""},
+	})
+}
+
+// wasGreen fails the test if something crossed, or too little was tried.
+func (s *suite) wasGreen() {
+	s.Helper()
+	s.Log(s)
 	if !s.green() {
-		t.Errorf("crossed: %s", s)
+		s.Errorf("crossed: %s", s)
 	}
 	for _, what := range []string{
 		"commit", "undo", "panic", "cancel",
 		"list", "by id", "join", "insert", "insert for another", "update all", "give away", "delete", "savepoint", "copy",
 	} {
 		if s.done[what] < 100 {
-			t.Errorf("%q was done %d times only", what, s.done[what])
+			s.Errorf("%q was done %d times only", what, s.done[what])
 		}
 	}
+}
 
-	// The suite sees what it is there for.
-	for what, breaks := range map[string][2]string{
-		"row security is off":    {"ALTER TABLE shop.items DISABLE ROW LEVEL SECURITY", "ALTER TABLE shop.items ENABLE ROW LEVEL SECURITY"},
-		"a policy opens all":     {"DROP POLICY tenantguard_only ON shop.orders; CREATE POLICY late ON shop.orders USING (true)", "DROP POLICY late ON shop.orders"},
-		"one policy was dropped": {"DROP POLICY tenantguard ON shop.items", ""},
-	} {
-		w.super(breaks[0])
-		s := &suite{world: w, within: plain}
+// turnsRed holds that the suite sees what it is there for: each break, which is
+// undone and repaired after it.
+func (w *world) turnsRed(within within, breaks map[string][2]string) {
+	w.Helper()
+	for what, statements := range breaks {
+		w.super(statements[0])
+		s := &suite{world: w, within: within}
 		s.next.Store(1_000_000)
 		s.run(200)
-		t.Logf("%s: %s", what, s)
+		w.Logf("%s: %s", what, s)
 		if blind := what == "one policy was dropped"; blind && s.blind.Load() == 0 || !blind && s.crossings() == 0 {
-			t.Errorf("%s, and nothing was seen: %s", what, s)
+			w.Errorf("%s, and nothing was seen: %s", what, s)
 		}
 		w.super("TRUNCATE shop.orders, shop.items")
 		w.fill()
-		if breaks[1] != "" {
-			w.super(breaks[1])
+		if statements[1] != "" {
+			w.super(statements[1])
 		}
 		script, err := policies(w).SQL()
 		w.must(err)
 		w.super(script) // repairs
 	}
-	again := &suite{world: w, within: plain}
+	again := &suite{world: w, within: within}
 	again.next.Store(2_000_000)
 	again.run(200)
 	if !again.green() {
-		t.Errorf("after the repair: %s", again)
+		w.Errorf("after the repair: %s", again)
 	}
 }

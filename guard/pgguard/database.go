@@ -8,41 +8,45 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/guard"
 )
 
 // WithTenantSQL is WithTenant for database/sql, whose drivers send BEGIN by
 // itself: the tenant takes one round trip more. A pgx driver that would keep
-// prepared statements is refused; of another driver that is the caller's to know.
-// opts may be nil.
+// prepared statements is refused; of another driver that is the caller's to know,
+// and so is a statement that fn prepares by tx. opts may be nil.
 //
 // Errors: as those of WithTenant. One that ends the transaction by tx gets
 // ErrEnded; ending it in SQL is not noticed, and leaves no rows to be seen.
-func WithTenantSQL(ctx context.Context, db *sql.DB, opts *sql.TxOptions, fn func(tx *sql.Tx) error) (err error) {
+func WithTenantSQL(ctx context.Context, db *sql.DB, opts *sql.TxOptions, fn func(tx *sql.Tx) error) error {
+	return withinSQL(ctx, db, opts, choosePlain, fn)
+}
+
+// choose says whose a transaction is, as its first statements.
+type choose func(context.Context, *sql.Tx, credential.Tenant) error
+
+func choosePlain(ctx context.Context, tx *sql.Tx, tenant credential.Tenant) error {
+	_, err := tx.ExecContext(ctx, setTenant(tenant))
+	return err
+}
+
+func withinSQL(ctx context.Context, db *sql.DB, opts *sql.TxOptions, choose choose, fn func(tx *sql.Tx) error) error {
 	tenant, err := guard.Tenant(ctx)
 	if err != nil {
 		return err
 	}
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return fmt.Errorf("pgguard: connect: %w", err)
-	}
-	defer func() { _ = conn.Close() }() // back to the pool
-	err = conn.Raw(func(driver any) error {
-		if c, is := driver.(interface{ Conn() *pgx.Conn }); is && !keepsNone(c.Conn().Config()) {
-			return ErrStatements
-		}
-		return nil
-	})
+	conn, err := connect(ctx, db)
 	if err != nil {
 		return err
 	}
+	defer func() { _ = conn.Close() }() // back to the pool
 	tx, err := conn.BeginTx(ctx, opts)
 	if err != nil {
 		return fmt.Errorf("pgguard: begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }() // also of a panic; after a commit it does nothing
-	if _, err := tx.ExecContext(ctx, setTenant(tenant)); err != nil {
+	if err := choose(ctx, tx, tenant); err != nil {
 		return fmt.Errorf("pgguard: set the tenant: %w", err)
 	}
 	if err := fn(tx); err != nil {
@@ -56,4 +60,23 @@ func WithTenantSQL(ctx context.Context, db *sql.DB, opts *sql.TxOptions, fn func
 		return fmt.Errorf("pgguard: commit: %w", err)
 	}
 	return nil
+}
+
+// connect takes a connection that keeps no prepared statements, as far as its
+// driver tells.
+func connect(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("pgguard: connect: %w", err)
+	}
+	err = conn.Raw(func(driver any) error {
+		if c, is := driver.(interface{ Conn() *pgx.Conn }); is && !keepsNone(c.Conn().Config()) {
+			return ErrStatements
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }

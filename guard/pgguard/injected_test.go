@@ -37,6 +37,11 @@ var attacks = map[string]string{
 	"a table in front":    "CREATE TEMP TABLE orders AS SELECT * FROM shop.orders; SET search_path = pg_temp, shop",
 	"a cursor that stays": "DECLARE mine CURSOR WITH HOLD FOR SELECT tenant FROM shop.orders",
 	"what others left":    "FETCH ALL FROM mine",
+	"a statement stays":   "PREPARE ours AS SELECT tenant FROM shop.orders",
+	"what others planned": "EXECUTE ours",
+	"ended":               "COMMIT",
+	"ended, another":      "ROLLBACK; SET tenantguard.tenant = '%[1]s'",
+	"ended, replay":       "COMMIT; SET tenantguard.tenant = '%[3]s'",
 	"reset":               "RESET ALL",
 }
 
@@ -58,7 +63,7 @@ func (a *attempt) attack(tx pgx.Tx) error {
 	name := names[a.random.IntN(len(names))]
 	mac, _, _ := strings.Cut(own, ":")
 	a.refused = true // from here on the tenant may see nothing, and that is well
-	if name == "what others left" {
+	if strings.HasPrefix(name, "what others ") {
 		_, err := a.reads(tx, attacks[name])
 		return err
 	}
@@ -77,6 +82,20 @@ func (a *attempt) attack(tx pgx.Tx) error {
 	return err
 }
 
+// wasAttacked fails the test if something crossed, or too little was tried.
+func (s *suite) wasAttacked() {
+	s.Helper()
+	s.Log(s)
+	if !s.green() {
+		s.Errorf("crossed: %s", s)
+	}
+	for name := range attacks {
+		if !strings.HasPrefix(name, "what others ") && s.done["attack: "+name] < 100 {
+			s.Errorf("%q was tried %d times only", name, s.done["attack: "+name])
+		}
+	}
+}
+
 func TestInjectedSQLChoosesNoTenantInStrictMode(t *testing.T) {
 	w := newWorld(t, 50)
 	w.fill()
@@ -92,15 +111,7 @@ func TestInjectedSQLChoosesNoTenantInStrictMode(t *testing.T) {
 	attacked := &suite{world: w, within: strict.WithTenant, inject: true}
 	attacked.next.Store(1_000_000)
 	attacked.run(10_000)
-	t.Log(attacked)
-	if !attacked.green() {
-		t.Errorf("crossed: %s", attacked)
-	}
-	for name := range attacks {
-		if name != "what others left" && attacked.done["attack: "+name] < 100 {
-			t.Errorf("%q was tried %d times only", name, attacked.done["attack: "+name])
-		}
-	}
+	attacked.wasAttacked()
 
 	// The same attacks find their way where nothing is signed.
 	script, err := policies(w).SQL()

@@ -20,7 +20,9 @@ const (
 type Policies struct {
 	Tables []Table
 	// Role is the application's; it is made without rights where it is missing and
-	// may read and write the tables. Empty: privileges are left as they are.
+	// may read and write the tables. With Strict, nobody may make temporary tables or
+	// objects in a schema any more only because everybody may. Empty: privileges are
+	// left as they are.
 	Role string
 	// Strict has the tenant signed, see Strict; without it a service that signs sees
 	// no rows, and the other way round.
@@ -65,6 +67,9 @@ func (p Policies) grant(b *strings.Builder, role string) {
 	fmt.Fprintf(b, roleSQL, literal(role), quote(role))
 	for _, t := range p.Tables {
 		fmt.Fprintf(b, grantSQL, t.String(), quote(role), quote(t.schema))
+	}
+	if p.Strict {
+		fmt.Fprintf(b, strictRoleSQL, literal(role))
 	}
 }
 
@@ -174,4 +179,26 @@ $role$;
 const grantSQL = `GRANT USAGE ON SCHEMA %[3]s TO %[2]s;
 REVOKE ALL ON %[1]s FROM %[2]s, PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON %[1]s TO %[2]s;
+`
+
+// strictRoleSQL takes away what Strict.CheckRole refuses, where a database gives it
+// to all, as each one does with temporary tables, and those from before PostgreSQL
+// 15 with the schema public.
+const strictRoleSQL = `
+-- The role makes nothing that could stand in front of what others call, and
+-- nobody does only because everybody may.
+DO $$
+DECLARE
+  place record;
+BEGIN
+  EXECUTE pg_catalog.format('REVOKE CREATE, TEMPORARY ON DATABASE %%I FROM PUBLIC, %%I', pg_catalog.current_database(), %[1]s);
+  FOR place IN
+    SELECT n.nspname FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) a
+    WHERE a.privilege_type = 'CREATE' AND (a.grantee = 0 OR a.grantee = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = %[1]s))
+      AND n.nspowner <> a.grantee
+  LOOP
+    EXECUTE pg_catalog.format('REVOKE CREATE ON SCHEMA %%I FROM PUBLIC, %%I', place.nspname, %[1]s);
+  END LOOP;
+END
+$$;
 `

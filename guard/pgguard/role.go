@@ -2,15 +2,17 @@ package pgguard
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// ErrRole means: row security does not bind the role that a service connects as.
-var ErrRole = errors.New("pgguard: a role that row security does not bind")
+// ErrRole means: the policies do not hold the role that a service connects as.
+var ErrRole = errors.New("pgguard: a role that is not held to one tenant")
 
 // RoleError says why; it is an ErrRole.
 type RoleError struct {
@@ -34,28 +36,68 @@ type Querier interface {
 // CheckRole refuses, at a service's start, to go on as a role for which the
 // policies count for nothing: a superuser, one with BYPASSRLS or CREATEROLE, the
 // owner of a guarded table, one with a privilege that row security does not
-// cover, and one that may become one of these by SET ROLE.
+// cover, and one that may become one of these by SET ROLE. Of a *pgxpool.Pool it
+// refuses too that its connections keep prepared statements. That of a Strict
+// refuses more.
 //
-// Errors: a *RoleError, which is an ErrRole; those of pgx.
-func CheckRole(ctx context.Context, db Querier) error {
-	rows, err := db.Query(ctx, roleQuery, pgx.QueryExecModeExec)
+// Errors: a *RoleError, which is an ErrRole; ErrStatements; those of pgx.
+func CheckRole(ctx context.Context, db Querier) error { return checkRole(ctx, db, "") }
+
+// CheckRoleSQL is CheckRole for database/sql.
+func CheckRoleSQL(ctx context.Context, db *sql.DB) error { return checkRoleSQL(ctx, db, "") }
+
+// checkRole asks for more problems than all have.
+func checkRole(ctx context.Context, db Querier, more string) error {
+	if pool, is := db.(*pgxpool.Pool); is && !keepsNone(pool.Config().ConnConfig) {
+		return ErrStatements
+	}
+	rows, err := db.Query(ctx, fmt.Sprintf(roleQuery, more), pgx.QueryExecModeExec)
 	if err != nil {
 		return fmt.Errorf("pgguard: check the role: %w", err)
 	}
 	found := &RoleError{}
-	var problem *string // none: the row is there for the role's name
+	var problem *string
 	_, err = pgx.ForEachRow(rows, []any{&found.Role, &problem}, func() error {
-		if problem != nil {
-			found.Problems = append(found.Problems, *problem)
-		}
+		found.add(problem)
 		return nil
 	})
+	return found.verdict(err)
+}
+
+func checkRoleSQL(ctx context.Context, db *sql.DB, more string) error {
+	conn, err := connect(ctx, db)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }() // back to the pool
+	rows, err := conn.QueryContext(ctx, fmt.Sprintf(roleQuery, more))
+	if err != nil {
+		return fmt.Errorf("pgguard: check the role: %w", err)
+	}
+	defer func() { _ = rows.Close() }()
+	found := &RoleError{}
+	for rows.Next() && err == nil {
+		var problem *string
+		err = rows.Scan(&found.Role, &problem)
+		found.add(problem)
+	}
+	return found.verdict(errors.Join(err, rows.Err()))
+}
+
+// add takes a row; one without a problem is there for the role's name.
+func (e *RoleError) add(problem *string) {
+	if problem != nil {
+		e.Problems = append(e.Problems, *problem)
+	}
+}
+
+func (e *RoleError) verdict(err error) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("pgguard: check the role: %w", err)
-	case len(found.Problems) > 0:
-		return found
-	case found.Role == "": // nobody has looked
+	case len(e.Problems) > 0:
+		return e
+	case e.Role == "": // nobody has looked
 		return fmt.Errorf("pgguard: check the role: %w", pgx.ErrNoRows)
 	}
 	return nil
@@ -82,8 +124,24 @@ WITH me AS (
   UNION SELECT 'owns ' || g.oid::pg_catalog.regclass, self, rolname FROM become JOIN guarded g ON g.relowner = become.oid
   UNION SELECT 'may TRUNCATE, or add triggers or references to, ' || g.oid::pg_catalog.regclass, self, rolname FROM become JOIN guarded g
     ON g.relowner <> become.oid AND NOT rolsuper AND (pg_catalog.has_table_privilege(become.oid, g.oid, 'TRUNCATE, TRIGGER')
-      OR pg_catalog.has_any_column_privilege(become.oid, g.oid, 'REFERENCES'))
+      OR pg_catalog.has_any_column_privilege(become.oid, g.oid, 'REFERENCES'))%s
 )
 SELECT current_user::text, NULL::text
 UNION ALL
 (SELECT DISTINCT current_user::text, CASE WHEN self THEN what ELSE 'may become ' || who || ', which ' || what END FROM problem ORDER BY 2)`
+
+// strictProblems are what a role could leave for the transactions of others. What
+// stands in a schema may be called or filled by them: a better match among
+// functions is found before that of pg_catalog. A large object is not called by
+// anybody.
+const strictProblems = `
+  UNION SELECT 'may make temporary tables in ' || pg_catalog.current_database(), self, rolname FROM become
+    WHERE NOT rolsuper AND pg_catalog.has_database_privilege(become.oid, pg_catalog.current_database(), 'TEMPORARY')
+  UNION SELECT 'may make schemas in ' || pg_catalog.current_database(), self, rolname FROM become
+    WHERE NOT rolsuper AND pg_catalog.has_database_privilege(become.oid, pg_catalog.current_database(), 'CREATE')
+  UNION SELECT 'may make objects in the schema ' || n.oid::pg_catalog.regnamespace, self, rolname FROM become JOIN pg_catalog.pg_namespace n
+    ON NOT rolsuper AND n.nspname !~ '^pg_(toast_)?temp_' AND pg_catalog.has_schema_privilege(become.oid, n.oid, 'CREATE')
+  UNION SELECT 'owns ' || pg_catalog.pg_describe_object(s.classid, s.objid, 0), self, rolname FROM become JOIN pg_catalog.pg_shdepend s
+    ON NOT rolsuper AND s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = become.oid AND s.deptype = 'o'
+    AND s.dbid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+    AND s.classid <> 'pg_catalog.pg_largeobject'::pg_catalog.regclass`

@@ -11,6 +11,15 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential"
 )
 
+// ErrKeyUnknown means: the database does not check signatures by this key.
+var ErrKeyUnknown = errors.New("pgguard: the database does not check by this key")
+
+const (
+	askTransaction = "select tenantguard.transaction()"
+	askTenant      = "select tenantguard.tenant()"
+	endLeftovers   = "close all; discard temp; reset search_path; "
+)
+
 // Strict runs transactions whose tenant is signed: a statement that an attacker
 // wrote can't choose another one. The signature holds for one transaction of one
 // connection, and the database checks it by a key that the service's role can't
@@ -38,6 +47,41 @@ func (s *Strict) WithTenant(ctx context.Context, fn func(tx pgx.Tx) error) error
 	return within(ctx, s.pool, s.begin, fn)
 }
 
+// CheckRole is as the package's own, and refuses more: a role that could leave
+// something behind which another tenant's transaction takes for its own. That is
+// one that may make temporary tables in the database, or anything in one of its
+// schemas, and one that owns anything in it. Policies with a Role takes the rights
+// away that a database gives to all. It also tries the key.
+//
+// Errors: a *RoleError, which is an ErrRole; ErrStatements; ErrKeyUnknown; those of pgx.
+func (s *Strict) CheckRole(ctx context.Context) error {
+	if err := checkRole(ctx, s.pool, strictProblems); err != nil {
+		return err
+	}
+	// The broker's own tenant has no rows in any service.
+	tx, err := s.begin(ctx, s.pool, credential.System)
+	if err != nil {
+		return err
+	}
+	defer rollback(ctx, tx)
+	var tenant *string
+	if err := tx.QueryRow(ctx, askTenant).Scan(&tenant); err != nil {
+		return fmt.Errorf("pgguard: try the key: %w", err)
+	}
+	if tenant == nil {
+		return s.key.tried("")
+	}
+	return s.key.tried(*tenant)
+}
+
+// tried looks at what the database made of a signature for the broker's own tenant.
+func (k Key) tried(tenant string) error {
+	if tenant != credential.System.String() { // none, or as it was sent, where nothing is checked
+		return fmt.Errorf("%w: %s", ErrKeyUnknown, k.ID())
+	}
+	return nil
+}
+
 // begin asks together with BEGIN which transaction it is, and then says whose.
 // Before that it ends what SQL of an earlier transaction may have left for this
 // one on the same connection: cursors with its rows, and tables or a search path
@@ -48,12 +92,12 @@ func (s *Strict) begin(ctx context.Context, pool *pgxpool.Pool, tenant credentia
 	batch.Queue("close all")
 	batch.Queue("discard temp")
 	batch.Queue("reset search_path")
-	batch.Queue("select tenantguard.transaction()")
+	batch.Queue(askTransaction)
 	results := pool.SendBatch(ctx, batch)
 	tx := results.Tx()
 	which, err := identify(results, batch.Len())
 	if err = errors.Join(err, results.Close()); err == nil {
-		_, err = tx.Exec(ctx, s.statement(which, tenant))
+		_, err = tx.Exec(ctx, s.key.statement(which, tenant))
 	}
 	if err != nil {
 		rollback(ctx, tx)
@@ -75,6 +119,6 @@ func identify(results pgx.BatchResults, n int) (which string, err error) {
 
 // statement sets the signed tenant. Hexadecimal, a colon and the grammar of a
 // tenant have no quote.
-func (s *Strict) statement(which string, tenant credential.Tenant) string {
-	return set(s.key.sign(which+"|"+tenant.String()) + ":" + tenant.String())
+func (k Key) statement(which string, tenant credential.Tenant) string {
+	return set(k.sign(which+"|"+tenant.String()) + ":" + tenant.String())
 }

@@ -102,7 +102,7 @@ func TestNothingIsLeftForTheNextTenant(t *testing.T) {
 	w.fill()
 	key := pgguard.NewKey()
 	w.strictly(key)
-	w.super("ALTER ROLE shop_app SET search_path = shop")
+	w.super("ALTER ROLE shop_app SET search_path = shop; GRANT TEMP ON DATABASE shop TO shop_app") // which CheckRole refuses
 	s := w.strict(w.pool(w.dsn(), 1), key)
 	w.must(s.WithTenant(w.as(0), func(tx pgx.Tx) error {
 		_, err := tx.Conn().PgConn().Exec(t.Context(), "DECLARE mine CURSOR WITH HOLD FOR SELECT tenant FROM shop.orders;"+

@@ -33,9 +33,11 @@ var (
 const patience = 5 * time.Second
 
 // Configure has a pool's connections leave no prepared statements, as WithTenant
-// asks for.
+// asks for: pgx.QueryExecModeExec for all queries. One that names
+// QueryExecModeCacheStatement or QueryExecModeCacheDescribe for itself fails.
 func Configure(c *pgxpool.Config) {
 	c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+	c.ConnConfig.StatementCacheCapacity, c.ConnConfig.DescriptionCacheCapacity = 0, 0
 }
 
 // WithTenant runs fn in a transaction whose rows are those of the tenant of the
@@ -127,4 +129,26 @@ func (guarded) Rollback(context.Context) error { return ErrNotYours }
 // Prepare refuses.
 func (guarded) Prepare(context.Context, string, string) (*pgconn.StatementDescription, error) {
 	return nil, ErrPrepare
+}
+
+// Begin makes a savepoint.
+func (g guarded) Begin(ctx context.Context) (pgx.Tx, error) { return save(ctx, g.Tx) }
+
+// savepoint ends as its user likes.
+type savepoint struct{ pgx.Tx }
+
+// Prepare refuses.
+func (savepoint) Prepare(context.Context, string, string) (*pgconn.StatementDescription, error) {
+	return nil, ErrPrepare
+}
+
+// Begin makes another one inside.
+func (s savepoint) Begin(ctx context.Context) (pgx.Tx, error) { return save(ctx, s.Tx) }
+
+func save(ctx context.Context, tx pgx.Tx) (pgx.Tx, error) {
+	inner, err := tx.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return savepoint{inner}, nil
 }

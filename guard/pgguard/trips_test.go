@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/tenantbroker/tenantbroker/guard/pgguard"
+	"github.com/tenantbroker/tenantbroker/internal/devpostgres"
 )
 
 // counter stands in front of the server and counts what a client waits for: a
@@ -78,8 +79,23 @@ func (c *counter) pass(up io.Writer, client io.Reader) {
 
 func TestOneRoundTripAtMostIsAdded(t *testing.T) {
 	w := newWorld(t, 1)
-	through := newCounter(t, net.JoinHostPort(w.server.Host(), strconv.Itoa(w.server.Port())))
-	dsn := "postgres://shop_app:" + password + "@" + through.address + "/shop?sslmode=disable&default_query_exec_mode=exec"
+	key := pgguard.NewKey()
+	w.strictly(key)
+	server := net.JoinHostPort(w.server.Host(), strconv.Itoa(w.server.Port()))
+	direct := newCounter(t, server)
+	w.countTrips(direct, "postgres://shop_app:"+password+"@"+direct.address+"/shop?sslmode=disable", key)
+
+	// And as many where a PgBouncer asks the server.
+	behind := newCounter(t, server)
+	b := w.server.BounceForTest(t, devpostgres.BouncerOptions{
+		Database: "shop", Server: behind.address, Settings: map[string]string{"server_tls_sslmode": "disable"},
+	})
+	w.countTrips(behind, b.DSN("shop_app", password), key)
+}
+
+func (w *world) countTrips(through *counter, dsn string, key pgguard.Key) {
+	w.Helper()
+	dsn += "&default_query_exec_mode=exec"
 	pool := w.pool(dsn, 1)
 	config, err := pgx.ParseConfig(dsn)
 	w.must(err)
@@ -89,9 +105,7 @@ func TestOneRoundTripAtMostIsAdded(t *testing.T) {
 	db.SetMaxOpenConns(1)
 	ctx := w.as(0)
 
-	key := pgguard.NewKey()
-	w.strictly(key)
-	strict := w.strict(pool, key)
+	strict, strictSQL := w.strict(pool, key), w.strictSQL(db, key)
 
 	for _, c := range []struct {
 		how  string
@@ -123,12 +137,18 @@ func TestOneRoundTripAtMostIsAdded(t *testing.T) {
 				return err
 			})
 		}},
+		{"StrictSQL.WithTenant: two more", 5, func() error {
+			return strictSQL.WithTenant(ctx, nil, func(tx *sql.Tx) error {
+				_, err := tx.ExecContext(ctx, "SELECT count(*) FROM shop.orders WHERE id = $1", 1)
+				return err
+			})
+		}},
 	} {
 		w.must(c.run()) // connects
 		before := through.trips.Load()
 		w.must(c.run())
 		if got := through.trips.Load() - before; got != c.want {
-			t.Errorf("%s: %d round trips, not %d", c.how, got, c.want)
+			w.Errorf("%s: %d round trips, not %d", c.how, got, c.want)
 		}
 	}
 }
