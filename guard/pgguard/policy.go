@@ -104,7 +104,8 @@ GRANT EXECUTE ON FUNCTION tenantguard.tenant() TO PUBLIC;
 `
 
 // Both sides of the comparison are hashed once more with the key, so that the
-// time it takes tells nothing about the signature that would be right.
+// time it takes tells nothing about the signature that would be right. PL/pgSQL
+// keeps the plan of its query from statement to statement, which SQL does not.
 const strictFunction = `
 -- The keys that signatures are checked by; for the owner only.
 CREATE TABLE IF NOT EXISTS tenantguard.keys (
@@ -118,25 +119,29 @@ REVOKE ALL ON tenantguard.keys FROM PUBLIC;
 -- which the transaction began.
 CREATE OR REPLACE FUNCTION tenantguard.transaction() RETURNS text LANGUAGE sql STABLE PARALLEL RESTRICTED
 BEGIN ATOMIC
-  SELECT pg_catalog.concat_ws('|', 'tenantguard-1', d.oid, pg_catalog.pg_backend_pid(),
-    (extract(epoch FROM pg_catalog.transaction_timestamp()) * 1000000)::bigint)
-  FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database();
+  SELECT pg_catalog.concat_ws('|', 'tenantguard-2', pg_catalog.current_database(), pg_catalog.pg_backend_pid(),
+    (extract(epoch FROM pg_catalog.transaction_timestamp()) * 1000000)::bigint);
 END;
 ALTER FUNCTION tenantguard.transaction() OWNER TO tenantguard_owner;
 GRANT EXECUTE ON FUNCTION tenantguard.transaction() TO PUBLIC;
 
 -- The tenant of this transaction, if its signature is good; else NULL.
-CREATE OR REPLACE FUNCTION tenantguard.tenant() RETURNS text LANGUAGE sql STABLE PARALLEL RESTRICTED
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-  SELECT s.tenant FROM (
-    SELECT split_part(v, ':', 1) AS mac, split_part(v, ':', 2) AS tenant
-    FROM (SELECT current_setting('tenantguard.tenant', true) AS v) setting) s
-  WHERE s.tenant <> '' AND EXISTS (
-    SELECT FROM tenantguard.keys k
-    WHERE sha256(k.outer_pad || convert_to(s.mac, 'UTF8')) = sha256(k.outer_pad || convert_to(encode(
-      sha256(k.outer_pad || sha256(k.inner_pad || convert_to(tenantguard.transaction() || '|' || s.tenant, 'UTF8'))), 'hex'), 'UTF8')));
-END;
+CREATE OR REPLACE FUNCTION tenantguard.tenant() RETURNS text LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $tenant$
+DECLARE
+  setting text := current_setting('tenantguard.tenant', true);
+  mac bytea := convert_to(split_part(setting, ':', 1), 'UTF8');
+  tenant text := split_part(setting, ':', 2);
+  message bytea := convert_to(tenantguard.transaction() || '|' || tenant, 'UTF8');
+BEGIN
+  IF tenant <> '' AND EXISTS (
+    SELECT FROM tenantguard.keys k WHERE sha256(k.outer_pad || mac) =
+      sha256(k.outer_pad || convert_to(encode(sha256(k.outer_pad || sha256(k.inner_pad || message)), 'hex'), 'UTF8'))) THEN
+    RETURN tenant;
+  END IF;
+  RETURN NULL;
+END
+$tenant$;
 ALTER FUNCTION tenantguard.tenant() OWNER TO tenantguard_owner;
 GRANT EXECUTE ON FUNCTION tenantguard.tenant() TO PUBLIC;
 `

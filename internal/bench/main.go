@@ -20,6 +20,7 @@ func main() {
 	large := flag.Int("large", 1_000_000, "tenants, accounts and grants of the large world; 0: leave it out")
 	folder := flag.String("dir", "", "where the data folders are kept and, if seeded before, used again (default: a temporary one)")
 	only := flag.Bool("vault", false, "measure only what has to do with Vault")
+	database := flag.Bool("postgres", false, "measure only tenants' transactions of PostgreSQL")
 	flag.Parse()
 	if *floor {
 		fail(serveFloor())
@@ -27,6 +28,10 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if *database {
+		fail((&bench{rounds: *rounds}).postgres(ctx))
+		return
+	}
 	fail(benchmark(ctx, *binary, *folder, *requests, *rounds, *large, *only))
 }
 
@@ -73,6 +78,9 @@ func benchmark(ctx context.Context, binary, folder string, requests, rounds, lar
 		return err
 	}
 	if err := b.guards(ctx); err != nil {
+		return err
+	}
+	if err := b.postgres(ctx); err != nil {
 		return err
 	}
 	if err := b.issuing(ctx, small); err != nil {
