@@ -23,6 +23,12 @@ var (
 	ErrNotFound = errors.New("guard: no such object")
 	// ErrScope means: the token lacks a scope that the route asks for.
 	ErrScope = errors.New("guard: a scope is missing")
+
+	// ErrDiffers means: a message names another tenant than the token has. It is an
+	// ErrCrossing too, one that a caller may be told of.
+	ErrDiffers = fmt.Errorf("%w: the message names it", ErrCrossing)
+	// ErrNotOnce means: a message names no tenant, or several. It is an ErrNoTenant too.
+	ErrNotOnce = fmt.Errorf("%w: the message names none, or several", ErrNoTenant)
 )
 
 // Resource is an object that somebody wants, as it is stored.
@@ -72,18 +78,18 @@ func CheckScopes(ctx context.Context, scopes credential.Scopes) error {
 // each message of a stream. where is a word for the lines, such as "message".
 // said is all that is named there: other than exactly one is denied.
 //
-// Errors, each a *Denied: ErrNoToken, ErrNoTenant, ErrCrossing; those of the
+// Errors, each a *Denied: ErrNoToken, ErrNotOnce, ErrDiffers; those of the
 // verifier.
 func SameTenant(ctx context.Context, where string, said ...string) error {
 	return judge(ctx, Resource{}, func(token *verifier.Token, d *Decision) error {
 		switch {
 		case len(said) != 1:
 			d.Reason = "tenant_not_once"
-			return ErrNoTenant
+			return ErrNotOnce
 		case said[0] != token.Tenant().String():
 			d.Reason, d.Crossing = "tenant_"+where+"_differs", true
 			d.Resource.Tenant, _ = credential.ParseTenant(said[0]) // what is none goes into no line
-			return ErrCrossing
+			return ErrDiffers
 		}
 		return nil
 	})
@@ -92,22 +98,13 @@ func SameTenant(ctx context.Context, where string, said ...string) error {
 // judge has look decide with the token in ctx, verified again. A denial leaves a
 // line, and what look calls allowed does too.
 func judge(ctx context.Context, r Resource, look func(*verifier.Token, *Decision) error) error {
-	e := entryOf(ctx)
-	if e == nil {
-		orphaned.Add(1)
-		d := Decision{Reason: reasonNoToken, Resource: r}
-		logDecision(ctx, nil, d)
-		tell(ctx, d)
-		return &Denied{Decision: d, err: ErrNoToken}
+	e, token, err := current(ctx, r)
+	if err != nil {
+		return err
 	}
 	d := e.decision("")
 	d.Resource = r
-	token, err := e.again(ctx)
-	if err != nil {
-		d.Reason = verifier.Reason(err)
-	} else {
-		err = look(token, &d)
-	}
+	err = look(token, &d)
 	if err == nil && !d.Allowed {
 		return nil
 	}
@@ -116,6 +113,27 @@ func judge(ctx context.Context, r Resource, look func(*verifier.Token, *Decision
 		return &Denied{Decision: d, err: err}
 	}
 	return nil
+}
+
+// current returns the token that was let in, verified anew: it may have ended
+// since. That there is none, or none that is good any more, leaves a line.
+func current(ctx context.Context, r Resource) (*entry, *verifier.Token, error) {
+	e := entryOf(ctx)
+	if e == nil {
+		orphaned.Add(1)
+		d := Decision{Reason: reasonNoToken, Resource: r}
+		logDecision(ctx, nil, d)
+		tell(ctx, d)
+		return nil, nil, &Denied{Decision: d, err: ErrNoToken}
+	}
+	token, err := e.guard.verifier.Verify(ctx, e.raw)
+	if err != nil {
+		d := e.decision(verifier.Reason(err))
+		d.Resource = r
+		e.guard.decide(ctx, d)
+		return nil, nil, &Denied{Decision: d, err: fmt.Errorf("guard: the token is no longer good: %w", err)}
+	}
+	return e, token, nil
 }
 
 // Denied is a decision against a request. Its text is for logs: a caller is told

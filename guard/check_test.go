@@ -3,8 +3,10 @@ package guard_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -257,6 +259,8 @@ func TestRefuse(t *testing.T) {
 		err    error
 		status int
 	}{
+		"differs":     {guard.SameTenant(ctx, "message", "globex"), http.StatusForbidden},
+		"named twice": {guard.SameTenant(ctx, "message", "acme", "acme"), http.StatusBadRequest},
 		"no token":    {guard.Check(t.Context(), resource("acme", "7")), http.StatusUnauthorized},
 		"expired":     {verifier.ErrExpired, http.StatusUnauthorized},
 		"unavailable": {verifier.ErrUnavailable, http.StatusServiceUnavailable},
@@ -265,9 +269,61 @@ func TestRefuse(t *testing.T) {
 		"several":     {guard.ErrSeveral, http.StatusBadRequest},
 		"its own":     {errors.New("the database is away"), http.StatusInternalServerError},
 	} {
-		challenge := challenged(c.status) && !errors.Is(c.err, guard.ErrInside)
+		challenge := challenged(c.status) && !errors.Is(c.err, guard.ErrInside) && !errors.Is(c.err, guard.ErrDiffers) && !errors.Is(c.err, guard.ErrNotOnce)
 		if status, text, header := body(c.err); status != c.status || (header.Get("WWW-Authenticate") != "") != challenge || strings.Contains(text, "database") {
 			t.Errorf("%s: %d %v", name, status, header)
 		}
+	}
+}
+
+// What the handler has set before it checked would tell of the object.
+func TestRefuse_DropsHeadersThatTell(t *testing.T) {
+	w := newWorld(t)
+	ctx, err := w.guard.Enter(t.Context(), w.Token("acme"), "r1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := func(err error, set ...string) http.Header {
+		rec := httptest.NewRecorder()
+		rec.Header().Set("Access-Control-Allow-Origin", "https://app.example")
+		rec.Header().Set("Vary", "Origin")
+		for _, name := range set {
+			rec.Header().Set(name, "7")
+		}
+		guard.Refuse(rec, httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil), err)
+		return rec.Header()
+	}
+	nobodys := told(guard.ErrNotFound)
+	got := told(guard.Check(ctx, resource("globex", "7")), "Etag", "Last-Modified", "Content-Length", "Location", "Set-Cookie", "X-Total", "X-Accel-Expires", "Link")
+	if !maps.EqualFunc(got, nobodys, slices.Equal) {
+		t.Errorf("%v\n%v", got, nobodys)
+	}
+	if got.Get("Access-Control-Allow-Origin") == "" || got.Get("Vary") == "" {
+		t.Errorf("what every answer has is gone: %v", got)
+	}
+}
+
+// Whoever asks for the token or the tenant is told no on record too: keys of a
+// cache and transactions of a database are had by them.
+func TestToken_LeavesALineWhenItDenies(t *testing.T) {
+	w := newWorld(t)
+	ctx, err := w.guard.Enter(t.Context(), w.Token("acme"), "r1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := guard.Tenant(ctx); err != nil || len(w.seen) != 0 {
+		t.Fatalf("%v, %d lines", err, len(w.seen))
+	}
+	w.Pass(time.Hour)
+	var denied *guard.Denied
+	if _, err := guard.Tenant(ctx); !errors.Is(err, verifier.ErrExpired) || !errors.As(err, &denied) {
+		t.Error(err)
+	}
+	if len(w.seen) != 1 || w.seen[0].Reason != "expired" || w.seen[0].RequestID != "r1" || w.seen[0].Allowed {
+		t.Errorf("%+v", w.seen)
+	}
+	before := w.guard.Stats().WithoutToken
+	if _, err := guard.Token(t.Context()); !errors.Is(err, guard.ErrNoToken) || w.guard.Stats().WithoutToken != before+1 {
+		t.Errorf("%v, %d", err, w.guard.Stats().WithoutToken)
 	}
 }

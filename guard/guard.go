@@ -21,8 +21,9 @@ type Config struct {
 	// Logger gets one line per decision: Info what was allowed, Warn what was
 	// denied. Nil: slog.Default().
 	Logger *slog.Logger
-	// Observe is told of every decision after it was logged, for the service's
-	// own audit. It runs in the request's path.
+	// Observe is told of every decision of this Guard after it was logged, for the
+	// service's own audit. It runs in the request's path. A check without a token is
+	// no Guard's: it is logged by slog.Default(), and counted in Stats.
 	Observe func(context.Context, Decision)
 	// Realm is named in WWW-Authenticate, without quotes and control characters
 	// (RFC 9110 section 11.5). Empty: none.

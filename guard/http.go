@@ -65,8 +65,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if h.route.SetHeader != "" {
 		r = r.Clone(r.Context())
-		deleteTwins(r.Header, h.route.SetHeader)
-		r.Header[h.route.SetHeader] = []string{v.token.Tenant().String()}
+		set(r.Header, h.route.SetHeader, v.token.Tenant().String())
 	}
 	h.next.ServeHTTP(v, r.WithContext(context.WithValue(r.Context(), key{}, &v.entry)))
 	v.head() // of one that wrote nothing
@@ -74,7 +73,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // admit returns nil for a request that may go on, and fills in the visit.
 func (h *handler) admit(r *http.Request, v *visit) *refusal {
-	if strings.Contains(r.URL.RawQuery, "access_token") && r.URL.Query().Has("access_token") {
+	if strings.ContainsAny(r.URL.RawQuery, "_%") && r.URL.Query().Has("access_token") {
 		return v.unread("token_in_query", "a token belongs in the Authorization header")
 	}
 	raw, reason := bearer(r.Header["Authorization"])
@@ -110,7 +109,7 @@ func (h *handler) admit(r *http.Request, v *visit) *refusal {
 func (h *handler) sameTenant(r *http.Request, v *visit) *refusal {
 	own := v.token.Tenant().String()
 	for _, name := range h.guard.headers {
-		for _, said := range r.Header[name] {
+		for _, said := range spelled(r.Header, name) {
 			if said != own {
 				return v.differs("tenant_header_differs", said)
 			}

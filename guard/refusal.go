@@ -25,7 +25,9 @@ func (v *visit) differs(reason, said string) *refusal {
 	if err != nil {
 		other = credential.Tenant{} // whatever it is, it goes into no line
 	}
-	return v.crossing(reason, other)
+	refused := v.crossing(reason, other)
+	refused.decision.Crossing = said != "" // which is nobody's
+	return refused
 }
 
 func (v *visit) crossing(reason string, other credential.Tenant) *refusal {
@@ -82,15 +84,25 @@ func writeProblem(w http.ResponseWriter, p problem) {
 // Refuse answers a request for an error of this package or the verifier. What
 // another tenant has is answered like what nobody has, byte for byte, so that ids
 // can't be tried: answer with ErrNotFound for an object that is not there.
+//
+// Headers that the handler has set already would tell, such as an ETag: but for
+// those that are the same for every answer of a service, they are dropped.
 func Refuse(w http.ResponseWriter, r *http.Request, err error) {
+	for name := range w.Header() {
+		if !tellsNothing(name) {
+			w.Header().Del(name)
+		}
+	}
 	p := problem{Type: "about:blank", Title: "not found", Status: http.StatusNotFound, Code: "not_found", RequestID: RequestID(r.Context())}
 	switch {
+	case errors.Is(err, ErrDiffers), errors.Is(err, ErrInside):
+		p.Title, p.Status, p.Code = "the request is for another tenant than its token", http.StatusForbidden, "wrong_tenant"
+	case errors.Is(err, ErrNotOnce):
+		p.Title, p.Status, p.Code = "the request names no tenant, or several", http.StatusBadRequest, "invalid_request"
 	case errors.Is(err, ErrCrossing), errors.Is(err, ErrNoTenant), errors.Is(err, ErrNotFound):
 	case errors.Is(err, verifier.ErrUnavailable):
 		w.Header().Set("Retry-After", "1")
 		p.Title, p.Status, p.Code = "tokens can't be verified now", http.StatusServiceUnavailable, "temporarily_unavailable"
-	case errors.Is(err, ErrInside):
-		p.Title, p.Status, p.Code = "the request is for another tenant than its token", http.StatusForbidden, "wrong_tenant"
 	case errors.Is(err, ErrScope):
 		w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope"`)
 		p.Title, p.Status, p.Code = "the token lacks a scope that is needed here", http.StatusForbidden, "insufficient_scope"
@@ -107,4 +119,14 @@ func Refuse(w http.ResponseWriter, r *http.Request, err error) {
 		p.Title, p.Status, p.Code = "the token is no longer accepted", http.StatusUnauthorized, "invalid_token"
 	}
 	writeProblem(w, p)
+}
+
+// tellsNothing reports a header that a service sends with all of its answers.
+func tellsNothing(name string) bool {
+	switch name {
+	case "Vary", "Server", "Date", "Strict-Transport-Security", "Content-Security-Policy", "X-Content-Type-Options", "X-Frame-Options",
+		"Referrer-Policy", "Permissions-Policy", "Timing-Allow-Origin", "Alt-Svc", "X-Request-Id", "Traceparent", "Tracestate":
+		return true
+	}
+	return strings.HasPrefix(name, "Access-Control-") || strings.HasPrefix(name, "Cross-Origin-")
 }

@@ -44,13 +44,19 @@ func InHost(domain string) TenantSource {
 	}}
 }
 
-// InHeader is a header that the request may have.
+// InHeader is a header that the request may have, in any spelling that a server
+// behind could take for it. It panics where name is no name of a header: that is a
+// mistake in the code. For the host there is InHost.
 func InHeader(name string) TenantSource {
-	name = textproto.CanonicalMIMEHeaderKey(name)
-	return TenantSource{"header", false, func(r *http.Request) ([]string, error) { return r.Header[name], nil }}
+	header, err := headerName(name)
+	if err != nil {
+		panic(err)
+	}
+	return TenantSource{"header", false, func(r *http.Request) ([]string, error) { return spelled(r.Header, header), nil }}
 }
 
-// InQuery is a parameter of the query that the request may have.
+// InQuery is a parameter of the query that the request may have. A handler that
+// reads FormValue gets the body's instead, where there is one: read URL.Query().
 func InQuery(name string) TenantSource {
 	return TenantSource{"query", false, func(r *http.Request) ([]string, error) {
 		query, err := url.ParseQuery(r.URL.RawQuery)
@@ -93,14 +99,45 @@ func By(where string, find func(*http.Request) ([]string, error)) TenantSource {
 	return TenantSource{where, true, find}
 }
 
-// deleteTwins deletes headers that a server behind, of CGI's kind, can't tell from
-// this one: X_Tenant beside X-Tenant (RFC 3875 section 4.1.18).
-func deleteTwins(h http.Header, name string) {
+// spelled are the values of a header and of its twins.
+func spelled(h http.Header, name string) []string {
+	values := h[name]
 	for other := range h {
-		if other != name && strings.EqualFold(strings.ReplaceAll(other, "_", "-"), name) {
+		if twin(other, name) {
+			values = append(values[:len(values):len(values)], h[other]...)
+		}
+	}
+	return values
+}
+
+// twin reports a header that a server behind, of CGI's kind, can't tell from this
+// one: X_Tenant beside X-Tenant (RFC 3875 section 4.1.18).
+func twin(other, name string) bool {
+	return len(other) == len(name) && other != name && strings.EqualFold(strings.ReplaceAll(other, "_", "-"), name)
+}
+
+// set puts one value in the place of all spellings, and out of reach of a
+// Connection header, by which a client has proxies take others away (RFC 9110
+// section 7.6.1).
+func set(h http.Header, name, value string) {
+	for other := range h {
+		if twin(other, name) {
 			delete(h, other)
 		}
 	}
+	h[name] = []string{value}
+	if h["Connection"] == nil {
+		return
+	}
+	var kept []string
+	for _, line := range h["Connection"] {
+		for option := range strings.SplitSeq(line, ",") {
+			if option = strings.TrimSpace(option); !strings.EqualFold(option, name) {
+				kept = append(kept, option)
+			}
+		}
+	}
+	h.Set("Connection", strings.Join(kept, ", "))
 }
 
 func some(s string) []string {
@@ -116,8 +153,13 @@ var plainName = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
 // headerName is the canonical form of a header's name.
 func headerName(name string) (string, error) {
+	header := textproto.CanonicalMIMEHeaderKey(name)
+	switch header {
+	case "Host", "Trailer", "Transfer-Encoding": // which net/http takes out
+		return "", fmt.Errorf("guard: %q is no header that a handler sees", name)
+	}
 	if !plainName.MatchString(name) {
 		return "", fmt.Errorf("guard: %q is no name of a header", name)
 	}
-	return textproto.CanonicalMIMEHeaderKey(name), nil
+	return header, nil
 }

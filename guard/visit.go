@@ -80,7 +80,7 @@ func vary(h http.Header) {
 }
 
 // private is a Cache-Control with what lets shared caches keep an answer taken
-// out (RFC 9111 section 3.5): public, s-maxage, must-revalidate and the like.
+// out (RFC 9111 section 3.5): public, s-maxage and the like.
 func private(lines []string) []string {
 	if len(lines) == 0 {
 		return onlyPrivate

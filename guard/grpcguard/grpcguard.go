@@ -90,6 +90,16 @@ func (s *guarded) RecvMsg(m any) error {
 	return nil
 }
 
+// SendMsg implements grpc.ServerStream: what a token no longer opens is not sent.
+func (s *guarded) SendMsg(m any) error {
+	if !s.rule.Open {
+		if _, err := guard.Token(s.ctx); err != nil {
+			return Error(err)
+		}
+	}
+	return s.ServerStream.SendMsg(m)
+}
+
 // check holds a message to the token, which may have ended meanwhile.
 func (r Rule) check(ctx context.Context, message any) error {
 	switch {
@@ -145,18 +155,15 @@ func requestID(md metadata.MD) string {
 // may know: another tenant's object is answered like none, NotFound. Others are
 // returned as they are.
 func Error(err error) error {
-	denied := (*guard.Denied)(nil)
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, guard.ErrCrossing) && errors.As(err, &denied) && denied.Decision.Resource.Type == "":
+	case errors.Is(err, guard.ErrDiffers), errors.Is(err, guard.ErrInside):
 		return status.Error(codes.PermissionDenied, "the call is for another tenant than its token")
-	case errors.Is(err, guard.ErrNoTenant) && errors.As(err, &denied) && denied.Decision.Resource.Type == "":
+	case errors.Is(err, guard.ErrNotOnce):
 		return status.Error(codes.InvalidArgument, "the message names no tenant, or several")
-	case errors.Is(err, guard.ErrCrossing), errors.Is(err, guard.ErrNoTenant):
+	case errors.Is(err, guard.ErrCrossing), errors.Is(err, guard.ErrNoTenant), errors.Is(err, guard.ErrNotFound):
 		return status.Error(codes.NotFound, "not found")
-	case errors.Is(err, guard.ErrInside):
-		return status.Error(codes.PermissionDenied, "the call is for another tenant than its token")
 	case errors.Is(err, guard.ErrScope):
 		return status.Error(codes.PermissionDenied, "the token lacks a scope that is needed here")
 	case errors.Is(err, guard.ErrNoToken):

@@ -3,6 +3,7 @@ package grpcguard_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -105,6 +106,9 @@ func (w *world) service() *grpc.ServiceDesc {
 					return err
 				}
 				w.calls++
+				if err := w.then(s.Context()); err != nil {
+					return err
+				}
 				if err := s.SendMsg(in); err != nil {
 					return err
 				}
@@ -117,8 +121,13 @@ func with(pairs ...string) metadata.MD { return metadata.Pairs(pairs...) }
 
 func (w *world) call(method, tenant string, md metadata.MD) codes.Code {
 	w.Helper()
+	return w.answer(method, tenant, md).Code()
+}
+
+func (w *world) answer(method, tenant string, md metadata.MD) *status.Status {
+	w.Helper()
 	ctx := metadata.NewOutgoingContext(w.Context(), md)
-	return status.Code(w.conn.Invoke(ctx, "/orders.Orders/"+method, wrapperspb.String(tenant), new(message)))
+	return status.Convert(w.conn.Invoke(ctx, "/orders.Orders/"+method, wrapperspb.String(tenant), new(message)))
 }
 
 func TestCallsAreHeldToTheirToken(t *testing.T) {
@@ -204,6 +213,52 @@ func TestChecksBehindAreAnsweredAsTheyShould(t *testing.T) {
 	}
 	if got := w.call("Open", "acme", nil); got != codes.Unauthenticated {
 		t.Errorf("an object in an open method: %s", got)
+	}
+}
+
+// Nobody learns whose an object is, or that there is one, however little of it the
+// check names.
+func TestAnothersIsAnsweredLikeNone(t *testing.T) {
+	w := newWorld(t)
+	good := with("authorization", "Bearer "+w.Token("acme", "orders:read"))
+	check := func(r guard.Resource) func(context.Context) error {
+		return func(ctx context.Context) error { return guard.Check(ctx, r) }
+	}
+	w.then = func(context.Context) error { return guard.ErrNotFound }
+	none := w.answer("Get", "acme", good)
+	if none.Code() != codes.NotFound {
+		t.Fatal(none)
+	}
+	for name, then := range map[string]func(context.Context) error{
+		"another's":            check(guard.Resource{Tenant: credential.MustTenant("globex"), Type: "order", ID: "7"}),
+		"another's, not named": check(guard.Resource{Tenant: credential.MustTenant("globex")}),
+		"nobody's":             check(guard.Resource{Type: "order", ID: "7"}),
+		"nobody's, not named":  check(guard.Resource{}),
+		"another's, with a frame": func(ctx context.Context) error {
+			return fmt.Errorf("orders: %w", check(guard.Resource{Tenant: credential.MustTenant("globex")})(ctx))
+		},
+	} {
+		w.then = then
+		if got := w.answer("Get", "acme", good); got.String() != none.String() {
+			t.Errorf("%s: %s, and %s for none", name, got, none)
+		}
+	}
+}
+
+// What a server sends by itself is held to the token too.
+func TestAServersStreamEndsWithItsToken(t *testing.T) {
+	w := newWorld(t)
+	ctx := metadata.NewOutgoingContext(t.Context(), with("authorization", "Bearer "+w.Token("acme", "orders:read")))
+	stream, err := w.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/orders.Orders/Watch")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.then = func(context.Context) error { w.Pass(5 * time.Minute); return nil }
+	if err := stream.SendMsg(wrapperspb.String("acme")); err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.RecvMsg(new(message)); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("%v", err)
 	}
 }
 
