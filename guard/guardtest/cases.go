@@ -21,59 +21,91 @@ func (f *finder) route(r Route) {
 	f.t.Helper()
 	theirs := f.object(f.A)
 	known := len(f.found)
-	before := f.ask(f.Read, &f.A, []object{theirs})
-	if !before.ok() || !before.shows(theirs) {
-		f.leak(f.Read, "own", "A is not shown its own object: %d %s", before.status, before.body)
-		return
-	}
-	for i, try := range f.attempts() {
-		if i == plain && len(f.found) > known {
+	for _, try := range f.attempts(r) {
+		if try.claims && len(f.found) > known {
 			break // who needn't say to be A gains nothing by it
 		}
-		got := f.ask(r, try.as, f.about(r, try.as, theirs), try.change)
-		f.judge(r, try, theirs, got)
-	}
-	if after := f.ask(f.Read, &f.A, []object{theirs}); after.status != before.status || after.body != before.body {
-		f.leak(r, "changed by another", "A's object was %q and is %q", before.body, after.body)
-		return
+		if r.Kind == Creates {
+			theirs = f.object(f.A) // of the former one there may be one of B's own now
+		}
+		if !f.attempt(r, try, theirs) {
+			return
+		}
 	}
 	if r.Kind == Reads || r.Kind == Lists {
 		f.cached(r, theirs)
 	}
-	if r.Kind == Reads || r.Kind == Creates || r.searches() {
-		f.told(r, theirs)
+	if r.Kind == Reads || r.Kind == Creates && r.has("{id}") || r.Kind == Lists && r.has("{marker}") {
+		f.told(r)
 	}
 	f.own(r, theirs)
 }
 
-// plain is how many of the attempts say nothing of a tenant; they come first.
-const plain = 2
+// has reports whether the route has a place for something.
+func (r Route) has(place string) bool { return strings.Contains(r.Path+r.Body, place) }
 
 // attempt is a way to ask for what is A's.
 type attempt struct {
 	name   string
-	as     *Party
+	as     *Party // nil: without a token
+	in     string // the tenant in the route's place for one
+	claims bool   // to be A
 	change func(*http.Request)
 }
 
 // attempts are all ways: as B, as nobody, and as B who says to be A in every place
-// where a request can say so.
-func (f *finder) attempts() []attempt {
+// where a request can say so. Those that claim nothing come first.
+func (f *finder) attempts(r Route) []attempt {
+	nothing := func(*http.Request) {}
 	all := []attempt{
-		{"another tenant", &f.B, func(*http.Request) {}},
-		{"without a token", nil, func(*http.Request) {}},
+		{"another tenant", &f.B, f.B.Tenant, false, nothing},
+		{"without a token", nil, f.A.Tenant, false, nothing},
+	}
+	if r.has("{tenant}") {
+		all = append(all, attempt{"another tenant in its place", &f.B, f.A.Tenant, false, nothing})
 	}
 	for _, name := range f.TenantNames {
-		all = append(all,
-			attempt{"header " + name, &f.B, func(r *http.Request) { r.Header.Set(name, f.A.Tenant) }},
-			attempt{"parameter " + name, &f.B, func(r *http.Request) {
-				q := r.URL.Query()
-				q.Set(name, f.A.Tenant)
-				r.URL.RawQuery = q.Encode()
-			}},
-			attempt{"member " + name, &f.B, func(r *http.Request) { member(r, name, f.A.Tenant) }})
+		for _, in := range f.places(r) {
+			all = append(all,
+				attempt{"header " + name, &f.B, in, true, func(r *http.Request) { r.Header.Set(name, f.A.Tenant) }},
+				attempt{"parameter " + name, &f.B, in, true, func(r *http.Request) {
+					q := r.URL.Query()
+					q.Set(name, f.A.Tenant)
+					r.URL.RawQuery = q.Encode()
+				}},
+				attempt{"member " + name, &f.B, in, true, func(r *http.Request) { member(r, name, f.A.Tenant) }})
+		}
 	}
 	return all
+}
+
+// attempt tries one way, and looks what it did to A. False: it makes no sense to
+// go on.
+func (f *finder) attempt(r Route, try attempt, theirs object) bool {
+	before := f.ask(f.Read, &f.A, []object{theirs})
+	if !before.ok() || !before.shows(theirs) {
+		f.leak(f.Read, "own", "A is not shown its own object: %d %s", before.status, before.body)
+		return false
+	}
+	about := f.about(r, try.as, theirs)
+	f.judge(r, try, theirs, f.askIn(try.in, r, try.as, about, try.change))
+	if after := f.ask(f.Read, &f.A, []object{theirs}); after.status != before.status || after.body != before.body {
+		f.leak(r, "changed by another", "%s: A's object was %q and is %q", try.name, before.body, after.body)
+		return false
+	}
+	if r.Kind == Creates {
+		f.planted(r, try, about[0])
+	}
+	return true
+}
+
+// planted looks whether what somebody else has made is among A's.
+func (f *finder) planted(r Route, try attempt, made object) {
+	for _, list := range f.Routes {
+		if list.Kind == Lists && !list.has("{marker}") && f.ask(list, &f.A, []object{made}).shows(made) {
+			f.leak(r, try.name, "what B made is in A's %s", list.Name)
+		}
+	}
 }
 
 // member adds to a JSON body, if there is one.
@@ -91,21 +123,28 @@ func member(r *http.Request, name, value string) {
 }
 
 // about is what a request names: A's object, in a batch after one of the caller's.
+// What is written to it is nothing that is there already.
 func (f *finder) about(r Route, as *Party, theirs object) []object {
-	if r.Kind == Batches && as != nil && as.Tenant != theirs.party.Tenant {
+	switch {
+	case r.Kind == Batches && as != nil:
 		return []object{f.object(*as), theirs}
+	case r.Kind == Changes || r.Kind == Creates:
+		return []object{{theirs.party, theirs.id, newMarker()}}
 	}
 	return []object{theirs}
+}
+
+// gives reports whether an answer gives an object away. A route that sends the
+// marker itself, as a search does, may see it again.
+func (r Route) gives(o object, got answer) bool {
+	return got.shows(o) && (!r.has("{marker}") || got.ok() && strings.Contains(got.body, o.id))
 }
 
 // judge looks whether an answer gives A's object away.
 func (f *finder) judge(r Route, try attempt, theirs object, got answer) {
 	switch {
-	// A route that sends the marker itself, as a search does, may see it again.
-	case got.shows(theirs) && !strings.Contains(r.Path+r.Body, "{marker}"):
+	case r.gives(theirs, got):
 		f.leak(r, try.name, "A's object is shown: %d %s", got.status, got.body)
-	case got.shows(theirs) && strings.Contains(got.body, theirs.id) && got.ok():
-		f.leak(r, try.name, "A's object is found: %d %s", got.status, got.body)
 	case try.as == nil && got.ok():
 		f.leak(r, try.name, "it answers %d", got.status)
 	case (r.Kind == Changes || r.Kind == Removes) && got.ok():
@@ -117,8 +156,10 @@ func (f *finder) judge(r Route, try attempt, theirs object, got answer) {
 // answer's version.
 func (f *finder) cached(r Route, theirs object) {
 	first := f.ask(r, &f.A, []object{theirs})
-	if got := f.ask(r, &f.B, []object{theirs}); got.shows(theirs) {
-		f.leak(r, "read after its owner", "A's answer is given to B: %d", got.status)
+	for _, in := range f.places(r) {
+		if got := f.askIn(in, r, &f.B, []object{theirs}); r.gives(theirs, got) {
+			f.leak(r, "read after its owner", "A's answer is given to B: %d", got.status)
+		}
 	}
 	control := strings.ToLower(strings.Join(first.header.Values("Cache-Control"), ","))
 	if (!strings.Contains(control, "private") && !strings.Contains(control, "no-store")) || strings.Contains(control, "public") {
@@ -129,29 +170,44 @@ func (f *finder) cached(r Route, theirs object) {
 		if value == "" {
 			continue
 		}
-		got := f.ask(r, &f.B, []object{theirs}, func(q *http.Request) { q.Header.Set(ask, value) })
-		if got.status == http.StatusNotModified {
-			f.leak(r, "asked by "+ask, "B is answered %d", got.status)
+		for _, in := range f.places(r) {
+			got := f.askIn(in, r, &f.B, []object{theirs}, func(q *http.Request) { q.Header.Set(ask, value) })
+			if got.status == http.StatusNotModified {
+				f.leak(r, "asked by "+ask, "B is answered %d", got.status)
+			}
 		}
 	}
 }
 
-// searches reports whether the route is asked by what an object holds.
-func (r Route) searches() bool { return strings.Contains(r.Path+r.Body, "{marker}") && r.Kind == Lists }
+// places are the tenants that B may name where the route has a place for one.
+func (f *finder) places(r Route) []string {
+	if r.has("{tenant}") {
+		return []string{f.B.Tenant, f.A.Tenant}
+	}
+	return []string{f.B.Tenant}
+}
 
 // told compares A's object, as B is answered, with one that nobody has. A number
 // of results tells as much as an id.
-func (f *finder) told(r Route, theirs object) {
-	nobodys, either := object{id: unknown.ID(theirs.id), marker: newMarker()}, object{id: unknown.ID(theirs.id), marker: newMarker()}
-	there, nowhere := f.ask(r, &f.B, []object{theirs}), f.ask(r, &f.B, []object{nobodys})
-	if there.status != nowhere.status {
-		f.leak(r, "an id that exists", "B is answered %d %s for A's object, %d %s for none", there.status, there.body, nowhere.status, nowhere.body)
-		return
+func (f *finder) told(r Route) {
+	for _, in := range f.places(r) {
+		theirs := f.object(f.A)
+		nobodys, either := object{id: unknown.ID(theirs.id), marker: newMarker()}, object{id: unknown.ID(theirs.id), marker: newMarker()}
+		there, nowhere := f.askIn(in, r, &f.B, []object{theirs}), f.askIn(in, r, &f.B, []object{nobodys})
+		if there.status != nowhere.status {
+			f.leak(r, "an id that exists", "B is answered %d %s for A's object, %d %s for none", there.status, there.body, nowhere.status, nowhere.body)
+			return
+		}
+		if r.Kind == Creates {
+			return // what was made has a text of its own
+		}
+		f.same(r, there.said(theirs), nowhere.said(nobodys), f.askIn(in, r, &f.B, []object{either}).said(either))
 	}
-	if r.Kind == Creates {
-		return // what was made has a text of its own
-	}
-	said, unsaid, varies := there.said(theirs), nowhere.said(nobodys), f.ask(r, &f.B, []object{either}).said(either)
+}
+
+// same compares what is said of A's object and of two that nobody has, in all that
+// is the same for these two.
+func (f *finder) same(r Route, said, unsaid, again map[string]string) {
 	parts := slices.Sorted(maps.Keys(said))
 	for part := range unsaid {
 		if _, both := said[part]; !both {
@@ -159,7 +215,7 @@ func (f *finder) told(r Route, theirs object) {
 		}
 	}
 	for _, part := range parts {
-		if said[part] != unsaid[part] && varies[part] == unsaid[part] {
+		if said[part] != unsaid[part] && again[part] == unsaid[part] {
 			f.leak(r, "an id that exists", "%s is %q for A's object, %q for none", part, said[part], unsaid[part])
 		}
 	}

@@ -17,7 +17,9 @@ var (
 	unguarded = prometheus.NewDesc("tenantbroker_guard_checks_without_token_total", "Checks in code that no guard is in front of.", nil, nil)
 )
 
-// New returns a collector of a guard's counts, to be registered once.
+// New returns a collector of a guard's counts, to be registered once. Where a
+// process has several guards, each is registered with a label of its own, by
+// prometheus.WrapRegistererWith.
 func New(g *guard.Guard) prometheus.Collector { return collector{g} }
 
 type collector struct{ guard *guard.Guard }

@@ -63,3 +63,20 @@ func TestCrossingsAreCountedFromTheStart(t *testing.T) {
 		}
 	}
 }
+
+// A process may have several guards, such as one per audience.
+func TestTwoGuardsInOneProcess(t *testing.T) {
+	registry := prometheus.NewPedanticRegistry()
+	for _, audience := range []string{"orders", "billing"} {
+		g, err := guard.New(guard.Config{Verifier: guardtest.NewIssuer(t).Verifier()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := prometheus.WrapRegistererWith(prometheus.Labels{"audience": audience}, registry).Register(promguard.New(g)); err != nil {
+			t.Error(err)
+		}
+	}
+	if families, err := registry.Gather(); err != nil || len(families) == 0 || len(families[0].GetMetric()) != 2 {
+		t.Errorf("%v %v", families, err)
+	}
+}
