@@ -35,9 +35,10 @@ var arrows = map[string][]string{
 	"api/wire":                  {"credential"},
 	"api/client":                {"api/wire", "credential", "credential/jwks"},
 	"api":                       {"api/wire", "issuer", "rotation", "store", "store/auditlog", "store/registry", "store/revocation", "audit", "verifier", "credential", "credential/jwks"},
-	"cmd/brokerctl":             {"internal/probe", "api/client", "api/wire", "audit", "verifier", "credential", "credential/jwks"},
+	"cmd/brokerctl":             {"internal/probe", "internal/probe/openapi", "api/client", "api/wire", "audit", "verifier", "credential", "credential/jwks"},
 	"internal/unknown":          {},
 	"internal/probe":            {"api/client", "credential", "internal/unknown"},
+	"internal/probe/openapi":    {"internal/probe", "internal/probe/strictyaml"},
 	"internal/probe/strictyaml": {},
 	"internal/probe/leaky":      {"guard", "verifier", "credential"},
 }
@@ -185,6 +186,25 @@ func TestOnlyRedisguardImportsTheRedisClient(t *testing.T) {
 	}
 	if importers == 0 {
 		t.Error("nobody imports the client of Redis: this test looks for the wrong name")
+	}
+}
+
+// Reading OpenAPI documents is for who describes a service to the probe.
+func TestOnlyTheProbeReadsOpenAPI(t *testing.T) {
+	importers := 0
+	for _, p := range list(t, "./...") {
+		for _, imported := range p.Imports {
+			if !strings.HasPrefix(imported, "github.com/getkin/kin-openapi/") {
+				continue
+			}
+			importers++
+			if name := strings.TrimPrefix(p.ImportPath, module); name != "internal/probe/openapi" {
+				t.Errorf("%s imports %s", name, imported)
+			}
+		}
+	}
+	if importers == 0 {
+		t.Error("nobody imports the reader of OpenAPI documents: this test looks for the wrong name")
 	}
 }
 

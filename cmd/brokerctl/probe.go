@@ -17,7 +17,8 @@ import (
 const probeText = `probe reaches for what one tenant of a running service owns, as another tenant and
 without a token, and says what came through. FILE describes the service: where it
 is, the credentials of two tenants, A and B, how an object comes to be, and what
-to try with it (see Description below, and docs/guides/probe.md).
+to try with it (see Description below, and docs/guides/probe.md; probe init writes
+one from an OpenAPI document).
 
 It makes an object of each kind as both tenants, with values in it that are
 nowhere else, or finds some that are there; makes each attempt as A, so that what
@@ -109,6 +110,7 @@ func probeCommand(a *app) *cobra.Command {
   brokerctl probe orders.yaml --junit probe.xml
   B_TOKEN=$(brokerctl token issue --tenant globex --audience orders) brokerctl probe orders.yaml -o json`,
 	}
+	c.AddCommand(probeInitCommand(a))
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "say what would be sent, and send nothing")
 	c.Flags().BoolVar(&f.strict, "strict", false, "exit with 8 for what is only suspect too")
 	c.Flags().StringVar(&f.junit, "junit", "", "also write the report to this file, as JUnit XML")

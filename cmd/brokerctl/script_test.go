@@ -100,6 +100,9 @@ func samples(t *testing.T, e *testscript.Env, b *brokertest.Broker) error {
 	if err := os.WriteFile(filepath.Join(e.WorkDir, "a.token"), []byte(b.TokenFor("prober", "orders", "acme")), 0o600); err != nil {
 		return err
 	}
+	if err := os.WriteFile(filepath.Join(e.WorkDir, "openapi.yaml"), []byte(leaky.OpenAPI), 0o600); err != nil {
+		return err
+	}
 	tokens, err := verifier.New(t.Context(), verifier.Config{Issuer: b.URL(), Audience: "orders"})
 	if err != nil {
 		return err

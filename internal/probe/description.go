@@ -79,17 +79,17 @@ type Forge struct {
 type Object struct {
 	Name string `yaml:"name"`
 	// Create makes one; Find is where there are some already.
-	Create *Origin `yaml:"create"`
-	Find   *Origin `yaml:"find"`
-	Read   string  `yaml:"read"`   // request for one, by {id}
-	Delete string  `yaml:"delete"` // request that cleans up
+	Create *Origin `yaml:"create,omitempty"`
+	Find   *Origin `yaml:"find,omitempty"`
+	Read   string  `yaml:"read"`             // request for one, by {id}
+	Delete string  `yaml:"delete,omitempty"` // request that cleans up
 	// Reveals are JSON pointers (RFC 6901) into the answer to Read: values that
 	// nobody but the owner has.
-	Reveals []string `yaml:"reveals"`
+	Reveals []string `yaml:"reveals,omitempty"`
 	// Shared objects may be read by everybody, and changed by their owner only.
-	Shared bool `yaml:"shared"`
+	Shared bool `yaml:"shared,omitempty"`
 	// MayDamage lets attempts that change go at objects that were found.
-	MayDamage bool      `yaml:"may_damage"`
+	MayDamage bool      `yaml:"may_damage,omitempty"`
 	Try       []Attempt `yaml:"try"`
 }
 
@@ -97,22 +97,22 @@ type Object struct {
 // its id is: a JSON pointer, or the last segment of Location where ID is empty.
 type Origin struct {
 	Step `yaml:",inline"`
-	ID   string `yaml:"id"`
+	ID   string `yaml:"id,omitempty"`
 }
 
 // Step is one request.
 type Step struct {
-	As      string            `yaml:"as"` // a or b, in before only
-	Request string            `yaml:"request"`
-	Headers map[string]string `yaml:"headers"`
-	Body    any               `yaml:"body"` // sent as JSON
+	As      string            `yaml:"as,omitempty"` // a or b, in before only
+	Request string            `yaml:"request,omitempty"`
+	Headers map[string]string `yaml:"headers,omitempty"`
+	Body    any               `yaml:"body,omitempty"` // sent as JSON
 	// Save keeps values of the answer under names, by JSON pointer, for later
 	// requests of the same attempt.
-	Save map[string]string `yaml:"save"`
+	Save map[string]string `yaml:"save,omitempty"`
 	// Until repeats the request until the value at a JSON pointer is this text,
 	// for at most Wait (default 10 s).
-	Until map[string]string `yaml:"until"`
-	Wait  time.Duration     `yaml:"wait"`
+	Until map[string]string `yaml:"until,omitempty"`
+	Wait  time.Duration     `yaml:"wait,omitempty"`
 }
 
 // Attempt is what is tried with A's object.
@@ -121,15 +121,15 @@ type Attempt struct {
 	Step `yaml:",inline"`
 	// Changes says whether it would change or delete the object; absent: what PUT,
 	// PATCH and DELETE do.
-	Changes *bool `yaml:"changes"`
+	Changes *bool `yaml:"changes,omitempty"`
 	// Control false: not even A, or B with its own object, gets an answer here.
-	Control *bool `yaml:"control"`
+	Control *bool `yaml:"control,omitempty"`
 	// Settle is how long A's own answer may take until it shows the object, as
 	// with an index that is filled behind; at most 1 min.
-	Settle  time.Duration `yaml:"settle"`
-	Before  []Step        `yaml:"before"`
-	Then    []Step        `yaml:"then"`
-	Cleanup []Step        `yaml:"cleanup"` // as whoever made the attempt
+	Settle  time.Duration `yaml:"settle,omitempty"`
+	Before  []Step        `yaml:"before,omitempty"`
+	Then    []Step        `yaml:"then,omitempty"`
+	Cleanup []Step        `yaml:"cleanup,omitempty"` // as whoever made the attempt
 }
 
 func (a Attempt) changes() bool {
@@ -139,6 +139,9 @@ func (a Attempt) changes() bool {
 	method, _, _ := strings.Cut(a.Request, " ")
 	return method == http.MethodPut || method == http.MethodPatch || method == http.MethodDelete
 }
+
+// WouldChange reports whether the attempt would change or delete the object.
+func (a Attempt) WouldChange() bool { return a.changes() }
 
 func (a Attempt) controlled() bool { return a.Control == nil || *a.Control }
 
@@ -205,7 +208,7 @@ func (d *Description) checkObjects() error {
 			return fmt.Errorf("probe: objects[%d]: %q is not a name of its own of small letters, digits, _ and -", i, o.Name)
 		}
 		seen = append(seen, o.Name)
-		if err := o.check(); err != nil {
+		if err := o.Check(); err != nil {
 			return fmt.Errorf("probe: object %s: %w", o.Name, err)
 		}
 	}

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-func (o *Object) check() error {
+// Check says what is wrong with an object and its attempts.
+func (o *Object) Check() error {
 	if (o.Create == nil) == (o.Find == nil) {
 		return errors.New("exactly one of create and find")
 	}
@@ -54,7 +55,7 @@ func (o *Object) check() error {
 			return fmt.Errorf("try[%d]: %q is not a name of its own of small letters, digits, _ and -", i, t.Name)
 		}
 		seen = append(seen, t.Name)
-		if err := t.check(); err != nil {
+		if err := t.Check(); err != nil {
 			return fmt.Errorf("try %s: %w", t.Name, err)
 		}
 		if t.changes() && o.Find != nil && !o.MayDamage {
@@ -71,9 +72,9 @@ func (o *Object) origin() *Origin {
 	return o.Find
 }
 
-// check goes through an attempt's requests in the order in which they are sent,
+// Check goes through an attempt's requests in the order in which they are sent,
 // so that each name was saved before it is used.
-func (t *Attempt) check() error {
+func (t *Attempt) Check() error {
 	names := []string{"id", "own", "marker", "tenant_a", "tenant_b", "other_marker"}
 	if t.Settle < 0 || t.Settle > time.Minute {
 		return errors.New("settle is at most 1m")

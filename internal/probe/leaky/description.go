@@ -9,3 +9,9 @@ import (
 //
 //go:embed description.yaml
 var Description string
+
+// OpenAPI is the service's own document, as a service would have it: with what no
+// document can say of attempts in x-tenantbroker-probe.
+//
+//go:embed openapi.yaml
+var OpenAPI string

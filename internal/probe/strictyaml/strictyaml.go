@@ -15,12 +15,15 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Limits bound one document. All are required.
+// Limits bound one document. All numbers are required.
 type Limits struct {
 	Bytes int // of the document
 	Nodes int // mappings, lists and values, keys too
 	Depth int // of mappings and lists within each other
 	Keys  int // of one mapping: the decoder's time grows with their square
+	// Aliases lets what others wrote, with another tool, have anchors, aliases and
+	// merges. Each alias counts as all that it stands for.
+	Aliases bool
 }
 
 // ErrTooLarge means: beyond one of the Limits, which the text of the error names.
@@ -64,8 +67,11 @@ func check(n *yaml.Node, l Limits, depth int, left *int) error {
 		return fmt.Errorf("%w: over %d values", ErrTooLarge, l.Nodes)
 	case depth > l.Depth:
 		return fmt.Errorf("%w: line %d: nested deeper than %d", ErrTooLarge, n.Line, l.Depth)
-	case n.Kind == yaml.AliasNode || n.Anchor != "":
+	case !l.Aliases && (n.Kind == yaml.AliasNode || n.Anchor != ""):
 		return fmt.Errorf("line %d: anchors and aliases are not taken: write it out", n.Line)
+	}
+	if n.Kind == yaml.AliasNode {
+		return check(n.Alias, l, depth+1, left) // one within itself ends at the depth
 	}
 	if n.Kind == yaml.MappingNode {
 		if err := checkKeys(n, l); err != nil {
@@ -91,7 +97,7 @@ func checkKeys(n *yaml.Node, l Limits) error {
 		switch {
 		case key.Kind != yaml.ScalarNode && key.Kind != yaml.AliasNode:
 			return fmt.Errorf("line %d: a key is neither text nor a number", key.Line)
-		case key.Tag == "!!merge":
+		case key.Tag == "!!merge" && !l.Aliases:
 			return fmt.Errorf("line %d: merges are not taken: write it out", key.Line)
 		case seen[key.Value]:
 			return fmt.Errorf("line %d: the key %.40q is there twice", key.Line, key.Value)

@@ -1,0 +1,120 @@
+package openapi_test
+
+import (
+	"context"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tenantbroker/tenantbroker/brokertest"
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/internal/probe"
+	"github.com/tenantbroker/tenantbroker/internal/probe/leaky"
+	"github.com/tenantbroker/tenantbroker/internal/probe/openapi"
+	"github.com/tenantbroker/tenantbroker/verifier"
+)
+
+// The attempts, of those that come of the sample's document, that each leak may
+// be found by; the first has to find it. An object is before the slash.
+var expected = map[leaky.Leak][]string{
+	leaky.Read:            {"order/read", "order/revoked", "order/print", "customer/read"},
+	leaky.ListFilter:      {"order/list"},
+	leaky.IDs:             {"order/ids"},
+	leaky.Existence:       {"order/read", "order/revoked", "order/print", "order/summary", "order/full", "order/update", "order/amend", "customer/read"},
+	leaky.CacheKey:        {"order/summary"},
+	leaky.Export:          {"order/export"},
+	leaky.SearchIndex:     {"order/search"},
+	leaky.HeaderBelieved:  {"order/list"},
+	leaky.Batch:           {"order/batch"},
+	leaky.StalePermission: {"order/revoked", "order/print"},
+	leaky.Join:            {"customer/in-order-full"},
+	leaky.AdminRoute:      {"order/admin-orders"},
+	leaky.ErrorMessage:    {"order/amend"},
+	leaky.OwnerNamed:      {"order/read", "order/revoked", "order/print", "order/summary", "order/full", "order/update", "order/amend", "customer/read", "notice/update"},
+	leaky.ETag:            {"order/read", "order/revoked", "order/print", "customer/read"},
+	leaky.Update:          {"order/update", "notice/update"},
+	leaky.Delete:          {"order/delete", "customer/delete", "notice/delete"},
+	leaky.NoToken:         {"order/print"},
+}
+
+func TestTheSamplesDocumentFindsItsLeaksAndAccusesNothingElse(t *testing.T) {
+	broker := brokertest.Start(t)
+	broker.Tenants("acme", "globex")
+	broker.Service("orders")
+	broker.Worker("probe", "orders", "orders:read", "acme", "globex")
+	tokens, err := verifier.New(t.Context(), verifier.Config{Issuer: broker.URL(), Audience: "orders"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(tokens.Close)
+	always := func(tenant string) probe.TokenSource {
+		token := broker.TokenFor("probe", "orders", tenant)
+		return func(context.Context) (credential.Secret, error) { return credential.NewSecret([]byte(token)), nil }
+	}
+	a, b := always("acme"), always("globex")
+	run := func(t *testing.T, leaks ...leaky.Leak) *probe.Report {
+		t.Helper()
+		service, err := leaky.New(tokens, leaks...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := httptest.NewServer(service)
+		t.Cleanup(server.Close)
+		report, err := probe.Run(t.Context(), probe.Config{Description: derived(t, server.URL), TokenA: a, TokenB: b})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(report.Left) > 0 {
+			t.Errorf("left: %v", report.Left)
+		}
+		return report
+	}
+	if report := run(t); report.Verdict != probe.Clean {
+		t.Errorf("a clean service: %s", report.Verdict)
+		for _, c := range report.Cases {
+			if c.Verdict != probe.Clean {
+				t.Errorf("%+v", c)
+			}
+		}
+	}
+	if len(expected) != len(leaky.All) {
+		t.Fatalf("%d leaks, %d expected", len(leaky.All), len(expected))
+	}
+	for _, leak := range leaky.All {
+		t.Run(string(leak), func(t *testing.T) {
+			t.Parallel()
+			found := false
+			for _, c := range run(t, leak).Cases {
+				by := c.Object + "/" + c.Attempt
+				found = found || c.Verdict == probe.Leak && by == expected[leak][0]
+				if c.Verdict != probe.Clean && (c.Verdict != probe.Leak || !slices.Contains(expected[leak], by)) {
+					t.Errorf("%s as %s: %v", by, c.As, c.Findings)
+				}
+			}
+			if !found {
+				t.Errorf("not found by %s", expected[leak][0])
+			}
+		})
+	}
+}
+
+// derived is the description that comes of the sample's document, as a person
+// would complete it.
+func derived(t *testing.T, base string) *probe.Description {
+	t.Helper()
+	draft, err := openapi.Derive([]byte(leaky.OpenAPI))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := draft.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	completed := strings.NewReplacer("http://127.0.0.1:1", base, "probe-a", "acme", "probe-b", "globex", "objects:\n", "limits: {per_second: 1000}\nobjects:\n")
+	d, err := probe.ParseDescription([]byte(completed.Replace(string(text))))
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	return d
+}
