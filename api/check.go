@@ -26,8 +26,8 @@ type Standing interface {
 	InForce(ctx context.Context, c credential.Claims) (bool, error)
 }
 
-// CheckConfig says what /v1/check answers for. All but Logger and Metrics is
-// required.
+// CheckConfig says what /v1/check answers for. All but Proxy, Logger and Metrics
+// is required.
 type CheckConfig struct {
 	Issuer credential.IssuerURL
 	// Verifiers are the audiences that proxies may ask about. None of them is the
@@ -35,8 +35,10 @@ type CheckConfig struct {
 	Verifiers map[credential.Audience]Verifier
 	Standing  Standing
 	Now       func() time.Time
-	Logger    *slog.Logger          // nil: none
-	Metrics   prometheus.Registerer // nil: none
+	// Proxy names who asks, for the line in the log; nil: nobody has a name.
+	Proxy   func(*http.Request) string
+	Logger  *slog.Logger          // nil: none
+	Metrics prometheus.Registerer // nil: none
 }
 
 // checker answers /v1/check.
@@ -44,6 +46,7 @@ type checker struct {
 	verifiers map[credential.Audience]Verifier
 	standing  Standing
 	now       func() time.Time
+	proxy     func(*http.Request) string
 	log       *slog.Logger
 	metrics   *checkMetrics
 	realm     string
@@ -74,7 +77,7 @@ func NewCheck(cfg CheckConfig) (http.Handler, error) {
 		return nil, err
 	}
 	return &checker{
-		verifiers: cfg.Verifiers, standing: cfg.Standing, now: cfg.Now, log: cfg.Logger, metrics: m,
+		verifiers: cfg.Verifiers, standing: cfg.Standing, now: cfg.Now, proxy: cfg.Proxy, log: cfg.Logger, metrics: m,
 		realm: `Bearer realm="` + cfg.Issuer.String() + `"`,
 	}, nil
 }
@@ -111,7 +114,7 @@ func (c *checker) finish(w *response, r *http.Request, v *checkVerdict, panicked
 		}
 	}
 	c.metrics.observe(v, time.Since(start))
-	c.record(r.Context(), w.id, v)
+	c.record(r, w.id, v)
 }
 
 // checkVerdict is the outcome of a check, with what its line in the log says.

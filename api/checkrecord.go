@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -57,7 +56,8 @@ func (v *checkVerdict) decision() audit.Decision {
 // record writes the one line of a check, its fields named as in the audit
 // record and in guard's. Who brings no good token is counted, and seen at debug
 // only: nobody can fill the log from outside.
-func (c *checker) record(ctx context.Context, id string, v *checkVerdict) {
+func (c *checker) record(r *http.Request, id string, v *checkVerdict) {
+	ctx := r.Context()
 	level := slog.LevelWarn
 	switch {
 	case v.code == "":
@@ -88,6 +88,9 @@ func (c *checker) record(ctx context.Context, id string, v *checkVerdict) {
 	add("scope", v.ask.scopes.String())
 	add("resource", v.ask.resource)
 	add("resource_tenant", v.ask.tenant.String())
+	if c.proxy != nil {
+		add("proxy", c.proxy(r))
+	}
 	if v.cause != nil {
 		add("cause", v.cause.Error())
 	}

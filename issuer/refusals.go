@@ -21,11 +21,12 @@ import (
 // refused.
 type Endpoint string
 
-// The endpoints.
+// The endpoints; and CheckListener, for who is no proxy of ours.
 const (
 	TokenEndpoint         Endpoint = "token.denied"
 	IntrospectionEndpoint Endpoint = "introspection.denied"
 	RevocationEndpoint    Endpoint = "revocation.denied"
+	CheckListener         Endpoint = "check.denied"
 )
 
 // Bounds of the records of what was refused unauthenticated. Together they come
@@ -147,6 +148,12 @@ func (r refusal) record(now time.Time, n uint64) audit.Record {
 // returns what to answer: err or, after many failed proofs, to slow down.
 func (i *Issuer) TurnAway(at Endpoint, from Origin, err *Error) *Error {
 	return i.refused(i.turnAway(at, from, err))
+}
+
+// Note counts somebody whom a listener turned away before any request. There is
+// a record of it within seconds, as of all that is refused unauthenticated.
+func (i *Issuer) Note(at Endpoint, from Origin, reason string) {
+	i.refusals.add(refusal{endpoint: at, reason: reason, network: prefixOf(from.IP, 24, 64)}, 1)
 }
 
 // turnAway counts a refusal before authentication, and a failed proof towards

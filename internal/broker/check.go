@@ -26,7 +26,7 @@ func Check(c Config) error {
 			return fmt.Errorf("tls: %w", err)
 		}
 	}
-	if _, _, err := checkTLS(c.doc.Check, slog.New(slog.DiscardHandler)); err != nil {
+	if _, err := newProxyGate(c, slog.New(slog.DiscardHandler)); err != nil {
 		return fmt.Errorf("check: %w", err)
 	}
 	if c.doc.Vault.Address != "" {

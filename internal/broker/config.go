@@ -47,6 +47,7 @@ type Config struct {
 	level     slog.Level
 	proxies   []netip.Prefix
 	audiences []credential.Audience // that proxies may ask about
+	mayAsk    proxyNames            // with certificates
 	source    string                // the file it came from, "" if none
 }
 

@@ -2,29 +2,29 @@ package broker
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/api"
 	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/issuer"
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
 // Checks is the listener on which proxies ask about tokens. Who reaches it is
-// believed to be a proxy.
+// believed to be a proxy: by its place on this machine, or by its certificate.
 type Checks struct {
 	Listen       string `yaml:"listen" help:"address of /v1/check, for proxies alone: loopback, unix:/path of a socket (mode 0660), or any with client_ca_file; empty: none"`
 	Audiences    string `yaml:"audiences" help:"the audiences that proxies may ask about, separated by spaces; required with listen"`
 	CertFile     string `yaml:"cert_file" help:"PEM file with the certificate chain of this listener; goes with key_file and client_ca_file"`
 	KeyFile      string `yaml:"key_file" help:"PEM file with its private key"`
-	ClientCAFile string `yaml:"client_ca_file" help:"PEM file with the authority of the proxies' certificates: it issues to proxies only; read at start"`
+	ClientCAFile string `yaml:"client_ca_file" help:"PEM file with the authorities of the proxies' certificates; read again when it changes"`
+	Proxies      string `yaml:"proxies" help:"whose certificates may ask, separated by spaces: DNS names, URIs such as spiffe://example.org/proxy, or sha256:FINGERPRINT; required with client_ca_file"`
 }
 
 const (
@@ -40,6 +40,10 @@ const (
 // checkCheck validates the proxies' listener.
 func (c *Config) checkCheck() error {
 	k := c.doc.Check
+	names, err := parseProxyNames(k.Proxies)
+	if err != nil {
+		return &KeyError{"check.proxies", err.Error()}
+	}
 	files := 0
 	for _, name := range []string{k.CertFile, k.KeyFile, k.ClientCAFile} {
 		if name != "" {
@@ -48,12 +52,14 @@ func (c *Config) checkCheck() error {
 	}
 	socket, isSocket := strings.CutPrefix(k.Listen, unixPrefix)
 	switch {
-	case k.Listen == "" && (k.Audiences != "" || files != 0):
+	case k.Listen == "" && (k.Audiences != "" || files != 0 || !names.none()):
 		return &KeyError{"check.listen", "the other keys of check are for a listener"}
 	case k.Listen == "":
 		return nil
 	case files != 0 && files != 3:
 		return &KeyError{"check.client_ca_file", "goes with check.cert_file and check.key_file: all three or none"}
+	case (files == 0) != names.none():
+		return &KeyError{"check.proxies", "goes with check.client_ca_file: an authority's certificate alone is nobody's leave to ask"}
 	case isSocket && (!filepath.IsAbs(socket) || len(socket) > maxSocketPath):
 		return &KeyError{"check.listen", fmt.Sprintf("the path of a socket is absolute, and of at most %d bytes", maxSocketPath)}
 	case isSocket && files != 0:
@@ -66,6 +72,7 @@ func (c *Config) checkCheck() error {
 	case !anyPort(k.Listen) && (k.Listen == c.doc.Listen || k.Listen == c.doc.Ops.Listen):
 		return &KeyError{"check.listen", "must differ from listen and ops.listen"}
 	}
+	c.mayAsk = names
 	return c.checkAudiences()
 }
 
@@ -105,16 +112,21 @@ func (b *Broker) listenCheck(ctx context.Context, m *metrics) error {
 		}
 		cfg.Verifiers[a] = v
 	}
+	gate, err := newProxyGate(b.config, b.deps.Logger)
+	if err != nil {
+		return err
+	}
+	if gate != nil {
+		gate.note = func(from netip.Addr, why string) { b.issuer.Note(issuer.CheckListener, issuer.Origin{IP: from}, why) }
+		if err := m.registry.Register(gate.refused); err != nil {
+			return err
+		}
+		cfg.Proxy = gate.asks
+		b.front = append(b.front, gate.Run)
+	}
 	handler, err := api.NewCheck(cfg)
 	if err != nil {
 		return err
-	}
-	pair, tlsConfig, err := checkTLS(k, b.deps.Logger)
-	if err != nil {
-		return err
-	}
-	if pair != nil {
-		b.front = append(b.front, func(ctx context.Context) error { return pair.Run(ctx, certificatePoll) })
 	}
 	l, err := b.openCheck(ctx)
 	if err != nil {
@@ -122,7 +134,7 @@ func (b *Broker) listenCheck(ctx context.Context, m *metrics) error {
 	}
 	b.checkAddress = l.Addr()
 	limited := limitConnections(l, maxCheckConnections, maxCheckConnections, nil)
-	server := newHTTPServer("check", limited, handler, b.config.doc.Timeouts, tlsConfig, b.deps.Logger)
+	server := newHTTPServer("check", limited, handler, b.config.doc.Timeouts, gate.config(), b.deps.Logger)
 	server.server.ConnState = limited.track
 	b.listeners = append(b.listeners, limited)
 	b.front = append(b.front, server.Run)
@@ -140,27 +152,4 @@ func (b *Broker) openCheck(ctx context.Context) (net.Listener, error) {
 		return nil, errors.Join(errors.New("somebody serves "+path), conn.Close())
 	}
 	return listenSocket(ctx, path, 0o660)
-}
-
-// checkTLS returns nil for plain HTTP. Beyond loopback nobody asks without a
-// certificate of the proxies' authority.
-func checkTLS(k Checks, logger *slog.Logger) (*certificate, *tls.Config, error) {
-	if k.ClientCAFile == "" {
-		return nil, nil, nil
-	}
-	pem, err := readBounded(k.ClientCAFile, maxConfigBytes)
-	if err != nil {
-		return nil, nil, err
-	}
-	proxies := x509.NewCertPool()
-	if !proxies.AppendCertsFromPEM(pem) {
-		return nil, nil, fmt.Errorf("%s: no certificate in it", k.ClientCAFile)
-	}
-	pair, err := loadCertificate(k.CertFile, k.KeyFile, logger)
-	if err != nil {
-		return nil, nil, err
-	}
-	config := pair.config()
-	config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, proxies
-	return pair, config, nil
 }

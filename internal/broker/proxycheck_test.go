@@ -2,34 +2,25 @@ package broker_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io/fs"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/tenantbroker/tenantbroker/brokertest"
 	"github.com/tenantbroker/tenantbroker/internal/broker"
 )
 
 // checked is a broker that proxies ask, with a worker of acme's.
-func checked(t *testing.T, change func(*broker.Checks)) *brokertest.Broker {
+func checked(t *testing.T, change func(*broker.Checks), opts ...brokertest.Option) *brokertest.Broker {
 	t.Helper()
-	b := brokertest.Start(t, brokertest.Configure(func(d *broker.Document) {
+	b := brokertest.Start(t, append(opts, brokertest.Configure(func(d *broker.Document) {
 		d.Check.Audiences = "orders"
 		change(&d.Check)
-	}))
+	}))...)
 	b.Tenants("acme")
 	b.Service("orders")
 	b.Worker("worker", "orders", "read", "acme")
@@ -102,99 +93,16 @@ func TestProxiesAskOnASocket(t *testing.T) {
 	}
 }
 
-// authority issues certificates for 127.0.0.1.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	file string
-}
-
-func newAuthority(t *testing.T, folder, name string) authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(folder, name+".pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return authority{cert, key, file}
-}
-
-func (a authority) issue(t *testing.T, folder, name string, use x509.ExtKeyUsage) (certFile, keyFile string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{use}, KeyUsage: x509.KeyUsageDigitalSignature,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certFile, keyFile = filepath.Join(folder, name+".crt"), filepath.Join(folder, name+".key")
-	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: private}} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return certFile, keyFile
-}
-
-func TestProxiesBeyondLoopbackShowACertificate(t *testing.T) {
-	folder := t.TempDir()
-	proxies, others := newAuthority(t, folder, "proxies"), newAuthority(t, folder, "others")
-	certFile, keyFile := others.issue(t, folder, "broker", x509.ExtKeyUsageServerAuth)
-	b := checked(t, func(c *broker.Checks) {
-		c.Listen, c.CertFile, c.KeyFile, c.ClientCAFile = "0.0.0.0:0", certFile, keyFile, proxies.file
-	})
-	token := b.TokenFor("worker", "orders", "acme")
-	_, port, _ := net.SplitHostPort(b.Internal().CheckAddress().String())
-	roots := x509.NewCertPool()
-	roots.AddCert(others.cert)
-	for name, from := range map[string]*authority{"a proxy": &proxies, "who has a certificate of another authority": &others, "who has none": nil} {
-		config := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}
-		if from != nil {
-			pair, err := tls.LoadX509KeyPair(from.issue(t, folder, "client", x509.ExtKeyUsageClientAuth))
-			if err != nil {
-				t.Fatal(err)
-			}
-			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
-		}
-		client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
-		status, tenant, err := askCheck(t.Context(), client, "https://127.0.0.1:"+port, token)
-		if good := status == 200 && tenant == "acme"; good != (name == "a proxy") {
-			t.Errorf("%s: %d %q %v", name, status, tenant, err)
-		}
-	}
-}
-
 func TestTheProxiesListenerInTheConfiguration(t *testing.T) {
 	const least = "issuer: https://broker.example.com\ndata_dir: data\nkek_file: kek\ncheck:\n"
 	for name, tc := range map[string]struct{ lines, key string }{
 		"good on loopback":                  {"  listen: 127.0.0.1:9091\n  audiences: orders https://billing.example\n", ""},
 		"good on a socket":                  {"  listen: unix:/run/tenantbroker/check.sock\n  audiences: orders\n", ""},
-		"good with certificates":            {"  listen: 0.0.0.0:9091\n  audiences: orders\n  cert_file: a\n  key_file: b\n  client_ca_file: c\n", ""},
+		"good with certificates":            {"  listen: 0.0.0.0:9091\n  audiences: orders\n  cert_file: a\n  key_file: b\n  client_ca_file: c\n  proxies: gateway.example spiffe://example/gateway\n", ""},
+		"certificates, and nobody's names":  {"  listen: 0.0.0.0:9091\n  audiences: orders\n  cert_file: a\n  key_file: b\n  client_ca_file: c\n", "check.proxies"},
+		"names without certificates":        {"  listen: 127.0.0.1:9091\n  audiences: orders\n  proxies: gateway.example\n", "check.proxies"},
+		"names without a listener":          {"  proxies: gateway.example\n", "check.listen"},
+		"a name that is none":               {"  listen: 0.0.0.0:9091\n  audiences: orders\n  cert_file: a\n  key_file: b\n  client_ca_file: c\n  proxies: '*.example'\n", "check.proxies"},
 		"no audiences":                      {"  listen: 127.0.0.1:9091\n", "check.audiences"},
 		"too many audiences":                {"  listen: 127.0.0.1:9091\n  audiences: " + strings.Repeat("a ", 257) + "\n", "check.audiences"},
 		"an audience that is none":          {"  listen: 127.0.0.1:9091\n  audiences: 'a\"b'\n", "check.audiences"},

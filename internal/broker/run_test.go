@@ -93,12 +93,23 @@ func TestShutdownAnswersRequestsInFlight(t *testing.T) {
 	}
 	<-stopped
 
+	found := map[string]bool{}
+	for _, record := range recorded(t, b) {
+		found[record.Type] = true
+	}
+	if !found["token.denied"] || !found["broker.stopped"] {
+		t.Errorf("on the record: %v", found)
+	}
+}
+
+// recorded returns the audit records of a broker that has stopped.
+func recorded(t *testing.T, b *brokertest.Broker) (all []audit.Record) {
+	t.Helper()
 	opened, err := broker.Open(t.Context(), config(t, b.ConfigFile()), broker.Deps{Listener: anyListener(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = opened.Close() }()
-	found := map[string]bool{}
 	err = opened.Store().View(t.Context(), func(r store.Reader) error {
 		for e, err := range r.Log(0) {
 			if err != nil {
@@ -108,13 +119,14 @@ func TestShutdownAnswersRequestsInFlight(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			found[record.Type] = true
+			all = append(all, record)
 		}
 		return nil
 	})
-	if err != nil || !found["token.denied"] || !found["broker.stopped"] {
-		t.Errorf("on the record: %v, %v", found, err)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return all
 }
 
 func anyListener(t *testing.T) net.Listener {
