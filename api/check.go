@@ -84,9 +84,8 @@ func NewCheck(cfg CheckConfig) (http.Handler, error) {
 
 // Values of headers that are the same on every answer.
 var (
-	varyToken    = []string{"Authorization"}
-	varyTokenURI = []string{"Authorization, X-Forwarded-Uri"}
-	headerNone   = []string{"0"}
+	varyToken  = []string{"Authorization"}
+	headerNone = []string{"0"}
 )
 
 // ServeHTTP implements http.Handler.
@@ -160,6 +159,9 @@ func (c *checker) decide(r *http.Request) *checkVerdict {
 		return v.deny("scope_lacking")
 	}
 	v.reason = "ok"
+	if ask.fromHeader {
+		return v // a proxy keeps answers by token and query, and it is for neither
+	}
 	v.maxAge = max(0, min(MaxCheckAge, v.token.Expires().Sub(c.now()).Truncate(time.Second)))
 	return v
 }
@@ -213,9 +215,6 @@ func (v *checkVerdict) unaccepted(err error) *checkVerdict {
 // than the client knows or may: RFC 6750 section 3, never the tenant it isn't for.
 func (c *checker) write(w *response, v *checkVerdict) {
 	h := w.Header()
-	if v.ask.fromURI {
-		h["Vary"] = varyTokenURI
-	}
 	if v.code == "" {
 		t := v.token
 		h["X-Tenant"] = []string{t.Tenant().String()}

@@ -15,8 +15,14 @@ const (
 	maxCheckResource = 256  // bytes of `resource`, unescaped
 )
 
-// checkParams are all that a check's query may hold.
+// checkParams are all that a check's query may hold before uriMark.
 var checkParams = []string{"audience", "tenant", "tenant_at", "scope", "resource"}
+
+// uriMark ends what is read as a form: behind it, to the end of the query, stands
+// the path and query that the client asked for, as they are. That is what Envoy's
+// path_prefix can say. Nothing that the client wrote comes before the mark, so no
+// byte of his can be a parameter, or the mark.
+const uriMark = "&uri="
 
 // checkAsk is what a proxy wants to know of a token.
 type checkAsk struct {
@@ -24,7 +30,7 @@ type checkAsk struct {
 	tenant     credential.Tenant // zero: any one, the answer says which
 	scopes     credential.Scopes // all of them
 	resource   string            // for the log
-	fromURI    bool              // the tenant came from X-Forwarded-Uri
+	fromHeader bool              // the tenant came from X-Forwarded-Uri
 	unreadable string            // the parameter whose tenant is none
 }
 
@@ -33,10 +39,11 @@ type checkAsk struct {
 // a tenant or resource that is none may be the client's doing and is kept for
 // the decision.
 func readCheck(r *http.Request) (ask checkAsk, bad *checkVerdict) {
-	if len(r.URL.RawQuery) > maxCheckQuery {
+	query, uri, carried := strings.Cut(r.URL.RawQuery, uriMark)
+	if len(query) > maxCheckQuery {
 		return ask, misasked("query")
 	}
-	q, err := parseForm(r.URL.RawQuery)
+	q, err := parseForm(query)
 	if err != nil {
 		return ask, misasked("query")
 	}
@@ -66,8 +73,13 @@ func readCheck(r *http.Request) (ask checkAsk, bad *checkVerdict) {
 		if !ok {
 			return ask, misasked("tenant_at")
 		}
-		ask.fromURI = true
-		said = place.in(r.Header["X-Forwarded-Uri"])
+		uris := []string{uri}
+		if !carried {
+			uris, ask.fromHeader = r.Header["X-Forwarded-Uri"], true
+		}
+		said = place.in(uris)
+	case carried: // and nothing says what to do with it
+		return ask, misasked("uri")
 	case !byName:
 		return ask, nil
 	}
@@ -85,7 +97,7 @@ func misasked(field string) *checkVerdict {
 // Bounds of a path that a tenant is found in.
 const (
 	maxPlace        = 256  // bytes of `tenant_at`
-	maxForwardedURI = 8192 // bytes of X-Forwarded-Uri
+	maxForwardedURI = 8192 // bytes of X-Forwarded-Uri or `uri`
 	tenantMark      = "{tenant}"
 )
 

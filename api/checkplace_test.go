@@ -63,9 +63,58 @@ func TestACheckFindsTheTenantInThePath(t *testing.T) {
 		if a.status != tc.status {
 			t.Errorf("%s in %q: %d, want %d", tc.at, tc.uris, a.status, tc.status)
 		}
-		if a.status == 200 && a.header.Get("Vary") != "Authorization, X-Forwarded-Uri" {
-			t.Errorf("a cache may give this answer for another path: %q", a.header.Get("Vary"))
+		// A proxy keeps answers by token and query: it would give this one for another path.
+		if a.header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s in %q may be kept: %q", tc.at, tc.uris, a.header.Get("Cache-Control"))
 		}
+		if len(tc.uris) != 1 {
+			continue
+		}
+		// The same at the end of the query, where no header counts.
+		a = c.ask("audience=orders&tenant_at="+url.QueryEscape(tc.at)+"&uri="+tc.uris[0], append(bearer, "X-Forwarded-Uri", "/v1/tenants/acme")...)
+		if a.status != tc.status {
+			t.Errorf("%s in uri=%s: %d, want %d", tc.at, tc.uris[0], a.status, tc.status)
+		}
+		if a.status == 200 && a.header.Get("Cache-Control") != "private, max-age=5" {
+			t.Errorf("by token and query it is for this path: %q", a.header.Get("Cache-Control"))
+		}
+	}
+}
+
+// Envoy's path_prefix: what the client wrote follows, to the end, and is no
+// parameter and no other place, whatever it holds.
+func TestWhatFollowsTheMarkIsTheClients(t *testing.T) {
+	c := newChecking(t)
+	bearer := "Bearer " + c.token()
+	const prefix = "audience=orders&scope=read&tenant_at=/t/{tenant}&uri="
+	for uri, status := range map[string]int{
+		"/t/acme/orders": 200, "/t/acme/orders?x=1&tenant=globex&scope=admin": 200, "/t/acme/x?&uri=/t/globex/x": 200, "/t/acme/x?&audience=billing": 200,
+		"/t/acme/x?tenant_at=/{tenant}&uri=/globex": 200, "/t/acme/x?%zz;%00": 200,
+		"/t/globex/orders": 403, "/t/globex/x?&uri=/t/acme/x": 403, "/t/globex/x?&tenant=acme": 403, "/t/globex&uri=/t/acme/x": 403,
+		"/x&tenant=acme": 403, "&tenant=acme": 403, "": 403, "t/acme/x": 403, "%2Ft%2Facme": 403, "/t/acme&x/y": 403,
+	} {
+		if a := c.ask(prefix+uri, "Authorization", bearer); a.status != status {
+			t.Errorf("%q: %d, want %d", uri, a.status, status)
+		}
+	}
+	// A prefix that is none: the client's text lands in what the proxy wrote, and gets it nowhere.
+	for _, query := range []string{
+		"audience=orders&uri=/t/acme/x",                                // no place
+		"audience=orders&tenant=acme&uri=/t/acme/x",                    // nothing to find
+		"uri=/t/acme&audience=orders&tenant_at=/t/{tenant}",            // in front
+		"audience=orders&uri=/t/acme/x&tenant_at=/t/{tenant}",          // the place behind
+		"audience=orders&tenant_at=/t/{tenant}/t/acme/x",               // no mark
+		"audience=orders&tenant_at=/t/{tenant}/x/{tenant}&uri=/t/acme", // no mark, and the client knows of it
+		"audience=orders/t/globex/x&tenant_at=/{tenant}&uri=/acme",     // an audience that the client goes on with
+		"audience=orders&tenant_at=/t/{tenant}&tenant=acme&uri=/t/acme/x",
+		"audience=orders&tenant_at=/t/{tenant}&%75ri=/t/acme/x",
+	} {
+		if a := c.ask(query, "Authorization", bearer, "X-Forwarded-Uri", "/t/acme/x"); a.status != 400 && a.status != 403 {
+			t.Errorf("%s: %d", query, a.status)
+		}
+	}
+	if a := c.ask(prefix+"/t/acme/"+strings.Repeat("x", maxForwardedURI), "Authorization", bearer); a.status != 403 {
+		t.Errorf("a long one: %d", a.status)
 	}
 }
 

@@ -136,6 +136,7 @@ func TestEveryVariableSetsItsKey(t *testing.T) {
 		"TENANTBROKER_CHECK_CERT_FILE":                 "/check.pem",
 		"TENANTBROKER_CHECK_KEY_FILE":                  "/check.key",
 		"TENANTBROKER_CHECK_CLIENT_CA_FILE":            "/proxies.pem",
+		"TENANTBROKER_CHECK_PROXIES":                   "gateway.example",
 		"TENANTBROKER_DATA_DIR":                        "/data",
 		"TENANTBROKER_KEK_FILE":                        "/kek",
 		"TENANTBROKER_KEK_VAULT_KEY":                   "kek",

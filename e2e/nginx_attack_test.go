@@ -1,0 +1,288 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// pathBound is a service that leaves the tenant in the path to the proxy, as
+// one that is behind nginx may, and says which request it got.
+func pathBound(t *testing.T) *httptest.Server {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Got", r.RequestURI)
+		w.Header().Set("X-Told", strings.Join(slices.Concat(r.Header["X-Tenant"], r.Header["X_tenant"]), ","))
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+// readings are the tenants that one service or another would find in a path:
+// as it is written, cleaned, unescaped once or twice, with the separators of
+// other systems, without parameters.
+func readings(uri string) map[string]string {
+	raw, _, _ := strings.Cut(uri, "?")
+	found := make(map[string]string)
+	for range 3 {
+		for name, p := range map[string]string{
+			"as written": raw, "cleaned": path.Clean(raw), "backslashes": path.Clean(strings.ReplaceAll(raw, `\`, "/")), "cut": strings.Split(raw+"#", "#")[0],
+		} {
+			segments := strings.Split(p, "/")
+			for i := range segments {
+				segments[i], _, _ = strings.Cut(segments[i], ";")
+			}
+			for _, s := range [][]string{segments, slices.DeleteFunc(slices.Clone(segments), func(s string) bool { return s == "" })} {
+				if at := slices.Index(s, "t"); at >= 0 && at+1 < len(s) {
+					found[s[at+1]] = name
+				}
+			}
+		}
+		next, err := url.PathUnescape(raw)
+		if err != nil {
+			break
+		}
+		raw = next
+	}
+	return found
+}
+
+// exchange writes bytes on one connection and reads n answers.
+func exchange(ctx context.Context, address, request string, n int) (answers []*http.Response, err error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return nil, err
+	}
+	if _, err := io.WriteString(conn, request); err != nil {
+		return nil, err
+	}
+	reader := bufio.NewReader(conn)
+	for range n {
+		resp, err := http.ReadResponse(reader, nil)
+		if err != nil {
+			return answers, err
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			return answers, err
+		}
+		_ = resp.Body.Close()
+		answers = append(answers, resp)
+	}
+	return answers, nil
+}
+
+// Who holds a good token of t00 and writes the path of a request in all the
+// ways that a proxy and a service could read apart reaches t00 or nothing.
+func TestCrossTenant_PathsThroughNginx(t *testing.T) {
+	w, tokens := newCheckWorld(t, 2)
+	address := strings.TrimPrefix(startGuarding(t, w, pathBound(t).URL, nil), "http://")
+	passed := 0
+	for _, target := range []string{
+		"/t/t00/orders", "/t/t00/", "/t/t00/a%20b?x=/t/t01/../..", "/t/t00/a.b/c..d/...", "/t/t00/orders?tenant=t01&tenant=t00",
+		"/t/t01/orders", "/t/t01/../t00/orders", "/t/t01/x/../../t00/orders", "/t/t01/%2e%2e/t00/orders", "/t/t01/.%2E/t00/orders", "/t/t01/./../t00/orders",
+		"/t/t01/..%2ft00/orders", "/t/t01%2f../t00/orders", "/t/t01/%252e%252e/t00/orders", "/t/t00/..%2ft01/orders", "/t/t00%2f..%2ft01/orders",
+		"/t/t00/..%5ct01/orders", `/t/t00/..\t01/orders`, "/t/t00/..;/t01/orders", "/t/t00/..;x=y/../t01/", "/t/t00/%2e%2e;/t01/", "/t/t00/../t01/orders",
+		"/t/t00/%252e%252e/t01/orders", "/t/t00/%25%32%65%25%32%65/t01/", "//t/t00/orders", "/t//t00/orders", "/t/t01//../t00/orders", "/t/t00//t01/orders", "/./t/t00/orders",
+		"/x/../t/t00/orders", "/t/t01/..//t00/", "/t/%740%30/orders", "/t/t00/a%00b", "/t/t00%00/x", "/t/t00%0a/x", "/t/t00#/../t01/x", "/t/t00/x#y", "/t/t00;t01/x",
+		"/t/t00,t01/x", "/T/t00/x", "/t/T00/x", "/t/t00", "/t/", "/t", "/", "*", "http://other.example/t/t00/orders", "http://other.example/t/t01/../t00/orders",
+		"/_check", "/_check?audience=orders", "/t/t00/%ff", "/t/t00/\xff", "/t/t00/x?\xff", "/t/t00/%zz", "/t/t00/x?%zz&%00",
+	} {
+		for _, version := range []string{"1.1", "1.0"} {
+			answers, err := exchange(t.Context(), address, fmt.Sprintf("GET %s HTTP/%s\r\nHost: orders\r\nAuthorization: Bearer %s\r\n\r\n", target, version, tokens["t00"]), 1)
+			if err != nil || answers[0].StatusCode != http.StatusOK {
+				continue // refused, with or without an answer
+			}
+			passed++
+			got := answers[0].Header
+			if told := got.Get("X-Told"); told != "t00" {
+				t.Errorf("%s: the service was told %q", target, told)
+			}
+			for tenant, how := range readings(got.Get("X-Got")) {
+				if tenant != "t00" {
+					t.Errorf("%s: the service got %s, where one finds tenant %q (%s)", target, got.Get("X-Got"), tenant, how)
+				}
+			}
+		}
+	}
+	if passed < 10 {
+		t.Errorf("%d passed: nothing was seen", passed)
+	}
+}
+
+// What a client can do to the headers and the connection: the token that is
+// judged is the one of the request that passes.
+func TestCrossTenant_BytesThroughNginx(t *testing.T) {
+	w, tokens := newCheckWorld(t, 2)
+	address := strings.TrimPrefix(startGuarding(t, w, pathBound(t).URL, nil), "http://")
+	request := func(path, version, headers string) string {
+		return "GET " + path + " HTTP/" + version + "\r\nHost: orders\r\n" + headers + "\r\n"
+	}
+	bearer := func(tenant string) string { return "Authorization: Bearer " + tokens[tenant] + "\r\n" }
+	const own, others = "/t/t00/orders", "/t/t01/orders"
+	for name, tc := range map[string]struct {
+		request string
+		want    []int // of each answer, in order
+	}{
+		"good":                     {request(own, "1.1", bearer("t00")), []int{200}},
+		"HTTP/1.0":                 {request(own, "1.0", bearer("t00")), []int{200}},
+		"HTTP/1.0, another's":      {request(others, "1.0", bearer("t00")), []int{403}},
+		"another's":                {request(others, "1.1", bearer("t00")), []int{403}},
+		"two headers":              {request(others, "1.1", bearer("t01")+bearer("t00")), []int{400}},
+		"two headers, own":         {request(own, "1.1", bearer("t01")+bearer("t00")), []int{400}},
+		"one header of two tokens": {request(own, "1.1", "Authorization: Bearer "+tokens["t00"]+", Bearer "+tokens["t01"]+"\r\n"), []int{401}},
+		"a comma behind":           {request(own, "1.1", "Authorization: Bearer "+tokens["t00"]+",\r\n"), []int{401}},
+		"a space behind":           {request(own, "1.1", "Authorization: Bearer "+tokens["t00"]+" \r\n"), []int{200}},
+		"spaces between":           {request(own, "1.1", "Authorization: Bearer    "+tokens["t00"]+"\r\n"), []int{200}},
+		"a question behind":        {request(others, "1.1", "Authorization: Bearer "+tokens["t00"]+" audience=orders&tenant=t00&scope=orders:read\r\n"), []int{401}},
+		"the key of another entry": {request(own, "1.1", bearer("t00")) + request(others, "1.1", "Authorization: Bearer "+tokens["t00"]+" audience=orders&tenant=t00\r\n"), []int{200, 401}},
+		"folded":                   {request(own, "1.1", "Authorization: Bearer\r\n "+tokens["t00"]+"\r\n"), []int{400}},
+		"a header without a value": {request(own, "1.1", "Authorization:\r\n"), []int{401}},
+		"a space before the colon": {request(own, "1.1", "Authorization : Bearer "+tokens["t00"]+"\r\n"), []int{400}},
+		"NUL in a header":          {request(own, "1.1", bearer("t00")+"X-Original-URI: /t/t01\x00/x\r\n"), []int{400}},
+		"other words for the path": {request(others, "1.1", bearer("t00")+"X-Original-URI: /t/t00/orders\r\nX-Original-URL: /t/t00/../t00\r\nX-Forwarded-Uri: /t%2ft00\r\nX-Rewrite-URL: /t/t00\r\n"), []int{403}},
+		"large headers":            {request(own, "1.1", bearer("t00")+"X: "+strings.Repeat("a", 9000)+"\r\n"), []int{400}},
+		"a large token":            {request(own, "1.1", "Authorization: Bearer "+strings.Repeat("a", 8100)+"\r\n"), []int{401}},
+		"many headers":             {request(own, "1.1", bearer("t00")+strings.Repeat("X-Tenant: t01\r\n", 400)), []int{200}},
+		"pipelined": {request(own, "1.1", bearer("t00")) + request(others, "1.1", bearer("t00")) + request(others, "1.1", bearer("t01")) +
+			request(own, "1.1", bearer("t01")) + request(own, "1.1", "") + request(own, "1.1", bearer("t00")), []int{200, 403, 200, 403, 401, 200}},
+		"a body that is the next request": {"POST " + own + " HTTP/1.1\r\nHost: orders\r\n" + bearer("t00") + fmt.Sprintf("Content-Length: %d\r\n\r\n", len(request(others, "1.1", ""))) +
+			request(others, "1.1", "") + request(others, "1.1", bearer("t00")), []int{200, 403}},
+		"a length beside chunks": {"POST " + own + " HTTP/1.1\r\nHost: orders\r\n" + bearer("t00") + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" +
+			request(others, "1.1", bearer("t01")), []int{400}},
+		"chunks, then a request": {"POST " + own + " HTTP/1.1\r\nHost: orders\r\n" + bearer("t00") + "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n" +
+			request(others, "1.1", bearer("t00")), []int{200, 403}},
+		"an upgrade": {request(own, "1.1", bearer("t00")+"Upgrade: websocket\r\nConnection: Upgrade, X-Tenant, Authorization\r\n"), []int{200}},
+	} {
+		answers, err := exchange(t.Context(), address, tc.request, len(tc.want))
+		var got []int
+		for _, a := range answers {
+			got = append(got, a.StatusCode)
+			if uri := a.Header.Get("X-Got"); uri != "" && !strings.HasPrefix(uri, "/t/"+a.Header.Get("X-Told")+"/") {
+				t.Errorf("%s: told %q of %s", name, a.Header.Get("X-Told"), uri)
+			}
+		}
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("%s: %v %v, want %v", name, got, err, tc.want)
+		}
+	}
+	// HEAD's answer has no body to read.
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodHead, "http://"+address+others, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for tenant, want := range map[string]int{"t00": 403, "t01": 200} {
+		r.Header.Set("Authorization", "Bearer "+tokens[tenant])
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _ = resp.Body.Close(); resp.StatusCode != want {
+			t.Errorf("HEAD as %s: %d", tenant, resp.StatusCode)
+		}
+	}
+}
+
+// Only what passes is kept. What is denied, malformed or could not be answered
+// is asked again each time, whatever an answer in between says of itself.
+func TestNginxKeepsOnlyWhatPasses(t *testing.T) {
+	w, tokens := newCheckWorld(t, 1)
+	target, err := url.Parse("http://" + w.Internal().CheckAddress().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked, failing atomic.Int64
+	through := httputil.NewSingleHostReverseProxy(target)
+	counting := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if status := int(failing.Load()); status != 0 { // with headers that would have it kept
+			rw.Header().Set("Cache-Control", "private, max-age=5")
+			rw.Header().Set("Expires", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat))
+			rw.WriteHeader(status)
+			return
+		}
+		through.ServeHTTP(rw, r)
+	}))
+	defer counting.Close()
+	nginx := startGuarding(t, w, pathBound(t).URL, func(s string) string {
+		return strings.ReplaceAll(s, target.Host, strings.TrimPrefix(counting.URL, "http://"))
+	})
+	token, n := tokens["t00"], 0
+	for _, tc := range []struct {
+		name    string
+		path    string
+		header  string
+		failing int
+		want    int
+		asked   int64 // by three requests
+	}{
+		{"no token", "t00", "", 0, 401, 3},
+		{"a token that is none", "t00", "Bearer x", 0, 401, 3},
+		{"another tenant", "t01", "Bearer " + token, 0, 403, 3},
+		{"out of reach", "t00", "Bearer " + token, 503, 500, 3},
+		{"a defect", "t00", "Bearer " + token, 500, 500, 3},
+		{"malformed", "t00", "Bearer " + token, 400, 500, 3},
+		{"denied, and said to last", "t00", "Bearer " + token, 403, 403, 3},
+		{"unauthenticated, and said to last", "t00", "Bearer " + token, 401, 401, 3},
+		{"good", "t00", "Bearer " + token, 0, 200, 1},
+		{"kept, while the broker is away", "t00", "Bearer " + token, 503, 200, 0},
+		{"kept, and nobody else's", "t00", "bearer " + token, 503, 500, 3},
+		{"kept, and for nothing else", "t01", "Bearer " + token, 0, 403, 3},
+	} {
+		before := asked.Load()
+		failing.Store(int64(tc.failing))
+		for range 3 {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("%s/t/%s/%d", nginx, tc.path, n), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tc.header != "" {
+				r.Header.Set("Authorization", tc.header)
+			}
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _ = resp.Body.Close(); resp.StatusCode != tc.want {
+				t.Errorf("%s: %d, want %d", tc.name, resp.StatusCode, tc.want)
+			}
+			n++
+		}
+		if got := asked.Load() - before; got != tc.asked {
+			t.Errorf("%s: the broker was asked %d times, want %d", tc.name, got, tc.asked)
+		}
+	}
+}
+
+// A configuration that sends the path in a header, and keeps answers by token and
+// query as the example does, keeps none: they are for one path.
+func TestCrossTenant_APathInAHeaderThroughNginx(t *testing.T) {
+	w, tokens := newCheckWorld(t, 5)
+	nginx := startGuarding(t, w, legacy(t).URL, func(s string) string {
+		const asked, sent = `"audience=orders&tenant=$path_tenant&scope=orders:read"`, `proxy_set_header Content-Length "";`
+		if !strings.Contains(s, asked) || !strings.Contains(s, sent) {
+			t.Fatal("the example asks in another way")
+		}
+		s = strings.Replace(s, asked, `"audience=orders&tenant_at=/t/{tenant}&scope=orders:read"`, 1)
+		return strings.Replace(s, sent, sent+"\n    proxy_set_header X-Forwarded-Uri $request_uri;", 1)
+	})
+	crossings, passed := mixed(t, nginx, tokens, 500)
+	if len(crossings) != 0 || passed < 100 {
+		t.Errorf("%d passed, %d crossings: %v", passed, len(crossings), crossings[:min(3, len(crossings))])
+	}
+}
