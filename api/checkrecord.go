@@ -19,6 +19,9 @@ type checkMetrics struct {
 	seconds   prometheus.Histogram
 }
 
+// alarming are the reasons that somebody has to look after.
+var alarming = []string{"unavailable", "panic", "malformed_query", "body", "tenant_differs"}
+
 func newCheckMetrics(reg prometheus.Registerer) (*checkMetrics, error) {
 	m := &checkMetrics{
 		checks: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -31,6 +34,9 @@ func newCheckMetrics(reg prometheus.Registerer) (*checkMetrics, error) {
 			Name: "tenantbroker_check_duration_seconds", Help: "From a proxy's question to the answer written.",
 			Buckets: []float64{.0001, .0002, .0005, .001, .002, .005, .01, .05, .25, 1},
 		}),
+	}
+	for _, reason := range alarming { // from the start, so that the first one is an increase
+		m.checks.WithLabelValues(string(audit.Deny), reason)
 	}
 	if reg == nil {
 		return m, nil

@@ -75,6 +75,7 @@ func (w *world) broker() *brokertest.Broker {
 		d.Vault.Login, d.Vault.RoleID, d.Vault.SecretIDFile = "approle", roleID, secretID
 		d.KEKVaultKey, d.Signing.Home = "tenantbroker-kek", "vault-transit"
 		d.Leases.TargetsFile = targets
+		d.Check.Listen, d.Check.Audiences = "127.0.0.1:0", "orders"
 	}))
 }
 

@@ -4,15 +4,20 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/guard"
 	"github.com/tenantbroker/tenantbroker/guard/guardtest"
 	"github.com/tenantbroker/tenantbroker/guard/promguard"
+	"github.com/tenantbroker/tenantbroker/internal/alarms"
 )
 
 func TestCrossingsAreCountedFromTheStart(t *testing.T) {
@@ -78,5 +83,21 @@ func TestTwoGuardsInOneProcess(t *testing.T) {
 	}
 	if families, err := registry.Gather(); err != nil || len(families) == 0 || len(families[0].GetMetric()) != 2 {
 		t.Errorf("%v %v", families, err)
+	}
+}
+
+func TestAlarmsAreAboutWhatIsShown(t *testing.T) {
+	issuer := guardtest.NewIssuer(t)
+	g, err := guard.New(guard.Config{Verifier: issuer.Verifier(), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(promguard.New(g))
+	rec := httptest.NewRecorder()
+	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	n, problems, err := alarms.Problems(os.DirFS("../.."), "deploy/prometheus/services.rules.yaml", rec.Body.String())
+	if err != nil || len(problems) > 0 || n != 3 {
+		t.Errorf("%d alarms: %v %v", n, problems, err)
 	}
 }

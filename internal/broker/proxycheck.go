@@ -116,11 +116,13 @@ func (b *Broker) listenCheck(ctx context.Context, m *metrics) error {
 	if err != nil {
 		return err
 	}
+	refused := newProxiesRefused()
+	if err := m.registry.Register(refused); err != nil {
+		return err
+	}
 	if gate != nil {
+		gate.refused = refused
 		gate.note = func(from netip.Addr, why string) { b.issuer.Note(issuer.CheckListener, issuer.Origin{IP: from}, why) }
-		if err := m.registry.Register(gate.refused); err != nil {
-			return err
-		}
 		cfg.Proxy = gate.asks
 		b.front = append(b.front, gate.Run)
 	}

@@ -66,14 +66,20 @@ func newProxyGate(c Config, logger *slog.Logger) (*proxyGate, error) {
 	g := &proxyGate{
 		pair: pair, caFile: k.ClientCAFile, names: c.mayAsk, log: logger,
 		lines: rate.NewLimiter(rate.Every(refusalLineRate), refusalLines),
-		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tenantbroker_check_proxies_refused_total", Help: "Connections to the proxies' listener without a certificate that may ask.",
-		}, []string{"reason"}),
-	}
-	for _, reason := range []string{proxyShowsNone, proxyUntrusted, proxyExpired, proxyUnlisted} { // so that the first one is an increase
-		g.refused.WithLabelValues(reason)
 	}
 	return g, g.read()
+}
+
+// newProxiesRefused counts by reason. Where proxies need no certificate it stays
+// at 0.
+func newProxiesRefused() *prometheus.CounterVec {
+	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "tenantbroker_check_proxies_refused_total", Help: "Connections to the proxies' listener without a certificate that may ask.",
+	}, []string{"reason"})
+	for _, reason := range []string{proxyShowsNone, proxyUntrusted, proxyExpired, proxyUnlisted} { // from the start, so that the first one is an increase
+		refused.WithLabelValues(reason)
+	}
+	return refused
 }
 
 // read takes the authorities from their file.
