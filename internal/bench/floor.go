@@ -16,7 +16,8 @@ import (
 
 // serveFloor is the yardstick: a bare net/http handler that does only the
 // cryptography of a token request, /verify-sign or /sign, and writes an answer
-// of a token's size. It prints its address and serves until it is killed.
+// of a token's size; or that of a check, /verify, and writes nothing, as /nothing
+// does without. It prints its address and serves until it is killed.
 func serveFloor() error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -50,6 +51,12 @@ func serveFloor() error {
 	mux := http.NewServeMux()
 	mux.Handle("POST /verify-sign", handler(true))
 	mux.Handle("POST /sign", handler(false))
+	mux.HandleFunc("GET /verify", func(w http.ResponseWriter, _ *http.Request) {
+		if !ecdsa.VerifyASN1(&key.PublicKey, digest[:], signature) {
+			http.Error(w, "verify", http.StatusInternalServerError)
+		}
+	})
+	mux.HandleFunc("GET /nothing", func(http.ResponseWriter, *http.Request) {})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err

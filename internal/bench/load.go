@@ -33,19 +33,29 @@ func (r run) cpuPerThousand() float64 {
 	return r.serverCPU.Seconds() * 1000 / float64(r.requests)
 }
 
-// drive sends each body once, over conns keep-alive connections, and measures
-// the process pid meanwhile. An answer other than 200 ends the run.
+// drive posts each body once: see send.
 func drive(target string, pid, conns int, bodies [][]byte) (run, error) {
 	u, err := url.Parse(target)
 	if err != nil {
 		return run{}, err
 	}
+	requests := make([][]byte, len(bodies))
+	for i, body := range bodies {
+		requests[i] = fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s",
+			u.Path, u.Host, len(body), body)
+	}
+	return send(u.Host, pid, conns, requests)
+}
+
+// send sends each request once, over conns keep-alive connections, and measures
+// the process pid meanwhile. An answer other than 200 ends the run.
+func send(host string, pid, conns int, requests [][]byte) (run, error) {
 	var (
 		next      atomic.Int64
 		wg        sync.WaitGroup
 		mu        sync.Mutex
 		firstErr  error
-		latencies = make([]time.Duration, 0, len(bodies))
+		latencies = make([]time.Duration, 0, len(requests))
 	)
 	cpuBefore, err := cpuTime(pid)
 	if err != nil {
@@ -54,7 +64,7 @@ func drive(target string, pid, conns int, bodies [][]byte) (run, error) {
 	start := time.Now()
 	for range conns {
 		wg.Go(func() {
-			mine, err := client(u, &next, bodies)
+			mine, err := client(host, &next, requests)
 			mu.Lock()
 			defer mu.Unlock()
 			latencies = append(latencies, mine...)
@@ -84,27 +94,21 @@ func drive(target string, pid, conns int, bodies [][]byte) (run, error) {
 }
 
 // client is one connection: plain HTTP/1.1, one request at a time.
-func client(u *url.URL, next *atomic.Int64, bodies [][]byte) ([]time.Duration, error) {
-	conn, err := net.Dial("tcp", u.Host)
+func client(host string, next *atomic.Int64, requests [][]byte) ([]time.Duration, error) {
+	conn, err := net.Dial("tcp", host)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = conn.Close() }()
 	reader := bufio.NewReaderSize(conn, 8<<10)
-	var (
-		latencies []time.Duration
-		request   bytes.Buffer
-	)
+	var latencies []time.Duration
 	for {
 		i := next.Add(1) - 1
-		if i >= int64(len(bodies)) {
+		if i >= int64(len(requests)) {
 			return latencies, nil
 		}
-		request.Reset()
-		fmt.Fprintf(&request, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n", u.Path, u.Host, len(bodies[i]))
-		request.Write(bodies[i])
 		sent := time.Now()
-		if _, err := conn.Write(request.Bytes()); err != nil {
+		if _, err := conn.Write(requests[i]); err != nil {
 			return nil, err
 		}
 		resp, err := http.ReadResponse(reader, nil)
@@ -118,7 +122,7 @@ func client(u *url.URL, next *atomic.Int64, bodies [][]byte) ([]time.Duration, e
 		}
 		latencies = append(latencies, time.Since(sent))
 		if resp.StatusCode != http.StatusOK {
-			return nil, fmt.Errorf("%s answered %d: %.200s", u, resp.StatusCode, body)
+			return nil, fmt.Errorf("%s answered %d: %.200s", host, resp.StatusCode, body)
 		}
 	}
 }

@@ -21,6 +21,7 @@ func main() {
 	folder := flag.String("dir", "", "where the data folders are kept and, if seeded before, used again (default: a temporary one)")
 	only := flag.Bool("vault", false, "measure only what has to do with Vault")
 	database := flag.Bool("postgres", false, "measure only tenants' transactions of PostgreSQL")
+	onlyChecks := flag.Bool("check", false, "measure only /v1/check")
 	flag.Parse()
 	if *floor {
 		fail(serveFloor())
@@ -32,8 +33,24 @@ func main() {
 		fail((&bench{rounds: *rounds}).postgres(ctx))
 		return
 	}
-	fail(benchmark(ctx, *binary, *folder, *requests, *rounds, *large, *only))
+	parts := everything
+	switch {
+	case *only:
+		parts = vaultOnly
+	case *onlyChecks:
+		parts = checksOnly
+	}
+	fail(benchmark(ctx, *binary, *folder, *requests, *rounds, *large, parts))
 }
+
+// parts are what is measured.
+type parts int
+
+const (
+	everything parts = iota
+	vaultOnly
+	checksOnly
+)
 
 func fail(err error) {
 	if err != nil {
@@ -51,7 +68,7 @@ type bench struct {
 	floor    *process
 }
 
-func benchmark(ctx context.Context, binary, folder string, requests, rounds, large int, onlyVault bool) error {
+func benchmark(ctx context.Context, binary, folder string, requests, rounds, large int, only parts) error {
 	if folder == "" {
 		temporary, err := os.MkdirTemp("", "tenantbroker-bench-")
 		if err != nil {
@@ -67,11 +84,14 @@ func benchmark(ctx context.Context, binary, folder string, requests, rounds, lar
 	}
 	defer func() { _ = b.floor.stop() }()
 
+	if only == checksOnly {
+		return b.checks(ctx)
+	}
 	small, err := b.world(ctx, 1_000)
 	if err != nil {
 		return err
 	}
-	if err := b.vault(ctx, small); err != nil || onlyVault {
+	if err := b.vault(ctx, small); err != nil || only == vaultOnly {
 		return err
 	}
 	if err := b.verifier(ctx); err != nil {
@@ -81,6 +101,9 @@ func benchmark(ctx context.Context, binary, folder string, requests, rounds, lar
 		return err
 	}
 	if err := b.postgres(ctx); err != nil {
+		return err
+	}
+	if err := b.checks(ctx); err != nil {
 		return err
 	}
 	if err := b.issuing(ctx, small); err != nil {

@@ -47,10 +47,15 @@ func startFloor(ctx context.Context) (*process, error) {
 
 // startBroker runs the broker's binary on a world and waits until it answers.
 func startBroker(ctx context.Context, binary string, w *world) (*process, error) {
+	return startLogging(ctx, binary, w, os.Stderr)
+}
+
+// startLogging is startBroker with its log in a file.
+func startLogging(ctx context.Context, binary string, w *world, log *os.File) (*process, error) {
 	begun := time.Now()
 	cmd := exec.CommandContext(ctx, binary, "serve", "--config", w.config) //nolint:gosec // named by who runs the benchmark
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "TENANTBROKER_") })
-	cmd.Stderr = os.Stderr
+	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
