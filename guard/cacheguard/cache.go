@@ -4,12 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"sync"
 	"time"
-
-	lru "github.com/hashicorp/golang-lru/v2"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/guard"
@@ -20,6 +16,8 @@ const (
 	MaxEntries         = 1 << 22            // values in one cache
 	MaxTTL             = 7 * 24 * time.Hour // of one value
 	DefaultLoadTimeout = 30 * time.Second
+	MaxLoads           = 1 << 16 // loads that run at once
+	DefaultLoads       = 256
 )
 
 // Config says what a Cache holds. Entries and TTL are required.
@@ -29,10 +27,21 @@ type Config[V any] struct {
 	// Entries is how many values are held, 1 to MaxEntries, over all tenants: the
 	// one that was not used for longest goes first.
 	Entries int
+	// TenantEntries is how many of them one tenant can hold, 1 to Entries: above
+	// it, one of its own goes. 0: a quarter of Entries, rounded up. A service that
+	// has one large tenant may want more.
+	TenantEntries int
 	// TTL is how long a value is good, above 0 and at most MaxTTL.
 	TTL time.Duration
 	// LoadTimeout bounds one load that callers share. 0: DefaultLoadTimeout.
 	LoadTimeout time.Duration
+	// Loads is how many loads run at once, 1 to MaxLoads, over all tenants. 0:
+	// DefaultLoads.
+	Loads int
+	// TenantLoads is how many of them run for one tenant, 1 to Loads, so that one
+	// that asks for much leaves some to the others. 0: a quarter of Loads, rounded
+	// up.
+	TenantLoads int
 	// TenantOf, unless nil, says whose a value is by the value itself. One of
 	// another tenant, or of none, is neither kept nor handed out: a query that
 	// forgot the tenant shows here.
@@ -45,25 +54,11 @@ type Config[V any] struct {
 // handed to its own tenant only. It is safe for concurrent use. Values are not
 // copied: what is in a cache is not to be changed.
 type Cache[V any] struct {
-	cfg     Config[V]
-	held    *lru.Cache[string, held[V]]
-	flights singleflight.Group
-	seed    maphash.Seed
-	shards  [64]shard
-}
+	cfg Config[V]
 
-// held is a value that knows whose it is.
-type held[V any] struct {
-	tenant credential.Tenant
-	value  V
-	ends   time.Time
-}
-
-// shard counts changes of its keys: what was loaded before one is not kept after
-// it.
-type shard struct {
-	mu      sync.Mutex
-	changes uint64
+	mu      sync.Mutex // of both; nothing that isn't this package's runs under it
+	held    *shelf[V]
+	flights *flights[V]
 }
 
 // New returns a Cache, or an error that says what is wrong with the
@@ -76,6 +71,22 @@ func New[V any](c Config[V]) (*Cache[V], error) {
 		return nil, fmt.Errorf("cacheguard: TTL is above 0 and at most %s", MaxTTL)
 	case c.LoadTimeout < 0:
 		return nil, errors.New("cacheguard: LoadTimeout is negative")
+	case c.TenantEntries < 0 || c.TenantEntries > c.Entries:
+		return nil, errors.New("cacheguard: TenantEntries is 1 to Entries")
+	case c.Loads < 0 || c.Loads > MaxLoads:
+		return nil, fmt.Errorf("cacheguard: Loads is 1 to %d", MaxLoads)
+	}
+	if c.Loads == 0 {
+		c.Loads = DefaultLoads
+	}
+	if c.TenantLoads < 0 || c.TenantLoads > c.Loads {
+		return nil, errors.New("cacheguard: TenantLoads is 1 to Loads")
+	}
+	if c.TenantLoads == 0 {
+		c.TenantLoads = quarter(c.Loads)
+	}
+	if c.TenantEntries == 0 {
+		c.TenantEntries = quarter(c.Entries)
 	}
 	if c.Name == "" {
 		c.Name = "cache"
@@ -86,12 +97,11 @@ func New[V any](c Config[V]) (*Cache[V], error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	l, err := lru.New[string, held[V]](c.Entries)
-	if err != nil {
-		return nil, fmt.Errorf("cacheguard: %w", err)
-	}
-	return &Cache[V]{cfg: c, held: l, seed: maphash.MakeSeed()}, nil
+	return &Cache[V]{cfg: c, held: newShelf[V](c.Entries, c.TenantEntries), flights: newFlights[V](c.Loads, c.TenantLoads)}, nil
 }
+
+// quarter is what one tenant has of what is there for all, at least 1.
+func quarter(n int) int { return (n + 3) / 4 }
 
 // Get returns the value under a key, and whether there is one.
 //
@@ -108,7 +118,9 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, bool, error) {
 
 func (c *Cache[V]) get(ctx context.Context, tenant credential.Tenant, key string) (V, bool, error) {
 	var none V
-	h, ok := c.held.Get(key)
+	c.mu.Lock()
+	h, ok := c.held.get(key)
+	c.mu.Unlock()
 	if !ok {
 		return none, false, checkKey(ctx, tenant, c.cfg.Name, key)
 	}
@@ -133,11 +145,11 @@ func (c *Cache[V]) Set(ctx context.Context, key string, value V) error {
 	if err := c.own(ctx, tenant, key, value); err != nil {
 		return err
 	}
-	s := c.shard(key)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.changes++
-	c.held.Add(key, c.hold(tenant, value))
+	h := c.hold(tenant, value)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.flights.byKey, key) // what it loads is older
+	c.held.add(key, h)
 	return nil
 }
 
@@ -149,17 +161,19 @@ func (c *Cache[V]) Delete(ctx context.Context, key string) error {
 	if _, err := CheckKey(ctx, c.cfg.Name, key); err != nil {
 		return err
 	}
-	s := c.shard(key)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.changes++
-	c.flights.Forget(key)
-	c.held.Remove(key)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.flights.byKey, key)
+	c.held.remove(key)
 	return nil
 }
 
 // Len is how many values are held, those that are over included.
-func (c *Cache[V]) Len() int { return c.held.Len() }
+func (c *Cache[V]) Len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.held.len()
+}
 
 // own asks the value itself whose it is.
 func (c *Cache[V]) own(ctx context.Context, tenant credential.Tenant, key string, value V) error {
@@ -171,8 +185,4 @@ func (c *Cache[V]) own(ctx context.Context, tenant credential.Tenant, key string
 
 func (c *Cache[V]) hold(tenant credential.Tenant, value V) held[V] {
 	return held[V]{tenant: tenant, value: value, ends: c.cfg.Now().Add(c.cfg.TTL)}
-}
-
-func (c *Cache[V]) shard(key string) *shard {
-	return &c.shards[maphash.String(c.seed, key)%uint64(len(c.shards))]
 }

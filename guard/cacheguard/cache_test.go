@@ -108,7 +108,7 @@ func TestAValueRemembersItsTenantWhateverItsKeySays(t *testing.T) {
 	w := testguard.New(t)
 	c, ours := orders(t, w, nil), w.As("acme")
 	key := keyOf(ours, t, "7")
-	c.held.Add(key, c.hold(credential.MustTenant("globex"), order{id: "7"}))
+	c.held.add(key, c.hold(credential.MustTenant("globex"), order{id: "7"}))
 	v, ok, err := c.Get(ours, key)
 	if ok || v.id != "" {
 		t.Errorf("handed out %v", v)
@@ -169,7 +169,7 @@ func TestACacheWithoutAGoodTokenIsShut(t *testing.T) {
 
 func TestACacheIsBoundedInNumberAndTime(t *testing.T) {
 	w := testguard.New(t)
-	c, ctx := orders(t, w, func(c *Config[order]) { c.Entries = 3 }), w.As("acme")
+	c, ctx := orders(t, w, func(c *Config[order]) { c.Entries, c.TenantEntries = 3, 3 }), w.As("acme")
 	for i := range 10 {
 		if err := c.Set(ctx, keyOf(ctx, t, fmt.Sprint(i)), order{acme, fmt.Sprint(i)}); err != nil {
 			t.Fatal(err)
@@ -189,9 +189,78 @@ func TestACacheIsBoundedInNumberAndTime(t *testing.T) {
 	for _, bad := range []Config[int]{
 		{TTL: 1}, {Entries: MaxEntries + 1, TTL: 1}, {Entries: 1}, {Entries: 1, TTL: MaxTTL + 1}, {Entries: 1, TTL: -1},
 		{Entries: 1, TTL: 1, LoadTimeout: -1},
+		{Entries: 1, TTL: 1, TenantEntries: -1}, {Entries: 1, TTL: 1, TenantEntries: 2},
+		{Entries: 1, TTL: 1, Loads: -1}, {Entries: 1, TTL: 1, Loads: MaxLoads + 1},
+		{Entries: 1, TTL: 1, TenantLoads: -1}, {Entries: 1, TTL: 1, Loads: 2, TenantLoads: 3}, {Entries: 1, TTL: 1, TenantLoads: DefaultLoads + 1},
 	} {
 		if _, err := New(bad); err == nil {
 			t.Errorf("%+v was taken", bad)
+		}
+	}
+}
+
+// One that reads through all it has leaves the others theirs.
+func TestATenantHasItsShareOfACache(t *testing.T) {
+	for _, c := range []struct{ entries, own, share int }{{8, 0, 2}, {9, 0, 3}, {8, 5, 5}, {8, 8, 8}, {1, 0, 1}} {
+		w := testguard.New(t)
+		cache, greedy := orders(t, w, func(o *Config[order]) { o.Entries, o.TenantEntries = c.entries, c.own }), w.As("acme")
+		others := make(map[string]context.Context)
+		for i := range c.entries - c.share { // the longest unused
+			name := fmt.Sprintf("tenant-%d", i)
+			others[name] = w.As(name)
+			if err := cache.Set(others[name], keyOf(others[name], t, "7"), order{credential.MustTenant(name), "7"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 20 {
+			if err := cache.Set(greedy, keyOf(greedy, t, fmt.Sprint(i)), order{acme, fmt.Sprint(i)}); err != nil {
+				t.Fatal(err)
+			}
+			if _, ok, _ := cache.Get(greedy, keyOf(greedy, t, "0")); ok != (c.share > 1 || i == 0) { // used, so it stays
+				t.Errorf("%+v: what is used is there after %d more: %v", c, i, ok)
+			}
+		}
+		has := 0
+		for i := range 20 {
+			if _, ok, _ := cache.Get(greedy, keyOf(greedy, t, fmt.Sprint(i))); ok {
+				has++
+			}
+		}
+		if has != c.share || cache.Len() != c.entries {
+			t.Errorf("%+v: it has %d of %d values", c, has, cache.Len())
+		}
+		for name, ctx := range others {
+			if _, ok, err := cache.Get(ctx, keyOf(ctx, t, "7")); !ok || err != nil {
+				t.Errorf("%+v: %s lost its value: %v", c, name, err)
+			}
+		}
+	}
+}
+
+func TestAShelfForgetsWholly(t *testing.T) {
+	s := newShelf[int](10, 3)
+	random := rand.New(rand.NewPCG(3, 7))
+	for range 5000 {
+		tenant := credential.MustTenant(fmt.Sprintf("t%d", random.IntN(6)))
+		key := fmt.Sprintf("%v:%d", tenant, random.IntN(5))
+		switch random.IntN(3) {
+		case 0:
+			s.remove(key)
+		case 1:
+			if h, ok := s.get(key); ok && h.tenant != tenant {
+				t.Fatalf("%s is of %v", key, h.tenant)
+			}
+		default:
+			s.add(key, held[int]{tenant: tenant})
+		}
+		sum := 0
+		for tenant, own := range s.own {
+			if sum += own.Len(); own.Len() < 1 || own.Len() > 3 {
+				t.Fatalf("%v has %d", tenant, own.Len())
+			}
+		}
+		if sum != s.len() || sum != len(s.places) || sum > 10 {
+			t.Fatalf("%d of tenants, %d in all, %d by key", sum, s.len(), len(s.places))
 		}
 	}
 }

@@ -45,7 +45,11 @@ func Example() {
 	})
 }
 
+// What is not there is an error, never a nil without one: that would be kept.
 func fromDatabase(ctx context.Context, id string) (*Invoice, error) {
+	if id == "" {
+		return nil, guard.ErrNotFound
+	}
 	tenant, err := guard.Tenant(ctx)
 	return &Invoice{tenant, id}, err
 }

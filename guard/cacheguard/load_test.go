@@ -3,6 +3,8 @@ package cacheguard
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"runtime"
 	"strings"
 	"sync"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/guard"
 	"github.com/tenantbroker/tenantbroker/internal/testguard"
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
@@ -56,7 +59,7 @@ func TestACallerWhoGivesUpHurtsNobody(t *testing.T) {
 	w := testguard.New(t)
 	c, ctx := orders(t, w, nil), w.As("acme")
 	key := keyOf(ctx, t, "7")
-	begun, end, first := make(chan struct{}), make(chan struct{}), make(chan error)
+	begun, end, first, second := make(chan struct{}), make(chan struct{}), make(chan error), make(chan struct{})
 	hurried, giveUp := context.WithCancel(ctx)
 	load := func(ctx context.Context) (order, error) {
 		close(begun)
@@ -69,14 +72,35 @@ func TestACallerWhoGivesUpHurtsNobody(t *testing.T) {
 	}
 	go func() { _, err := c.Load(hurried, key, load); first <- err }()
 	<-begun
+	go func() {
+		defer close(second)
+		v, err := c.Load(ctx, key, func(context.Context) (order, error) { t.Error("a second load"); return order{}, nil })
+		if err != nil || v.id != "7" {
+			t.Errorf("the second: %v, %v", v, err)
+		}
+	}()
+	until(t, "both wait", func() bool { return c.flights.byKey[key].waiting == 2 }, c)
 	giveUp()
 	if err := <-first; !errors.Is(err, context.Canceled) {
 		t.Errorf("the first: %v", err)
 	}
 	time.AfterFunc(10*time.Millisecond, func() { close(end) })
-	v, err := c.Load(ctx, key, func(context.Context) (order, error) { t.Error("a second load"); return order{}, nil })
-	if err != nil || v.id != "7" {
-		t.Errorf("the second: %v, %v", v, err)
+	<-second
+}
+
+// until waits for something that is looked at under the cache's lock.
+func until(t *testing.T, what string, is func() bool, c *Cache[order]) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		c.mu.Lock()
+		ok := is()
+		c.mu.Unlock()
+		if ok {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
 	}
 }
 
@@ -122,35 +146,78 @@ func TestWhoLosesHisTokenWhileWaitingGetsNothing(t *testing.T) {
 	}
 }
 
+// Whatever is called in a load's goroutine, it takes nobody with it: neither the
+// process nor who waits. A value is in no text.
 func TestALoadThatDoesNotReturn(t *testing.T) {
+	const secret = "tb1.secret"
 	w := testguard.New(t)
-	c, ctx := orders(t, w, func(c *Config[order]) { c.LoadTimeout = 20 * time.Millisecond }), w.As("acme")
 	never := make(chan struct{})
 	t.Cleanup(func() { close(never) })
+	good := func(context.Context) (*order, error) { return &order{acme, secret}, nil }
+	foreign := func(context.Context) (*order, error) { return &order{credential.MustTenant("globex"), secret}, nil }
 	for name, one := range map[string]struct {
-		load func(context.Context) (order, error)
-		want error
+		load    func(context.Context) (*order, error)
+		prepare func(*Config[*order])
+		observe func(guard.Decision)
+		want    error
+		place   string // of the panic
 	}{
-		"panics":           {func(context.Context) (order, error) { panic("at the disco") }, ErrLoad},
-		"ends":             {func(context.Context) (order, error) { runtime.Goexit(); return order{}, nil }, ErrLoad},
-		"takes too long":   {func(ctx context.Context) (order, error) { <-ctx.Done(); return order{}, ctx.Err() }, context.DeadlineExceeded},
-		"hears of no time": {func(context.Context) (order, error) { <-never; return order{}, nil }, context.DeadlineExceeded},
+		"panics":              {load: func(context.Context) (*order, error) { panic(secret) }, want: ErrLoad, place: "string in "},
+		"panics, an error":    {load: func(context.Context) (*order, error) { panic(errors.New(secret)) }, want: ErrLoad, place: "*errors.errorString in "},
+		"panics, a nil":       {load: func(context.Context) (*order, error) { var o *order; return &order{id: o.id}, nil }, want: ErrLoad, place: "nil pointer dereference in "},
+		"ends":                {load: func(context.Context) (*order, error) { runtime.Goexit(); return nil, nil }, want: ErrLoad},
+		"takes too long":      {load: func(ctx context.Context) (*order, error) { <-ctx.Done(); return nil, ctx.Err() }, want: context.DeadlineExceeded},
+		"hears of no time":    {load: func(context.Context) (*order, error) { <-never; return nil, nil }, want: context.DeadlineExceeded},
+		"returns nothing":     {load: func(context.Context) (*order, error) { return nil, nil }, want: ErrLoad, place: "nil pointer dereference in "},
+		"has no owner":        {load: good, prepare: func(c *Config[*order]) { c.TenantOf = func(o *order) credential.Tenant { panic(o.id) } }, want: ErrLoad, place: "string in "},
+		"has an owner's end":  {load: good, prepare: func(c *Config[*order]) { c.TenantOf = func(*order) credential.Tenant { runtime.Goexit(); return acme } }, want: ErrLoad},
+		"has no time":         {load: good, prepare: func(c *Config[*order]) { c.Now = func() time.Time { panic(secret) } }, want: ErrLoad, place: "string in "},
+		"crosses, and a hook": {load: foreign, observe: func(guard.Decision) { panic(secret) }, want: ErrLoad, place: "string in "},
+		"fails, and a hook": {load: func(ctx context.Context) (*order, error) {
+			return nil, guard.Check(ctx, guard.Resource{Tenant: credential.MustTenant("globex"), Type: secret})
+		}, observe: func(guard.Decision) { panic(secret) }, want: ErrLoad, place: "string in "},
 	} {
-		if v, err := c.Load(ctx, keyOf(ctx, t, name), one.load); !errors.Is(err, one.want) || v != (order{}) {
-			t.Errorf("one that %s: %v, %v", name, v, err)
-		}
-	}
-	if _, err := c.Load(ctx, keyOf(ctx, t, "panics"), func(context.Context) (order, error) { panic("at the disco") }); !strings.Contains(err.Error(), "disco") {
-		t.Errorf("what was wrong: %v", err)
-	}
-	if c.Len() != 0 {
-		t.Error("an error was kept")
+		t.Run(name, func(t *testing.T) {
+			g, err := guard.New(guard.Config{
+				Verifier: w.Verifier(), Logger: slog.New(slog.DiscardHandler),
+				Observe: func(_ context.Context, d guard.Decision) {
+					if one.observe != nil {
+						one.observe(d)
+					}
+				},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, err := g.Enter(t.Context(), w.Token("acme"), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg := Config[*order]{Entries: 10, TTL: time.Minute, LoadTimeout: 20 * time.Millisecond, TenantOf: func(o *order) credential.Tenant { return o.tenant }}
+			if one.prepare != nil {
+				one.prepare(&cfg)
+			}
+			c, err := New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			v, err := c.Load(ctx, keyOf(ctx, t, "7"), one.load)
+			if !errors.Is(err, one.want) || v != nil || strings.Contains(fmt.Sprint(err), secret) {
+				t.Fatalf("%v, %v; want %v", v, err, one.want)
+			}
+			if !strings.Contains(err.Error(), one.place) || (one.place != "") != strings.Contains(err.Error(), "load_test.go:") {
+				t.Errorf("where: %v", err)
+			}
+			if c.Len() != 0 {
+				t.Error("an error was kept")
+			}
+		})
 	}
 }
 
 func TestWhatWasLoadedBeforeAChangeIsNotKept(t *testing.T) {
 	w := testguard.New(t)
-	c, ctx := orders(t, w, nil), w.As("acme")
+	c, ctx := orders(t, w, func(c *Config[order]) { c.LoadTimeout = 2 * time.Second }), w.As("acme")
 	for name, change := range map[string]func(key string) error{
 		"deleted": func(key string) error { return c.Delete(ctx, key) },
 		"set":     func(key string) error { return c.Set(ctx, key, order{acme, "new"}) },
@@ -163,8 +230,24 @@ func TestWhatWasLoadedBeforeAChangeIsNotKept(t *testing.T) {
 			t.Errorf("%s meanwhile: %v %v, %v", name, v, ok, err)
 		}
 	}
+	// A neighbour's changes are no reason, of whatever key.
+	key, theirs := keyOf(ctx, t, "beside"), w.As("globex")
+	if _, err := c.Load(ctx, key, func(context.Context) (order, error) {
+		for i := range 400 {
+			if err := errors.Join(c.Set(theirs, keyOf(theirs, t, fmt.Sprint(i)), order{}), c.Delete(theirs, keyOf(theirs, t, "beside"))); err != nil {
+				t.Error(err)
+			}
+		}
+		return order{acme, "kept"}, c.Delete(ctx, keyOf(ctx, t, "another"))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if v, ok, err := c.Get(ctx, key); v.id != "kept" || !ok || err != nil {
+		t.Errorf("changes of others meanwhile: %v %v, %v", v, ok, err)
+	}
 	// Who comes after the change is given what was read after it.
-	key, begun, end, first := keyOf(ctx, t, "between"), make(chan struct{}), make(chan struct{}), make(chan struct{})
+	key = keyOf(ctx, t, "between")
+	begun, end, first := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(first)
 		_, _ = c.Load(ctx, key, func(context.Context) (order, error) { close(begun); <-end; return order{acme, "old"}, nil })
