@@ -33,14 +33,24 @@ const keyMark = "tb:"
 //
 // Different parts, or a different number of them, make different keys.
 //
+// With an error comes a key that is no tenant's and that is made but once: where
+// the error was forgotten, nothing is found under it, and nobody finds what is put
+// there.
+//
 // Errors: those of guard.Token; ErrNoParts; ErrTooLong.
 func Key(ctx context.Context, parts ...string) (string, error) {
 	tenant, err := guard.Tenant(ctx)
-	if err != nil {
-		return "", err
+	if err == nil {
+		var key string
+		if key, err = encode(tenant, parts); err == nil {
+			return key, nil
+		}
 	}
-	return encode(tenant, parts)
+	return keyMark + nobody() + ":", err
 }
+
+// nobody stands where a tenant would: no tenant begins with a dot.
+func nobody() string { return "." + credential.NewID() }
 
 func encode(tenant credential.Tenant, parts []string) (string, error) {
 	if len(parts) == 0 {

@@ -58,6 +58,50 @@ func TestThereIsNoKeyWithoutAGoodToken(t *testing.T) {
 	w.Pass(time.Hour)
 }
 
+// An error that a caller forgot opens nothing: an empty prefix lists a bucket, and
+// under an empty key all who forgot would meet.
+func TestWhatComesWithAnErrorIsNobodys(t *testing.T) {
+	w := testguard.New(t)
+	ended, good := w.As("acme"), w.As("globex")
+	w.RevokeTenant("acme")
+	made := make(map[string]bool)
+	for name, one := range map[string]func() (string, error){
+		"key, no token":      func() (string, error) { return Key(t.Context(), "order", "7") },
+		"key, ended":         func() (string, error) { return Key(ended, "order", "7") },
+		"key, no parts":      func() (string, error) { return Key(good) },
+		"key, too long":      func() (string, error) { return Key(good, strings.Repeat("x", MaxKey)) },
+		"object, no token":   func() (string, error) { return ObjectName(t.Context(), "a") },
+		"object, ended":      func() (string, error) { return ObjectName(ended, "a") },
+		"object, leaves":     func() (string, error) { return ObjectName(good, "../globex/a") },
+		"object, the tenant": func() (string, error) { return ObjectName(good, "") },
+		"object, too long":   func() (string, error) { return ObjectName(good, strings.Repeat("x", MaxObjectName)) },
+		"prefix, no token":   func() (string, error) { return ObjectPrefix(t.Context()) },
+		"prefix, ended":      func() (string, error) { return ObjectPrefix(ended) },
+	} {
+		for range 2 {
+			text, err := one()
+			if err == nil || len(text) < 22 || made[text] {
+				t.Errorf("%s: %q, %v", name, text, err)
+			}
+			made[text] = true
+			if tenant, _, err := ParseKey(text); err == nil {
+				t.Errorf("%s: %q is a key of %v", name, text, tenant)
+			}
+			if _, err := CheckKey(good, "cache", text); !errors.Is(err, guard.ErrNoTenant) {
+				t.Errorf("%s: %q opens: %v", name, text, err)
+			}
+			for _, below := range []string{text, text + "a"} {
+				if tenant, _, err := ParseObjectName(below); err == nil {
+					t.Errorf("%s: %q is an object of %v", name, below, tenant)
+				}
+			}
+			if strings.HasPrefix("tenants/globex/a", text) || strings.HasPrefix("tb:globex:order:7", text) {
+				t.Errorf("%s: %q lists what is there", name, text)
+			}
+		}
+	}
+}
+
 func TestKeysAreBounded(t *testing.T) {
 	const least = len("tb:acme:")
 	for _, c := range []struct {

@@ -25,11 +25,14 @@ const objectRoot = "tenants/"
 // ObjectPrefix is where all objects of the token's tenant are, for listings:
 // "tenants/acme/". It ends in a slash, so that acme's list has nothing of acme2.
 //
+// With an error comes a prefix that no object has, as Key's are: an empty one, where
+// the error was forgotten, would list the whole bucket.
+//
 // Errors: those of guard.Token.
 func ObjectPrefix(ctx context.Context) (string, error) {
 	tenant, err := guard.Tenant(ctx)
 	if err != nil {
-		return "", err
+		return objectRoot + nobody() + "/", err
 	}
 	return objectRoot + tenant.String() + "/", nil
 }
@@ -40,13 +43,18 @@ func ObjectPrefix(ctx context.Context) (string, error) {
 // backslash and no control character. A path that would be another, or none, if a
 // proxy on the way undid its escapes (%2e, %2f, %252f…) is refused.
 //
+// With an error comes a name that no object has, as Key's are.
+//
 // Errors: those of guard.Token; ErrObjectName; ErrTooLong.
 func ObjectName(ctx context.Context, path string) (string, error) {
 	tenant, err := guard.Tenant(ctx)
-	if err != nil {
-		return "", err
+	if err == nil {
+		var name string
+		if name, err = objectName(tenant, path); err == nil {
+			return name, nil
+		}
 	}
-	return objectName(tenant, path)
+	return objectRoot + nobody() + "/none", err
 }
 
 func objectName(tenant credential.Tenant, path string) (string, error) {
