@@ -10,6 +10,9 @@ import (
 
 // examples are where the code that a guide shows is compiled and run.
 var examples = map[string][]string{
+	"any-language.md": {
+		"languages/node/*.mjs", "languages/python/*.py", "languages/apache/apache.conf",
+	},
 	"leases.md":            {"pglease/example_test.go"},
 	"postgres-rotation.md": {"pgrotation/example_test.go"},
 	"services.md": {
@@ -17,8 +20,11 @@ var examples = map[string][]string{
 	},
 }
 
-// What a guide shows is what compiles: each line of its Go, in the order and
-// without a gap but where it says "// …".
+// fences begin a guide's code, each with the comment that stands for what is left out.
+var fences = map[string]string{"```go\n": "// …\n", "```js\n": "// …\n", "```python\n": "# …\n", "```apache\n": "# …\n"}
+
+// What a guide shows is what runs: each line of its code, in the order and without a
+// gap but where it says "…" in a comment.
 func TestTheGuidesShowTheExamples(t *testing.T) {
 	guides, err := filepath.Glob("../docs/guides/*.md")
 	if err != nil {
@@ -33,20 +39,28 @@ func TestTheGuidesShowTheExamples(t *testing.T) {
 		name := filepath.Base(guide)
 		var code strings.Builder
 		for _, example := range examples[name] {
-			file, err := os.ReadFile(example)
-			if err != nil {
-				t.Fatal(err)
+			files, err := filepath.Glob(example)
+			if err != nil || len(files) == 0 {
+				t.Fatalf("%s: %v, %d files", example, err, len(files))
 			}
-			code.WriteString(unindented(string(file)))
+			for _, file := range files {
+				content, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				code.WriteString(unindented(string(content)))
+			}
 		}
-		for _, rest := range strings.Split(string(text), "```go\n")[1:] {
-			block, _, ended := strings.Cut(rest, "```")
-			if !ended {
-				t.Fatalf("%s has code without an end", name)
-			}
-			for part := range strings.SplitSeq(unindented(block), "// …\n") {
-				if shown++; !strings.Contains(code.String(), part) {
-					t.Errorf("%s shows what none of %q has:\n%s", name, examples[name], part)
+		for fence, gap := range fences {
+			for _, rest := range strings.Split(string(text), fence)[1:] {
+				block, _, ended := strings.Cut(rest, "```")
+				if !ended {
+					t.Fatalf("%s has code without an end", name)
+				}
+				for part := range strings.SplitSeq(unindented(block), gap) {
+					if shown++; !strings.Contains(code.String(), part) {
+						t.Errorf("%s shows what none of %q has:\n%s", name, examples[name], part)
+					}
 				}
 			}
 		}

@@ -1,0 +1,239 @@
+package languages_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/tenantbroker/tenantbroker/credential"
+	"github.com/tenantbroker/tenantbroker/credential/jwks"
+)
+
+// issuer is where keys are fetched, counted, with keys that a test changes.
+type issuer struct {
+	*httptest.Server
+	t       *testing.T
+	fetches atomic.Int64
+
+	alg    credential.Algorithm
+	mu     sync.Mutex
+	keys   map[string]crypto.Signer
+	answer http.HandlerFunc // in place of the keys
+}
+
+func newIssuer(t *testing.T, alg credential.Algorithm) *issuer {
+	t.Helper()
+	i := &issuer{t: t, alg: alg, keys: make(map[string]crypto.Signer)}
+	i.addKey("first")
+	i.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		i.fetches.Add(1)
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		switch {
+		case r.URL.Path != "/.well-known/jwks.json":
+			http.NotFound(w, r)
+		case i.answer != nil:
+			i.answer(w, r)
+		default:
+			var set []json.RawMessage
+			for kid, key := range i.keys {
+				public, err := jwks.NewKey(kid, i.alg, key.Public())
+				if err != nil {
+					t.Error(err)
+				}
+				set = append(set, json.RawMessage(public.JWK()))
+			}
+			_ = json.NewEncoder(w).Encode(map[string]any{"keys": set})
+		}
+	}))
+	t.Cleanup(i.Close)
+	return i
+}
+
+func (i *issuer) addKey(kid string) {
+	i.t.Helper()
+	key := i.newKey()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.keys[kid] = key
+}
+
+func (i *issuer) newKey() crypto.Signer {
+	i.t.Helper()
+	if i.alg == credential.RS256 {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		must(i.t, err)
+		return key
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(i.t, err)
+	return key
+}
+
+func (i *issuer) answers(with http.HandlerFunc) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.answer = with
+}
+
+// claims are those of a good token for tenant-0, changed: nil leaves one out.
+func (i *issuer) claims(change map[string]any) map[string]any {
+	now := time.Now().Truncate(time.Second)
+	all := map[string]any{
+		"iss": i.URL, "aud": audience, "tenant": "tenant-0", "sub": "worker", "client_id": "worker", "scope": scopes,
+		"iat": now.Unix(), "exp": now.Add(5 * time.Minute).Unix(), "jti": credential.NewID(), "txn": credential.NewID(),
+	}
+	maps.Copy(all, change)
+	maps.DeleteFunc(all, func(_ string, v any) bool { return v == nil })
+	return all
+}
+
+// signed is a token with changed claims, by the key of this name or, where there is
+// none, by somebody else's under that name. A header is added to the others.
+func (i *issuer) signed(kid string, change, header map[string]any) string {
+	i.t.Helper()
+	payload, err := json.Marshal(i.claims(change))
+	must(i.t, err)
+	return i.signedBytes(kid, payload, header)
+}
+
+func (i *issuer) signedBytes(kid string, payload []byte, header map[string]any) string {
+	i.t.Helper()
+	i.mu.Lock()
+	key := i.keys[kid]
+	i.mu.Unlock()
+	if key == nil {
+		key = i.newKey()
+	}
+	opts := (&jose.SignerOptions{}).WithType("at+jwt")
+	for name, value := range header {
+		opts.WithHeader(jose.HeaderKey(name), value)
+	}
+	algorithm := jose.SignatureAlgorithm(i.alg)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: algorithm, Key: jose.JSONWebKey{Key: key, KeyID: kid}}, opts)
+	must(i.t, err)
+	jws, err := signer.Sign(payload)
+	must(i.t, err)
+	raw, err := jws.CompactSerialize()
+	must(i.t, err)
+	return raw
+}
+
+func (i *issuer) token(claims map[string]any) string { return i.signed("first", claims, nil) }
+
+func (i *issuer) judge(language string, coolDown float64) *judge {
+	return newJudge(i.t, language, job{Issuer: i.URL, Audience: audience, CoolDown: coolDown})
+}
+
+// Keys are fetched once, and tokens with unknown kids don't make the service ask
+// again and again.
+func TestKeysAreKeptAndUnknownOnesCoolDown(t *testing.T) {
+	for language := range commands {
+		i := newIssuer(t, credential.ES256)
+		j := i.judge(language, 30)
+		for range 20 {
+			if v := j.verify(t, i.token(nil)); v.Tenant != "tenant-0" {
+				t.Fatalf("%s: %+v", language, v)
+			}
+		}
+		for n := range 50 {
+			if v := j.verify(t, i.signed("unknown-"+string(rune('a'+n%26)), nil, nil)); v.Refused != "unknown_key" {
+				t.Fatalf("%s: %+v", language, v)
+			}
+		}
+		if n := i.fetches.Load(); n != 1 {
+			t.Errorf("%s: %d fetches", language, n)
+		}
+	}
+}
+
+// A key that is published later is found once the cool-down is over.
+func TestANewKeyIsFound(t *testing.T) {
+	for language := range commands {
+		i := newIssuer(t, credential.ES256)
+		j := i.judge(language, 0.3)
+		if v := j.verify(t, i.token(nil)); v.Refused != "" {
+			t.Fatalf("%s: %+v", language, v)
+		}
+		i.addKey("second")
+		deadline := time.Now().Add(10 * time.Second)
+		for j.verify(t, i.signed("second", nil, nil)).Refused != "" {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: never found", language)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		if n := i.fetches.Load(); n != 2 {
+			t.Errorf("%s: %d fetches", language, n)
+		}
+	}
+}
+
+// Where a token says that its key is to be had, nobody asks.
+func TestAHeaderLeadsNobodyToAKey(t *testing.T) {
+	for language := range commands {
+		i := newIssuer(t, credential.ES256)
+		j := i.judge(language, 0)
+		var asked atomic.Int64
+		evil := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+		for _, kid := range []string{"first", "of-evil"} {
+			for _, name := range []string{"jku", "x5u"} {
+				if v := j.verify(t, i.signed(kid, nil, map[string]any{name: evil.URL})); v.Refused != "header" {
+					t.Errorf("%s, %s: %+v", language, name, v)
+				}
+			}
+		}
+		evil.Close()
+		if asked.Load() != 0 || i.fetches.Load() != 0 {
+			t.Errorf("%s: %d and %d fetches for a header that is refused", language, asked.Load(), i.fetches.Load())
+		}
+	}
+}
+
+// Where keys can't be had, nobody can say: that is not the token's fault. What is
+// held serves on in Python; jose keeps it for its five minutes.
+func TestKeysThatCantBeHad(t *testing.T) {
+	for language := range commands {
+		for name, answer := range map[string]http.HandlerFunc{
+			"an error":          func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
+			"no JSON":           func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) },
+			"another redirects": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/other", http.StatusFound) },
+			"no set":            func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"other":1}`)) },
+			"an array":          func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`[1]`)) },
+			"cut off": func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Length", "99")
+				_, _ = w.Write([]byte(`{`))
+			},
+		} {
+			i := newIssuer(t, credential.ES256)
+			i.answers(answer)
+			if v := i.judge(language, 0).verify(t, i.token(nil)); v.Refused != "unavailable" {
+				t.Errorf("%s, %s: %+v", language, name, v)
+			}
+			if n := i.fetches.Load(); n != 1 {
+				t.Errorf("%s, %s: %d fetches", language, name, n)
+			}
+		}
+		i := newIssuer(t, credential.ES256)
+		j := i.judge(language, 0)
+		if v := j.verify(t, i.token(nil)); v.Refused != "" {
+			t.Fatalf("%s: %+v", language, v)
+		}
+		i.answers(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+		if v := j.verify(t, i.token(nil)); v.Tenant != "tenant-0" {
+			t.Errorf("%s: the key that is held: %+v", language, v)
+		}
+	}
+}
