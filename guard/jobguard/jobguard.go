@@ -15,7 +15,8 @@
 //
 // The handler's context is as after guard's Handler: guard.Check, pgguard and
 // cacheguard work in it. A crossing in it parks the message, whatever the handler
-// returns. How often and when a message is tried again is the queue's.
+// returns, and so does a panic: of the handler, of the message, of the source of
+// tokens. How often and when a message is tried again is the queue's.
 package jobguard
 
 import (
@@ -25,6 +26,7 @@ import (
 	"sync"
 
 	"github.com/tenantbroker/tenantbroker/guard"
+	"github.com/tenantbroker/tenantbroker/internal/recovered"
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
@@ -63,10 +65,11 @@ const (
 	ReasonTenant   Reason = "tenant_differs" // message and token, or the consumer's own context and token, disagree
 	ReasonCrossing Reason = "crossing"       // the handler reached for another tenant
 	ReasonDenied   Reason = "denied"         // the handler was denied something and said that all is well
-	ReasonPanic    Reason = "panic"          // the handler panicked
+	ReasonPanic    Reason = "panic"          // the handler panicked, or the message or the source of tokens did
 )
 
-// Parked says why a message was parked. It holds no token.
+// Parked says why a message was parked. It holds no token, and of a panic where it
+// was and not its value.
 type Parked struct {
 	Reason   Reason
 	Decision guard.Decision // against the job, zero where there was none
@@ -94,25 +97,63 @@ func New[M Message](c Config[M]) (*Consumer[M], error) {
 
 // Consume does one job. After nil the message is done or parked, and the queue
 // forgets it. After an error it is neither, and the queue's to try again: the
-// handler failed, no token can be had or verified now, or Park failed.
+// handler failed, no token can be had or verified now, or Park failed. Nothing that
+// panics in it leaves it.
 func (c *Consumer[M]) Consume(ctx context.Context, m M) error {
+	why, err := c.do(ctx, m)
+	if why == nil {
+		return err
+	}
+	return c.park(ctx, m, *why)
+}
+
+// do does a job. why, unless nil, is why it is to be parked; err is the queue's.
+func (c *Consumer[M]) do(ctx context.Context, m M) (why *Parked, err error) {
+	var saw watcher
+	// The message itself, the source of tokens and the guard's hooks may panic as
+	// the handler may, and with the same message would again.
+	defer func() {
+		if p := recover(); p != nil {
+			reason := ReasonPanic
+			if _, crossing := saw.worst(); crossing {
+				reason = ReasonCrossing
+			}
+			why, err = saw.parked(reason, fmt.Errorf("jobguard: panic: %s", recovered.Text(p))), nil
+		}
+	}()
+	inside, why, err := c.enter(ctx, m, &saw)
+	if why != nil || err != nil {
+		return why, err
+	}
+	err = c.cfg.Handle(inside, m)
+	switch denied, crossing := saw.worst(); {
+	case crossing:
+		return saw.parked(ReasonCrossing, err), nil
+	case err != nil:
+		return nil, err
+	case denied:
+		return saw.parked(ReasonDenied, nil), nil
+	}
+	return nil, nil
+}
+
+// enter gets the job's token, and compares its tenant with the message's.
+func (c *Consumer[M]) enter(ctx context.Context, m M, saw *watcher) (inside context.Context, why *Parked, err error) {
 	raw, err := c.cfg.Tokens.Token(ctx, m)
 	if errors.Is(err, ErrRefused) {
-		return c.park(ctx, m, Parked{Reason: ReasonRefused, Err: err})
+		return nil, saw.parked(ReasonRefused, err), nil
 	}
 	if err != nil {
-		return fmt.Errorf("jobguard: a token for the job: %w", err)
+		return nil, nil, fmt.Errorf("jobguard: a token for the job: %w", err)
 	}
-	var saw watcher
-	watched := guard.Watch(ctx, saw.add)
-	inside, err := c.cfg.Guard.Enter(watched, raw, "")
+	inside, err = c.cfg.Guard.Enter(guard.Watch(ctx, saw.add), raw, "")
 	switch {
 	case errors.Is(err, verifier.ErrUnavailable):
-		return fmt.Errorf("jobguard: %w", err)
+		return nil, nil, fmt.Errorf("jobguard: %w", err)
 	case errors.Is(err, guard.ErrInside):
-		return c.park(ctx, m, saw.parked(ReasonTenant, err))
+		return nil, saw.parked(ReasonTenant, err), nil
 	case err != nil:
-		return c.park(ctx, m, saw.parked(ReasonToken, err))
+		return nil, saw.parked(ReasonToken, err), nil
 	}
 	// A message without a tenant says nothing to compare: it is nobody's.
 	var said []string
@@ -121,42 +162,26 @@ func (c *Consumer[M]) Consume(ctx context.Context, m M) error {
 	}
 	if err := guard.SameTenant(inside, "message", said...); err != nil {
 		if errors.Is(err, verifier.ErrUnavailable) {
-			return fmt.Errorf("jobguard: %w", err)
+			return nil, nil, fmt.Errorf("jobguard: %w", err)
 		}
 		reason := ReasonToken // which ended just now
 		if errors.Is(err, guard.ErrCrossing) || errors.Is(err, guard.ErrNoTenant) {
 			reason = ReasonTenant
 		}
-		return c.park(ctx, m, saw.parked(reason, err))
+		return nil, saw.parked(reason, err), nil
 	}
-	panicked, err := c.handle(inside, m)
-	switch denied, crossing := saw.worst(); {
-	case crossing:
-		return c.park(ctx, m, saw.parked(ReasonCrossing, err))
-	case panicked:
-		return c.park(ctx, m, saw.parked(ReasonPanic, err))
-	case err != nil:
-		return err // the queue's
-	case denied:
-		return c.park(ctx, m, saw.parked(ReasonDenied, nil))
-	}
-	return nil
+	return inside, nil, nil
 }
 
-// handle takes a panic as what it is: the same message would panic again.
-func (c *Consumer[M]) handle(ctx context.Context, m M) (panicked bool, err error) {
+func (c *Consumer[M]) park(ctx context.Context, m M, why Parked) (err error) {
 	defer func() {
-		if p := recover(); p != nil {
-			panicked, err = true, fmt.Errorf("jobguard: the handler panicked: %v", p)
+		if p := recover(); p != nil { // over a message that is nothing, perhaps
+			err = fmt.Errorf("jobguard: park a message (%s): panic: %s", why.Reason, recovered.Text(p))
 		}
 	}()
-	return false, c.cfg.Handle(ctx, m)
-}
-
-func (c *Consumer[M]) park(ctx context.Context, m M, p Parked) error {
 	// A consumer that is about to stop still parks what must not be done.
-	if err := c.cfg.Parking.Park(context.WithoutCancel(ctx), m, p); err != nil {
-		return fmt.Errorf("jobguard: park a message (%s): %w", p.Reason, err)
+	if err := c.cfg.Parking.Park(context.WithoutCancel(ctx), m, why); err != nil {
+		return fmt.Errorf("jobguard: park a message (%s): %w", why.Reason, err)
 	}
 	return nil
 }
@@ -186,8 +211,8 @@ func (w *watcher) worst() (denied, crossing bool) {
 	return w.denied, w.kept.Crossing
 }
 
-func (w *watcher) parked(reason Reason, err error) Parked {
+func (w *watcher) parked(reason Reason, err error) *Parked {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return Parked{Reason: reason, Decision: w.kept, Err: err}
+	return &Parked{Reason: reason, Decision: w.kept, Err: err}
 }

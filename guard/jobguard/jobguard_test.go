@@ -21,12 +21,18 @@ import (
 // job is a message that brings its token.
 type job struct{ id, tenant, token string }
 
-func (j job) Tenant() string { return j.tenant }
+func (j job) Tenant() string {
+	if j.tenant == "panics" {
+		panic(j.token)
+	}
+	return j.tenant
+}
 
 // parts are the world around a consumer: its tokens, its parking, its handler.
 type parts struct {
 	*testguard.World
 	refuse error // of the source of tokens
+	panics any   // in it
 	full   error // of the parking
 	do     func(context.Context, job) error
 
@@ -34,7 +40,12 @@ type parts struct {
 	parked map[string]jobguard.Parked // by id
 }
 
-func (p *parts) Token(_ context.Context, j job) (string, error) { return j.token, p.refuse }
+func (p *parts) Token(_ context.Context, j job) (string, error) {
+	if p.panics != nil {
+		panic(p.panics)
+	}
+	return j.token, p.refuse
+}
 
 func (p *parts) Park(ctx context.Context, j job, why jobguard.Parked) error {
 	if ctx.Err() != nil {
@@ -117,7 +128,13 @@ func TestWhatBecomesOfAMessage(t *testing.T) {
 			_ = guard.Check(ctx, guard.Resource{Type: "order"})
 			return nil
 		})},
-		"panics": {tenant: "acme", reason: jobguard.ReasonPanic, do: handled(func(context.Context) error { panic("at the disco") })},
+		"panics": {tenant: "acme", reason: jobguard.ReasonPanic, do: func(*testing.T, *parts) func(context.Context, job) error {
+			return func(_ context.Context, j job) error { panic("with " + j.token) }
+		}},
+		"the message panics": {tenant: "panics", do: never, reason: jobguard.ReasonPanic},
+		"the source of tokens panics": {
+			tenant: "acme", prepare: func(p *parts) { p.panics = "with " + p.tokenOf("acme") }, do: never, reason: jobguard.ReasonPanic,
+		},
 		"expires meanwhile, and says so": {tenant: "acme", err: verifier.ErrExpired, do: func(_ *testing.T, p *parts) func(context.Context, job) error {
 			return func(ctx context.Context, _ job) error { p.Pass(time.Hour); return guard.Check(ctx, order("acme")) }
 		}},
@@ -154,8 +171,11 @@ func TestWhatBecomesOfAMessage(t *testing.T) {
 			if c.reason == jobguard.ReasonCrossing && (!parked.Decision.Crossing || parked.Decision.Resource.Tenant.String() != "globex") {
 				t.Errorf("the crossing is %+v", parked.Decision)
 			}
-			if strings.Contains(fmt.Sprintf("%+v %v", parked, err), j.token) {
+			if said := fmt.Sprintf("%+v %v", parked, err); strings.Contains(said, j.token) || strings.Contains(said, "with ey") {
 				t.Error("a token is shown")
+			}
+			if c.reason == jobguard.ReasonPanic && !strings.Contains(parked.Err.Error(), "jobguard_test.go:") {
+				t.Errorf("the panic was at %v", parked.Err)
 			}
 		})
 	}
@@ -163,6 +183,46 @@ func TestWhatBecomesOfAMessage(t *testing.T) {
 
 // tokenOf is a token of a tenant.
 func (p *parts) tokenOf(tenant string) string { return p.World.Token(tenant) }
+
+// note is a message by pointer, as queues deliver: none is a nil.
+type note struct{ tenant string }
+
+func (n *note) Tenant() string { return n.tenant }
+
+type notes struct {
+	raw    string
+	parked []jobguard.Parked
+	read   bool // Park looks into the message
+}
+
+func (s *notes) Token(context.Context, *note) (string, error) { return s.raw, nil }
+
+func (s *notes) Park(_ context.Context, n *note, why jobguard.Parked) error {
+	s.parked = append(s.parked, why)
+	if s.read {
+		_ = n.tenant
+	}
+	return nil
+}
+
+// A message that is nothing takes no consumer with it, however often it comes.
+func TestAMessageThatIsNothing(t *testing.T) {
+	w := testguard.New(t)
+	s := &notes{raw: w.Token("acme")}
+	consumer, err := jobguard.New(jobguard.Config[*note]{
+		Guard: w.Guard, Tokens: s, Parking: s, Handle: func(context.Context, *note) error { t.Error("it was handled"); return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := consumer.Consume(t.Context(), nil); err != nil || len(s.parked) != 1 || s.parked[0].Reason != jobguard.ReasonPanic {
+		t.Errorf("%v, parked %+v", err, s.parked)
+	}
+	s.read = true
+	if err := consumer.Consume(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "park a message (panic)") {
+		t.Errorf("a parking that panics: %v", err)
+	}
+}
 
 func TestAConsumerThatStopsStillParks(t *testing.T) {
 	p, consumer := consumer(t)
