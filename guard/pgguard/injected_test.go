@@ -43,6 +43,7 @@ var attacks = map[string]string{
 	"ended, another":      "ROLLBACK; SET tenantguard.tenant = '%[1]s'",
 	"ended, replay":       "COMMIT; SET tenantguard.tenant = '%[3]s'",
 	"reset":               "RESET ALL",
+	"by default":          "ALTER ROLE shop_app SET tenantguard.tenant = '%[3]s'", // a role may change its own
 }
 
 // attack sends one of them, which may fail, and goes on whatever came of it.

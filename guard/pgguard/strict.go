@@ -17,7 +17,7 @@ var ErrKeyUnknown = errors.New("pgguard: the database does not check by this key
 const (
 	askTransaction = "select tenantguard.transaction()"
 	askTenant      = "select tenantguard.tenant()"
-	endLeftovers   = "close all; discard temp; reset search_path; "
+	endLeftovers   = "close all; discard temp; reset search_path; " // sent with another as one simple query
 )
 
 // Strict runs transactions whose tenant is signed: a statement that an attacker
@@ -89,15 +89,12 @@ func (k Key) tried(tenant string) error {
 func (s *Strict) begin(ctx context.Context, pool *pgxpool.Pool, tenant credential.Tenant) (pgx.Tx, error) {
 	batch := &pgx.Batch{}
 	batch.BeginTx(pgx.TxOptions{})
-	batch.Queue("close all")
-	batch.Queue("discard temp")
-	batch.Queue("reset search_path")
 	batch.Queue(askTransaction)
 	results := pool.SendBatch(ctx, batch)
 	tx := results.Tx()
 	which, err := identify(results, batch.Len())
 	if err = errors.Join(err, results.Close()); err == nil {
-		_, err = tx.Exec(ctx, s.key.statement(which, tenant))
+		_, err = tx.Exec(ctx, endLeftovers+s.key.statement(which, tenant))
 	}
 	if err != nil {
 		rollback(ctx, tx)
