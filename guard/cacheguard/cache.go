@@ -16,7 +16,8 @@ const (
 	MaxEntries         = 1 << 22            // values in one cache
 	MaxTTL             = 7 * 24 * time.Hour // of one value
 	DefaultLoadTimeout = 30 * time.Second
-	MaxLoads           = 1 << 16 // loads that run at once
+	MaxLoadTimeout     = 10 * time.Minute // of one load, which holds a place
+	MaxLoads           = 1 << 16          // loads that run at once
 	DefaultLoads       = 256
 )
 
@@ -33,7 +34,8 @@ type Config[V any] struct {
 	TenantEntries int
 	// TTL is how long a value is good, above 0 and at most MaxTTL.
 	TTL time.Duration
-	// LoadTimeout bounds one load that callers share. 0: DefaultLoadTimeout.
+	// LoadTimeout bounds one load that callers share, above 0 and at most
+	// MaxLoadTimeout. 0: DefaultLoadTimeout.
 	LoadTimeout time.Duration
 	// Loads is how many loads run at once, 1 to MaxLoads, over all tenants. 0:
 	// DefaultLoads.
@@ -69,8 +71,8 @@ func New[V any](c Config[V]) (*Cache[V], error) {
 		return nil, fmt.Errorf("cacheguard: Entries is 1 to %d", MaxEntries)
 	case c.TTL <= 0 || c.TTL > MaxTTL:
 		return nil, fmt.Errorf("cacheguard: TTL is above 0 and at most %s", MaxTTL)
-	case c.LoadTimeout < 0:
-		return nil, errors.New("cacheguard: LoadTimeout is negative")
+	case c.LoadTimeout < 0 || c.LoadTimeout > MaxLoadTimeout:
+		return nil, fmt.Errorf("cacheguard: LoadTimeout is above 0 and at most %s", MaxLoadTimeout)
 	case c.TenantEntries < 0 || c.TenantEntries > c.Entries:
 		return nil, errors.New("cacheguard: TenantEntries is 1 to Entries")
 	case c.Loads < 0 || c.Loads > MaxLoads:

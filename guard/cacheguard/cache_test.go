@@ -188,7 +188,7 @@ func TestACacheIsBoundedInNumberAndTime(t *testing.T) {
 	}
 	for _, bad := range []Config[int]{
 		{TTL: 1}, {Entries: MaxEntries + 1, TTL: 1}, {Entries: 1}, {Entries: 1, TTL: MaxTTL + 1}, {Entries: 1, TTL: -1},
-		{Entries: 1, TTL: 1, LoadTimeout: -1},
+		{Entries: 1, TTL: 1, LoadTimeout: -1}, {Entries: 1, TTL: 1, LoadTimeout: MaxLoadTimeout + 1},
 		{Entries: 1, TTL: 1, TenantEntries: -1}, {Entries: 1, TTL: 1, TenantEntries: 2},
 		{Entries: 1, TTL: 1, Loads: -1}, {Entries: 1, TTL: 1, Loads: MaxLoads + 1},
 		{Entries: 1, TTL: 1, TenantLoads: -1}, {Entries: 1, TTL: 1, Loads: 2, TenantLoads: 3}, {Entries: 1, TTL: 1, TenantLoads: DefaultLoads + 1},

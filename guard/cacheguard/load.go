@@ -53,8 +53,24 @@ func (c *Cache[V]) Load(ctx context.Context, key string, load func(context.Conte
 		if out.err != nil && out.lapsed && !led {
 			continue
 		}
+		if !led {
+			if err := again(ctx, out.err); err != nil {
+				return none, err
+			}
+		}
 		return out.held.value, out.err
 	}
+}
+
+// again decides for a caller what was decided in the context of another with whom
+// he shared a load: each who reached over has his line, and who watches his context
+// hears of it. It is nil where that was no denial of an object.
+func again(ctx context.Context, err error) error {
+	denied := (*guard.Denied)(nil)
+	if !errors.Is(err, guard.ErrCrossing) && !errors.Is(err, guard.ErrNoTenant) || !errors.As(err, &denied) {
+		return nil
+	}
+	return guard.Check(ctx, denied.Decision.Resource)
 }
 
 // share waits for the load of a key. led: it was begun for this caller.

@@ -146,6 +146,42 @@ func TestWhoLosesHisTokenWhileWaitingGetsNothing(t *testing.T) {
 	}
 }
 
+// A load is denied in the context of one caller, and all who share it reached over.
+func TestEachWhoSharesADeniedLoadHasHisLine(t *testing.T) {
+	for name, owner := range map[string]credential.Tenant{"another's": credential.MustTenant("globex"), "nobody's": {}} {
+		t.Run(name, func(t *testing.T) {
+			w := testguard.New(t)
+			c, ctx := orders(t, w, func(c *Config[order]) { c.TenantOf = order.owner }), w.As("acme")
+			key, end := keyOf(ctx, t, "7"), make(chan struct{})
+			var all sync.WaitGroup
+			for range 3 {
+				all.Go(func() {
+					var heard atomic.Int32
+					watched := guard.Watch(ctx, func(d guard.Decision) {
+						if !d.Allowed && d.Resource.Tenant == owner {
+							heard.Add(1)
+						}
+					})
+					v, err := c.Load(watched, key, func(context.Context) (order, error) { <-end; return order{owner, "7"}, nil })
+					want := guard.ErrCrossing
+					if owner.IsZero() {
+						want = guard.ErrNoTenant
+					}
+					if !errors.Is(err, want) || v != (order{}) || heard.Load() != 1 {
+						t.Errorf("%v, %v, and %d decisions", v, err, heard.Load())
+					}
+				})
+			}
+			until(t, "all wait", func() bool { f := c.flights.byKey[key]; return f != nil && f.waiting == 3 }, c)
+			close(end)
+			all.Wait()
+			if seen := w.Decisions(); len(seen) != 3 {
+				t.Errorf("%d lines", len(seen))
+			}
+		})
+	}
+}
+
 // Whatever is called in a load's goroutine, it takes nobody with it: neither the
 // process nor who waits. A value is in no text.
 func TestALoadThatDoesNotReturn(t *testing.T) {
