@@ -35,11 +35,12 @@ var arrows = map[string][]string{
 	"api/wire":                  {"credential"},
 	"api/client":                {"api/wire", "credential", "credential/jwks"},
 	"api":                       {"api/wire", "issuer", "rotation", "store", "store/auditlog", "store/registry", "store/revocation", "audit", "verifier", "credential", "credential/jwks"},
-	"cmd/brokerctl":             {"internal/probe", "internal/probe/openapi", "api/client", "api/wire", "audit", "verifier", "credential", "credential/jwks"},
+	"cmd/brokerctl":             {"internal/probe", "internal/probe/openapi", "internal/probe/watch", "api/client", "api/wire", "audit", "verifier", "credential", "credential/jwks"},
 	"internal/unknown":          {},
 	"internal/recovered":        {},
 	"internal/probe":            {"api/client", "credential", "internal/unknown"},
 	"internal/probe/openapi":    {"internal/probe", "internal/probe/strictyaml"},
+	"internal/probe/watch":      {"internal/probe"},
 	"internal/probe/strictyaml": {},
 	"internal/probe/leaky":      {"guard", "verifier", "credential"},
 }

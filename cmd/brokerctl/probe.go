@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -45,6 +46,11 @@ Status, resemblance and time are reported and accuse nobody by themselves.
 Exit codes: 0 clean; 8 a leak, with --strict also a suspect; 1 something is
 inconclusive; 2 the description or the credentials are wrong; 6 the service can't
 be reached. See brokerctl exit-codes --help.
+
+With --watch it goes on until it is stopped, logs each run to stderr as JSON, and
+serves tenantbroker_probe_* for Prometheus at /metrics, and /healthz. It exits
+with 0 whatever it found: deploy/prometheus/probe.rules.yaml has the alarms. A
+token from the environment can't be renewed, and is refused.
 
 Tokens go to base_url and nowhere else, redirects are not followed, and no token
 and no value of an answer is shown or written; ids in paths are.
@@ -99,6 +105,9 @@ object. Paths in it are relative to its folder.`
 type probeFlags struct {
 	dryRun, strict bool
 	junit          string
+	watch          bool
+	interval       time.Duration
+	listen         string
 }
 
 func probeCommand(a *app) *cobra.Command {
@@ -108,12 +117,19 @@ func probeCommand(a *app) *cobra.Command {
 		Long: probeText,
 		Example: `  brokerctl probe orders.yaml --dry-run
   brokerctl probe orders.yaml --junit probe.xml
+  brokerctl probe orders.yaml --watch --interval 15m
   B_TOKEN=$(brokerctl token issue --tenant globex --audience orders) brokerctl probe orders.yaml -o json`,
 	}
 	c.AddCommand(probeInitCommand(a))
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "say what would be sent, and send nothing")
 	c.Flags().BoolVar(&f.strict, "strict", false, "exit with 8 for what is only suspect too")
 	c.Flags().StringVar(&f.junit, "junit", "", "also write the report to this file, as JUnit XML")
+	c.Flags().BoolVar(&f.watch, "watch", false, "probe again and again, and serve metrics, until it is stopped")
+	c.Flags().DurationVar(&f.interval, "interval", 5*time.Minute, "with --watch: from the end of a run to the next, 10s to 24h")
+	c.Flags().StringVar(&f.listen, "listen", "127.0.0.1:9464", "with --watch: where /metrics and /healthz are")
+	c.MarkFlagsMutuallyExclusive("watch", "dry-run")
+	c.MarkFlagsMutuallyExclusive("watch", "junit")
+	c.MarkFlagsMutuallyExclusive("watch", "strict")
 	_ = c.MarkFlagFilename("junit") // fails for a flag that doesn't exist
 	c.RunE = a.does(func(ctx context.Context, args []string) error {
 		d, err := readDescription(args[0])
@@ -122,6 +138,9 @@ func probeCommand(a *app) *cobra.Command {
 		}
 		if f.dryRun {
 			return a.printProbePlan(d)
+		}
+		if f.watch {
+			return a.watchProbe(ctx, d, filepath.Dir(args[0]), f)
 		}
 		report, err := a.probeOnce(ctx, d, filepath.Dir(args[0]))
 		if err != nil {

@@ -103,6 +103,21 @@ func TestWhatWasFoundIsNotDamagedUnasked(t *testing.T) {
 	}
 }
 
+func TestATokenOfTheEnvironmentIsNotRenewable(t *testing.T) {
+	for text, want := range map[string]string{
+		small: "tenants.b", strings.Replace(small, "token_file: a.token", "token_env: A", 1): "tenants.a",
+		strings.Replace(small, "token_env: B_TOKEN", "token_file: b.token", 1): "",
+	} {
+		d, err := probe.ParseDescription([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Renewable(); (err != nil) != (want != "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
 func TestADescriptionIsBounded(t *testing.T) {
 	attempts := func(n int) string {
 		var b strings.Builder

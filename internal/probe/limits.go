@@ -14,8 +14,8 @@ type Limits struct {
 	Body      int           `yaml:"body"`       // bytes of an answer; default 1 MiB, at most 16 MiB
 }
 
-// cleanupTime bounds the cleaning up, which also follows a run that was ended.
-const cleanupTime = 30 * time.Second
+// CleanupTime bounds the cleaning up, which also follows a run that was ended.
+const CleanupTime = 30 * time.Second
 
 func (l *Limits) check() error {
 	for _, n := range []struct {

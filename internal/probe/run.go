@@ -158,7 +158,7 @@ func (r *run) untried(o *Object, err error) {
 // cleanUp removes what was made, the newest first. It does so too where the run
 // was ended.
 func (r *run) cleanUp(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), CleanupTime)
 	defer cancel()
 	r.sender.free = true
 	for n := len(r.made) - 1; n >= 0; n-- {

@@ -26,6 +26,20 @@ type Environment struct {
 	HTTPClient *http.Client
 }
 
+// Renewable says which tenant's token can't be had anew: one in an environment
+// variable lasts minutes.
+func (d *Description) Renewable() error {
+	for _, t := range []struct {
+		who string
+		c   Credentials
+	}{{"a", d.Tenants.A}, {"b", d.Tenants.B}} {
+		if t.c.TokenEnv != "" {
+			return fmt.Errorf("probe: tenants.%s: a token from the environment can't be renewed: broker, or token_file where something renews it", t.who)
+		}
+	}
+	return nil
+}
+
 // Sources returns where the tokens of both tenants come from. close ends what
 // was opened for it.
 func (d *Description) Sources(e Environment) (a, b TokenSource, closeAll func(), err error) {
