@@ -145,6 +145,33 @@ func TestWhatBecomesOfAMessage(t *testing.T) {
 				return nil
 			}
 		}},
+		// What asks for the token only, as caches and databases do, denies as well.
+		"denied a key, and says nothing": {tenant: "acme", reason: jobguard.ReasonDenied, seen: true, do: func(_ *testing.T, p *parts) func(context.Context, job) error {
+			return func(ctx context.Context, _ job) error {
+				p.RevokeTenant("acme")
+				_, _ = cacheguard.Key(ctx, "order", "7")
+				return nil
+			}
+		}},
+		"denied in a cache, and says nothing": {tenant: "acme", reason: jobguard.ReasonDenied, seen: true, do: func(t *testing.T, p *parts) func(context.Context, job) error {
+			c, err := cacheguard.New(cacheguard.Config[int]{Entries: 1, TTL: time.Minute})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return func(ctx context.Context, _ job) error {
+				key, err := cacheguard.Key(ctx, "order", "7")
+				p.Pass(time.Hour)
+				_, _, _ = c.Get(ctx, key)
+				return err
+			}
+		}},
+		"denied the token, and says nothing": {tenant: "acme", reason: jobguard.ReasonDenied, seen: true, do: func(_ *testing.T, p *parts) func(context.Context, job) error {
+			return func(ctx context.Context, _ job) error {
+				p.Pass(time.Hour)
+				_, _ = guard.Token(ctx)
+				return nil
+			}
+		}},
 		"the parking is full": {
 			tenant: "globex", prepare: func(p *parts) { p.full = errFailed }, do: never,
 			reason: jobguard.ReasonTenant, why: guard.ErrCrossing, seen: true, err: errFailed,
