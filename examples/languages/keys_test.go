@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -30,12 +31,13 @@ type issuer struct {
 	alg    credential.Algorithm
 	mu     sync.Mutex
 	keys   map[string]crypto.Signer
+	hidden map[string]bool  // keys that are not published
 	answer http.HandlerFunc // in place of the keys
 }
 
 func newIssuer(t *testing.T, alg credential.Algorithm) *issuer {
 	t.Helper()
-	i := &issuer{t: t, alg: alg, keys: make(map[string]crypto.Signer)}
+	i := &issuer{t: t, alg: alg, keys: make(map[string]crypto.Signer), hidden: make(map[string]bool)}
 	i.addKey("first")
 	i.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		i.fetches.Add(1)
@@ -48,12 +50,10 @@ func newIssuer(t *testing.T, alg credential.Algorithm) *issuer {
 			i.answer(w, r)
 		default:
 			var set []json.RawMessage
-			for kid, key := range i.keys {
-				public, err := jwks.NewKey(kid, i.alg, key.Public())
-				if err != nil {
-					t.Error(err)
+			for kid := range i.keys {
+				if !i.hidden[kid] {
+					set = append(set, json.RawMessage(i.public(kid).JWK()))
 				}
-				set = append(set, json.RawMessage(public.JWK()))
 			}
 			_ = json.NewEncoder(w).Encode(map[string]any{"keys": set})
 		}
@@ -62,12 +62,27 @@ func newIssuer(t *testing.T, alg credential.Algorithm) *issuer {
 	return i
 }
 
+// public is for who holds the lock.
+func (i *issuer) public(kid string) jwks.Key {
+	public, err := jwks.NewKey(kid, i.alg, i.keys[kid].Public())
+	if err != nil {
+		i.t.Error(err)
+	}
+	return public
+}
+
 func (i *issuer) addKey(kid string) {
 	i.t.Helper()
 	key := i.newKey()
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.keys[kid] = key
+}
+
+func (i *issuer) removeKey(kid string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.hidden[kid] = true
 }
 
 func (i *issuer) newKey() crypto.Signer {
@@ -202,38 +217,75 @@ func TestAHeaderLeadsNobodyToAKey(t *testing.T) {
 	}
 }
 
-// Where keys can't be had, nobody can say: that is not the token's fault. What is
-// held serves on in Python; jose keeps it for its five minutes.
+// Where keys can't be had, nobody can say: that is not the token's fault.
 func TestKeysThatCantBeHad(t *testing.T) {
+	answers := map[string]http.HandlerFunc{
+		"an error":          func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
+		"no JSON":           func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) },
+		"another redirects": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/other", http.StatusFound) },
+		"no set":            func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"other":1}`)) },
+		"an array":          func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`[1]`)) },
+		"cut off": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "99")
+			_, _ = w.Write([]byte(`{`))
+		},
+	}
 	for language := range commands {
-		for name, answer := range map[string]http.HandlerFunc{
-			"an error":          func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
-			"no JSON":           func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) },
-			"another redirects": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/other", http.StatusFound) },
-			"no set":            func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"other":1}`)) },
-			"an array":          func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`[1]`)) },
-			"cut off": func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("Content-Length", "99")
-				_, _ = w.Write([]byte(`{`))
-			},
-		} {
-			i := newIssuer(t, credential.ES256)
+		i := newIssuer(t, credential.ES256)
+		j := i.judge(language, 0)
+		for name, answer := range answers {
 			i.answers(answer)
-			if v := i.judge(language, 0).verify(t, i.token(nil)); v.Refused != "unavailable" {
+			before := i.fetches.Load()
+			if v := j.verify(t, i.token(nil)); v.Refused != "unavailable" {
 				t.Errorf("%s, %s: %+v", language, name, v)
 			}
-			if n := i.fetches.Load(); n != 1 {
+			if n := i.fetches.Load() - before; n != 1 {
 				t.Errorf("%s, %s: %d fetches", language, name, n)
 			}
 		}
-		i := newIssuer(t, credential.ES256)
-		j := i.judge(language, 0)
-		if v := j.verify(t, i.token(nil)); v.Refused != "" {
-			t.Fatalf("%s: %+v", language, v)
+		if language == "python" { // jose reads on
+			i.answers(func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = w.Write([]byte(`{"keys":[` + strings.Repeat(" ", 256<<10) + string(i.public("first").JWK()) + `]}`))
+			})
+			if v := j.verify(t, i.token(nil)); v.Refused != "unavailable" {
+				t.Errorf("a set without bounds: %+v", v)
+			}
 		}
-		i.answers(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+		i.answers(nil)
 		if v := j.verify(t, i.token(nil)); v.Tenant != "tenant-0" {
-			t.Errorf("%s: the key that is held: %+v", language, v)
+			t.Errorf("%s, when they can be had again: %+v", language, v)
 		}
+	}
+}
+
+// Through an outage Python serves with the keys that it holds, for so long; jose
+// gives up when they are due. A key that was withdrawn is gone when they are.
+func TestKeysInAnOutageAndWithdrawn(t *testing.T) {
+	for language := range commands {
+		i := newIssuer(t, credential.ES256)
+		j := newJudge(t, language, job{Issuer: i.URL, Audience: audience, Fresh: 0.3, Stale: 6})
+		begun := time.Now()
+		until := func(want verdict) {
+			t.Helper()
+			for v := j.verify(t, i.token(nil)); v != want; v = j.verify(t, i.token(nil)) {
+				if time.Since(begun) > 20*time.Second {
+					t.Fatalf("%s: still %+v, want %+v", language, v, want)
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+		}
+		good, unavailable := verdict{Tenant: "tenant-0"}, verdict{Refused: "unavailable"}
+		until(good)
+		begun = time.Now()
+		i.answers(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+		until(unavailable)
+		if took := time.Since(begun); language == "python" && took < 1500*time.Millisecond { // long due
+			t.Errorf("%s: unavailable after %s", language, took)
+		}
+		i.answers(nil)
+		until(good)
+		i.addKey("second")
+		i.removeKey("first")
+		until(verdict{Refused: "unknown_key"})
 	}
 }

@@ -83,6 +83,8 @@ type job struct {
 	Keys     json.RawMessage `json:"keys,omitempty"` // without: fetched from the issuer
 	Time     int64           `json:"time,omitempty"`
 	CoolDown float64         `json:"cool_down"` // seconds
+	Fresh    float64         `json:"fresh,omitempty"`
+	Stale    float64         `json:"stale,omitempty"` // Python's
 }
 
 // verdict is what a verifier says of a token.

@@ -153,5 +153,14 @@ func TestAServiceLogsWhoAndWhy(t *testing.T) {
 		if jti, _ := line["jti"].(string); len(jti) < 10 {
 			t.Errorf("%s: no jti in %v", language, line)
 		}
+		must(t, w.postgres.SQL(t.Context(), "shop", "REVOKE SELECT ON shop.orders FROM shop_app"))
+		a, err = ask(t.Context(), "GET", url+"/t/tenant-0/orders", "", "Authorization", "Bearer "+w.tokens["tenant-0"])
+		if err != nil || a.status != 500 || a.code() != "internal" || strings.Contains(a.body, "permission") {
+			t.Errorf("%s, a failure: %d %s %v", language, a.status, a.body, err)
+		}
+		for !strings.Contains(log.String(), "permission denied") { // the log has why
+			time.Sleep(time.Millisecond)
+		}
+		must(t, w.postgres.SQL(t.Context(), "shop", "GRANT SELECT ON shop.orders TO shop_app"))
 	}
 }

@@ -38,7 +38,7 @@ export function guard({ verify, log, tenantHeaders = ["x-tenant", "x-tenant-id"]
       await handler(req, res, token);
     } catch (e) {
       const answer = e instanceof Refused ? refused(e) : e;
-      log(line(req.token, "deny", answer.reason ?? "error"));
+      log({ ...line(req.token, "deny", answer.reason ?? "error"), error: answer.reason ? undefined : e?.stack });
       if (res.headersSent) return void res.destroy();
       (answer instanceof Answer ? answer : new Answer("error", 500, "internal", "something went wrong")).write(res);
     }

@@ -22,12 +22,12 @@ export class Token {
 
 /**
  * tokenVerifier returns a function from a raw token to a Token; it throws Refused. The keys come from the
- * issuer alone, are kept for five minutes, and are fetched at most twice a minute for a kid that they lack.
+ * issuer alone, are kept for fresh seconds, and are fetched once in coolDown seconds for a kid that they lack.
  */
-export function tokenVerifier({ issuer, audience, keys, coolDown = 30, now = () => Date.now() / 1000 }) {
+export function tokenVerifier({ issuer, audience, keys, fresh = 300, coolDown = 30, now = () => Date.now() / 1000 }) {
   if (!issuer || !audience) throw new Error("issuer and audience are required");
   keys ??= createRemoteJWKSet(new URL("/.well-known/jwks.json", issuer), {
-    cacheMaxAge: 300_000, cooldownDuration: coolDown * 1000, timeoutDuration: 5_000,
+    cacheMaxAge: fresh * 1000, cooldownDuration: coolDown * 1000, timeoutDuration: 5_000,
   });
   return async (raw) => {
     header(raw);

@@ -2,6 +2,7 @@
 names is believed. Answers as RFC 6750 says and as guard does in Go."""
 
 import json
+import traceback
 from urllib.parse import parse_qs
 
 from strict import Refused
@@ -55,9 +56,10 @@ class Guard:
                 self._admit(environ, token, scopes, tenant)
                 self._log(line(token, "allow", ""))
                 headers, body = handler(environ, token)
-            except Exception as e:  # nothing of it is shown
+            except Exception as e:  # the client is shown nothing of it
                 answer = answered(e)
-                self._log(line(token, "deny", answer.reason))
+                trace = {"error": traceback.format_exc()} if answer.status == 500 else {}
+                self._log(line(token, "deny", answer.reason) | trace)
                 return answer.write(start_response)
             # No shared cache keeps what is a tenant's.
             start_response("200 OK", [*headers, ("Cache-Control", "private"), ("Vary", "Authorization")])

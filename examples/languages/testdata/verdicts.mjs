@@ -4,7 +4,7 @@ const { tokenVerifier } = await import(process.env.EXAMPLE + "/tokens.mjs");
 const { createLocalJWKSet } = await import(process.env.EXAMPLE + "/node_modules/jose/dist/webapi/index.js");
 
 const job = JSON.parse(process.env.JOB);
-const options = { issuer: job.issuer, audience: job.audience, coolDown: job.cool_down };
+const options = { issuer: job.issuer, audience: job.audience, coolDown: job.cool_down, fresh: job.fresh };
 if (job.keys) options.keys = createLocalJWKSet(job.keys);
 if (job.time) options.now = () => job.time;
 const verify = tokenVerifier(options);

@@ -20,6 +20,8 @@ class Given:
         return self.held[kid]
 
 
+tokens.Keys.FRESH = job.get("fresh", tokens.Keys.FRESH)
+tokens.Keys.STALE = job.get("stale", tokens.Keys.STALE)
 keys = Given() if job.get("keys") else tokens.Keys(job["issuer"] + "/.well-known/jwks.json", job["cool_down"])
 now = (lambda: job["time"]) if job.get("time") else time.time
 verifier = tokens.Verifier(job["issuer"], job["audience"], keys, now)
