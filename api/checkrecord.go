@@ -15,6 +15,7 @@ import (
 // a series.
 type checkMetrics struct {
 	checks    *prometheus.CounterVec
+	allowed   prometheus.Counter // the one of checks that most are
 	crossings prometheus.Counter
 	seconds   prometheus.Histogram
 }
@@ -35,6 +36,7 @@ func newCheckMetrics(reg prometheus.Registerer) (*checkMetrics, error) {
 			Buckets: []float64{.0001, .0002, .0005, .001, .002, .005, .01, .05, .25, 1},
 		}),
 	}
+	m.allowed = m.checks.WithLabelValues(string(audit.Allow), "ok")
 	for _, reason := range alarming { // from the start, so that the first one is an increase
 		m.checks.WithLabelValues(string(audit.Deny), reason)
 	}
@@ -45,7 +47,11 @@ func newCheckMetrics(reg prometheus.Registerer) (*checkMetrics, error) {
 }
 
 func (m *checkMetrics) observe(v *checkVerdict, took time.Duration) {
-	m.checks.WithLabelValues(string(v.decision()), v.reason).Inc()
+	if v.code == "" {
+		m.allowed.Inc()
+	} else {
+		m.checks.WithLabelValues(string(audit.Deny), v.reason).Inc()
+	}
 	if v.crossing {
 		m.crossings.Inc()
 	}
@@ -74,13 +80,17 @@ func (c *checker) record(r *http.Request, id string, v *checkVerdict) {
 	if !c.log.Enabled(ctx, level) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 16)
-	attrs = append(attrs, slog.String("decision", string(v.decision())), slog.String("reason", v.reason), slog.String("request_id", id))
+	var attrs [16]slog.Attr // as many as there can be; slog copies them
+	n := 0
 	add := func(name, value string) {
 		if value != "" {
-			attrs = append(attrs, slog.String(name, value))
+			attrs[n] = slog.String(name, value)
+			n++
 		}
 	}
+	add("decision", string(v.decision()))
+	add("reason", v.reason)
+	add("request_id", id)
 	if t := v.token; t != nil {
 		add("tenant", t.Tenant().String())
 		add("sub", t.Subject().String())
@@ -100,5 +110,5 @@ func (c *checker) record(r *http.Request, id string, v *checkVerdict) {
 	if v.cause != nil {
 		add("cause", v.cause.Error())
 	}
-	c.log.LogAttrs(ctx, level, "check", attrs...)
+	c.log.LogAttrs(ctx, level, "check", attrs[:n]...)
 }

@@ -9,12 +9,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/tenantbroker/tenantbroker/internal/broker"
 )
+
+const checkPath = "/v1/check"
 
 // seenBefore is how many tokens the checks of tokens seen before are about: a
 // verifier remembers more.
@@ -59,32 +60,57 @@ func (b *bench) checksLogging(ctx context.Context, level string) (err error) {
 			if conns == 1 {
 				n /= 4
 			}
-			asked, err := w.questions(ctx, p, n)
+			asked, err := w.questions(ctx, p, n+seenBefore)
 			if err != nil {
 				return err
 			}
-			for _, turn := range []struct {
-				into     *[]run
-				host     string
-				pid      int
-				requests [][]byte
-			}{
-				{&floor, hostOf(b.floor.url), b.floor.pid, asked.of("/verify")},
-				{&first, address, p.pid, asked.of(asked.path)},
-				{&bare, hostOf(b.floor.url), b.floor.pid, asked.repeated("/nothing")},
-				{&again, address, p.pid, asked.repeated(asked.path)},
-			} {
-				r, err := send(turn.host, turn.pid, conns, turn.requests)
-				if err != nil {
-					return err
-				}
-				*turn.into = append(*turn.into, r)
+			if _, err := send(address, p.pid, conns, asked.seen(checkPath, seenBefore)); err != nil {
+				return err
 			}
+			floorHost := hostOf(b.floor.url)
+			got, err := inTurns(conns, []load{
+				{floorHost, b.floor.pid, asked.fresh("/verify")}, {address, p.pid, asked.fresh(checkPath)},
+				{floorHost, b.floor.pid, asked.seen("/nothing", n)}, {address, p.pid, asked.seen(checkPath, n)},
+			})
+			if err != nil {
+				return err
+			}
+			floor, first, bare, again = append(floor, got[0]), append(first, got[1]), append(bare, got[2]), append(again, got[3])
 		}
 		row("at first sight"+said, false, conns, first, floor)
 		row("seen before"+said, false, conns, again, bare)
 	}
 	return nil
+}
+
+// load is what one server is sent.
+type load struct {
+	host     string
+	pid      int
+	requests [][]byte
+}
+
+// turnLength is how many requests are sent before it is another's turn: a
+// moment's load of the machine hits all alike, and few connections are opened.
+const turnLength = 2000
+
+// inTurns sends loads of the same length, in turns.
+func inTurns(conns int, loads []load) ([]run, error) {
+	parts := make([][]run, len(loads))
+	for from := 0; from < len(loads[0].requests); from += turnLength {
+		for i, l := range loads {
+			r, err := send(l.host, l.pid, conns, l.requests[from:min(from+turnLength, len(l.requests))])
+			if err != nil {
+				return nil, err
+			}
+			parts[i] = append(parts[i], r)
+		}
+	}
+	all := make([]run, len(loads))
+	for i := range parts {
+		all[i] = joined(parts[i])
+	}
+	return all, nil
 }
 
 // checkWorld is a world of 1,000 tenants that proxies may ask.
@@ -109,7 +135,6 @@ func (b *bench) checkWorld(ctx context.Context, level string) (*world, string, e
 
 // questions are what a proxy asks about so many tokens, each for its tenant.
 type questions struct {
-	path   string
 	heads  []string // what follows the path in each request
 	asking []string // the tenant of each
 }
@@ -120,7 +145,7 @@ func (w *world) questions(ctx context.Context, p *process, n int) (*questions, e
 	if err != nil {
 		return nil, err
 	}
-	q := &questions{path: "/v1/check", heads: make([]string, n), asking: make([]string, n)}
+	q := &questions{heads: make([]string, n), asking: make([]string, n)}
 	for i, drawn := range draw(n, w.n) { // as vouched draws
 		q.asking[i] = tenantOf(drawn).String()
 	}
@@ -174,21 +199,22 @@ func issued(ctx context.Context, c *http.Client, url string, body []byte) (strin
 	return answer.AccessToken, nil
 }
 
-// of are the questions, at another path for the floor, which reads the same.
-func (q *questions) of(path string) [][]byte {
-	all := make([][]byte, len(q.heads))
-	for i, head := range q.heads {
-		all[i] = []byte("GET " + path + head)
+// fresh are questions about a token each, at another path for the floor, which
+// reads the same.
+func (q *questions) fresh(path string) [][]byte {
+	all := make([][]byte, len(q.heads)-seenBefore)
+	for i := range all {
+		all[i] = []byte("GET " + path + q.heads[i])
 	}
 	return all
 }
 
-// repeated are as many questions about the last few tokens.
-func (q *questions) repeated(path string) [][]byte {
-	all := q.of(path)
-	last := slices.Clone(all[max(0, len(all)-seenBefore):])
+// seen are n questions about the other tokens, over and over.
+func (q *questions) seen(path string, n int) [][]byte {
+	others := q.heads[len(q.heads)-seenBefore:]
+	all := make([][]byte, n)
 	for i := range all {
-		all[i] = last[i%len(last)]
+		all[i] = []byte("GET " + path + others[i%len(others)])
 	}
 	return all
 }
