@@ -35,7 +35,7 @@ var arrows = map[string][]string{
 	"api/wire":                  {"credential"},
 	"api/client":                {"api/wire", "credential", "credential/jwks"},
 	"api":                       {"api/wire", "issuer", "rotation", "store", "store/auditlog", "store/registry", "store/revocation", "audit", "verifier", "credential", "credential/jwks"},
-	"cmd/brokerctl":             {"internal/probe", "internal/probe/openapi", "internal/probe/watch", "api/client", "api/wire", "audit", "verifier", "credential", "credential/jwks"},
+	"cmd/brokerctl":             {"internal/probe", "internal/probe/openapi", "internal/probe/watch", "internal/probe/strictyaml", "guard/pgguard", "api/client", "api/wire", "audit", "verifier", "credential", "credential/jwks"},
 	"internal/unknown":          {},
 	"internal/recovered":        {},
 	"internal/probe":            {"api/client", "credential", "internal/unknown"},

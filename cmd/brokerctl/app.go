@@ -96,7 +96,7 @@ Then, for example:         brokerctl tenant list`,
 			root.AddCommand(c)
 		}
 	}
-	add("access", loginCommand(a), contextCommand(a), tokenCommand(a), keygenCommand(a), probeCommand(a))
+	add("access", loginCommand(a), contextCommand(a), tokenCommand(a), keygenCommand(a), probeCommand(a), guardCommand(a))
 	add("objects", tenantCommand(a), accountCommand(a), audienceCommand(a), grantCommand(a), issuerCommand(a), explainCommand(a))
 	add("running", operatorCommand(a), keyCommand(a), secretCommand(a), leaseCommand(a), auditCommand(a), reportCommand(a), doctorCommand(a))
 	root.AddCommand(versionCommand(a), exitCodesTopic())

@@ -67,7 +67,7 @@ func (a *app) conclude(found []finding, strict bool) error {
 	return nil
 }
 
-// findingsError says that doctor or probe found something.
+// findingsError says that doctor, guard check or probe found something.
 type findingsError struct{ text string }
 
 func (e findingsError) Error() string { return e.text }

@@ -30,14 +30,14 @@ const exitCodesText = `Exit codes:
   0  done
   1  failed for another reason than those below
   2  the command line is wrong, or a value in it breaks a rule
-  3  denied: the broker does not accept the identity, the role is missing, or
-     no grant allows the token
+  3  denied: the broker or a database does not accept the identity, the role is
+     missing, or no grant allows the token
   4  there is no such object
   5  conflict: it exists already, is in use, or changed since it was read
   6  the broker can't be reached, is overloaded or not ready, or the service
-     that is probed can't be reached; try again later
+     that is probed or the database can't be reached; try again later
   7  a token or an audit trail did not verify
-  8  doctor found something that is wrong, or probe a leak`
+  8  doctor or guard check found something that is wrong, or probe a leak`
 
 func exitCodesTopic() *cobra.Command {
 	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesText}
@@ -81,6 +81,9 @@ var outcomes = []outcome{
 	{client.ErrSlowDown, exitUnavailable, "Too many requests. Wait a little."},
 	{client.ErrUnavailable, exitUnavailable, "Is the broker running and reachable at this address? Nothing is known about a change that was under way: look before repeating it."},
 	{probe.ErrUnreachable, exitUnavailable, "Is the service running and reachable at base_url?"},
+	{errDatabase, exitUnavailable, "Is it running, and reachable from here? A catalog that is locked, or a timeout, ends it too: --timeout."},
+	{errDatabaseDenied, exitDenied, "Passwords come from --dsn-file, $" + envGuardDSN + ", PGPASSFILE or a service file."},
+	{errNoDatabase, exitNotFound, ""},
 	{verifier.ErrUnavailable, exitUnavailable, "The broker's keys can't be had. Give them with --jwks FILE to verify offline."},
 	{client.ErrInvalid, exitUsage, ""},
 	{client.ErrInvalidRequest, exitUsage, ""},

@@ -35,7 +35,7 @@ func TestEveryCommandThatATextNamesExists(t *testing.T) {
 			}
 		}
 	}
-	for _, folder := range []string{"../../cmd", "../../api", "../../store", "../../issuer", "../../rotation", "../../internal/broker"} {
+	for _, folder := range []string{"../../cmd", "../../api", "../../store", "../../issuer", "../../rotation", "../../guard", "../../internal/broker"} {
 		for file, text := range literals(t, folder) {
 			check(file, text)
 		}

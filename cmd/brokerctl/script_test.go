@@ -18,6 +18,7 @@ import (
 
 	"github.com/tenantbroker/tenantbroker/brokertest"
 	"github.com/tenantbroker/tenantbroker/internal/broker"
+	"github.com/tenantbroker/tenantbroker/internal/devpostgres"
 	"github.com/tenantbroker/tenantbroker/internal/devvault"
 	"github.com/tenantbroker/tenantbroker/internal/probe/leaky"
 	"github.com/tenantbroker/tenantbroker/verifier"
@@ -53,6 +54,9 @@ func TestScripts(t *testing.T) {
 				Setup: func(e *testscript.Env) error {
 					if name := filepath.Base(file); strings.HasPrefix(name, "probe") {
 						return errors.Join(setup(e, b), samples(t, e, b))
+					}
+					if name := filepath.Base(file); strings.HasPrefix(name, "guard") {
+						return errors.Join(setup(e, b), database(t, e))
 					}
 					return setup(e, b)
 				},
@@ -118,6 +122,22 @@ func samples(t *testing.T, e *testscript.Env, b *brokertest.Broker) error {
 		e.Setenv(name, server.URL)
 	}
 	return nil
+}
+
+// database runs a PostgreSQL with a database that is called shop. Its superuser's
+// password is in super.dsn and $PGPASSWORD.
+func database(t *testing.T, e *testscript.Env) error {
+	server := devpostgres.ForTest(t, devpostgres.Options{})
+	e.Setenv("PGHOST", server.Host())
+	e.Setenv("PGPORT", strconv.Itoa(server.Port()))
+	e.Setenv("PGDATABASE", "shop")
+	e.Setenv("PGUSER", devpostgres.Superuser)
+	e.Setenv("PGPASSWORD", server.SuperPassword())
+	e.Setenv("PGSSLMODE", "disable")
+	e.Setenv("APP_DSN", server.DSN("shop_app", "0123456789abcdef-not-secret", "shop"))
+	dsn := server.DSN(devpostgres.Superuser, server.SuperPassword(), "shop")
+	return errors.Join(os.WriteFile(filepath.Join(e.WorkDir, "super.dsn"), []byte(dsn+"\n"), 0o600),
+		server.SQL(t.Context(), "postgres", "CREATE DATABASE shop"))
 }
 
 func setup(e *testscript.Env, b *brokertest.Broker) error {
