@@ -12,7 +12,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/internal/probe/openapi"
 )
 
-const probeInitText = `init writes a description for brokerctl probe from the OpenAPI document (3.0 or
+const probeInitText = `init writes a description for brokerctl probe, from the OpenAPI document (3.0 or
 3.1, YAML or JSON) of a service, to stdout: its objects, how each is made, and an
 attempt for each way out of the service that the document tells of.
 
