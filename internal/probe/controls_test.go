@@ -1,7 +1,9 @@
 package probe_test
 
 import (
+	"archive/zip"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -85,6 +87,60 @@ func TestALongAnswerIsNotTakenForClean(t *testing.T) {
 	d = only(describe(t, w.serve(t, padded, leaky.ListFilter)), "list")
 	if report := w.probe(t, d); report.Verdict != probe.Leak {
 		t.Errorf("read to its end: %s", show(report))
+	}
+}
+
+// Exports are often compressed, as a file that stays so.
+func TestFilesThatAreCompressedAreLookedInto(t *testing.T) {
+	w := newWorld(t)
+	packed := func(pack func([]byte) []byte) func(http.Handler) http.Handler {
+		return func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				if !strings.HasSuffix(r.URL.Path, "/file") {
+					next.ServeHTTP(rw, r)
+					return
+				}
+				rec := httptest.NewRecorder()
+				next.ServeHTTP(rec, r)
+				rw.Header().Set("Content-Type", "application/octet-stream")
+				rw.WriteHeader(rec.Code)
+				_, _ = rw.Write(pack(rec.Body.Bytes()))
+			})
+		}
+	}
+	gz := func(data []byte) []byte {
+		var out bytes.Buffer
+		g := gzip.NewWriter(&out)
+		_, _ = g.Write(data)
+		_ = g.Close()
+		return out.Bytes()
+	}
+	archive := func(data []byte) []byte {
+		var out bytes.Buffer
+		z := zip.NewWriter(&out)
+		f, _ := z.Create("orders.ndjson")
+		_, _ = f.Write(data)
+		_ = z.Close()
+		return out.Bytes()
+	}
+	for name, k := range map[string]struct {
+		pack  func([]byte) []byte
+		leaks []leaky.Leak
+		want  probe.Verdict
+	}{
+		"gzip":           {gz, nil, probe.Clean},
+		"gzip, a leak":   {gz, []leaky.Leak{leaky.Export}, probe.Leak},
+		"zip":            {archive, nil, probe.Clean},
+		"zip, a leak":    {archive, []leaky.Leak{leaky.Export}, probe.Leak},
+		"cut off":        {func(data []byte) []byte { return gz(data)[:20] }, nil, probe.Inconclusive},
+		"longer than it": {func(data []byte) []byte { return gz(append(data, bytes.Repeat([]byte(" "), 1<<20)...)) }, nil, probe.Inconclusive},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if report := w.probe(t, only(describe(t, w.serve(t, packed(k.pack), k.leaks...)), "export")); report.Verdict != k.want {
+				t.Errorf("%s, want %s: %s", report.Verdict, k.want, show(report))
+			}
+		})
 	}
 }
 

@@ -40,7 +40,7 @@ type answer struct {
 	status int
 	header http.Header
 	body   []byte
-	cut    bool // longer than the limit
+	cut    bool // longer than the limit, also unpacked, or it does not unpack
 	took   time.Duration
 	sent   string // the request, without its token
 	line   string // method and target
@@ -142,6 +142,8 @@ func (s *sender) send(ctx context.Context, who actor, step Step, v values, extra
 	if len(body) > s.limits.Body {
 		a.body, a.cut = body[:s.limits.Body], true
 	}
+	plain, whole := unpack(a.body, s.limits.Body)
+	a.body, a.cut = plain, a.cut || !whole
 	return a, nil
 }
 

@@ -172,7 +172,7 @@ func (e evidence) doubts() []Finding {
 	case last.status == http.StatusTooManyRequests || last.status >= 500:
 		return doubt("the service did not decide (status %d)", last.status)
 	case last.cut:
-		return doubt("the answer is longer than limits.body")
+		return doubt("the answer is longer than limits.body, also unpacked, or it does not unpack")
 	case !e.anonymous && last.status == http.StatusUnauthorized:
 		return doubt("the service does not accept B's token")
 	}
