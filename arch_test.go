@@ -21,7 +21,7 @@ var arrows = map[string][]string{
 	"verifier":                  {"credential", "credential/jwks"},
 	"guard":                     {"guard", "verifier", "audit", "credential", "credential/jwks"},
 	"guard/guardtest":           {"guard", "verifier", "credential", "credential/jwks", "internal/unknown"},
-	"guard/cacheguard":          {"guard", "guard/cacheguard", "verifier", "credential", "internal/recovered"},
+	"guard/cacheguard":          {"guard", "guard/cacheguard", "credential", "internal/recovered"},
 	"guard/jobguard":            {"guard", "verifier", "internal/recovered"},
 	"audit":                     {"credential"},
 	"store":                     {"audit", "credential"},

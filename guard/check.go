@@ -23,6 +23,9 @@ var (
 	ErrNotFound = errors.New("guard: no such object")
 	// ErrScope means: the token lacks a scope that the route asks for.
 	ErrScope = errors.New("guard: a scope is missing")
+	// ErrBusy means: more is asked for at once than a bound allows. Later it may be
+	// answered.
+	ErrBusy = errors.New("guard: too much at once")
 
 	// ErrDiffers means: a message names another tenant than the token has. It is an
 	// ErrCrossing too, one that a caller may be told of.

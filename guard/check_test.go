@@ -3,6 +3,7 @@ package guard_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -266,6 +267,7 @@ func TestRefuse(t *testing.T) {
 		"unavailable": {verifier.ErrUnavailable, http.StatusServiceUnavailable},
 		"scope":       {guard.ErrScope, http.StatusForbidden},
 		"inside":      {guard.ErrInside, http.StatusForbidden},
+		"busy":        {fmt.Errorf("a cache: %w", guard.ErrBusy), http.StatusServiceUnavailable},
 		"several":     {guard.ErrSeveral, http.StatusBadRequest},
 		"its own":     {errors.New("the database is away"), http.StatusInternalServerError},
 	} {

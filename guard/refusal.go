@@ -100,6 +100,9 @@ func Refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, ErrNotOnce):
 		p.Title, p.Status, p.Code = "the request names no tenant, or several", http.StatusBadRequest, "invalid_request"
 	case errors.Is(err, ErrCrossing), errors.Is(err, ErrNoTenant), errors.Is(err, ErrNotFound):
+	case errors.Is(err, ErrBusy):
+		w.Header().Set("Retry-After", "1")
+		p.Title, p.Status, p.Code = "too much is asked for at once", http.StatusServiceUnavailable, "temporarily_unavailable"
 	case errors.Is(err, verifier.ErrUnavailable):
 		w.Header().Set("Retry-After", "1")
 		p.Title, p.Status, p.Code = "tokens can't be verified now", http.StatusServiceUnavailable, "temporarily_unavailable"

@@ -8,18 +8,11 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/guard"
 	"github.com/tenantbroker/tenantbroker/internal/recovered"
-	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
-// ErrBusy means: as many loads run as may, of this tenant or of all. guard.Refuse
-// answers it with 503 and a Retry-After, as it does verifier.ErrUnavailable, which
-// it matches.
-var ErrBusy error = busy{}
-
-type busy struct{}
-
-func (busy) Error() string        { return "cacheguard: too many loads run" }
-func (busy) Is(target error) bool { return target == verifier.ErrUnavailable }
+// ErrBusy means: as many loads run as may, of this tenant or of all. It is a
+// guard.ErrBusy.
+var ErrBusy = fmt.Errorf("cacheguard: too many loads run: %w", guard.ErrBusy)
 
 // grace is how long a load may take to notice that its time is over.
 const grace = 100 * time.Millisecond

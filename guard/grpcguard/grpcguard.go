@@ -168,6 +168,8 @@ func Error(err error) error {
 		return status.Error(codes.PermissionDenied, "the token lacks a scope that is needed here")
 	case errors.Is(err, guard.ErrNoToken):
 		return status.Error(codes.Unauthenticated, "a token is needed")
+	case errors.Is(err, guard.ErrBusy):
+		return status.Error(codes.ResourceExhausted, "too much is asked for at once")
 	case errors.Is(err, verifier.ErrUnavailable):
 		return status.Error(codes.Unavailable, "tokens can't be verified now")
 	case errors.Is(err, guard.ErrSeveral):

@@ -198,6 +198,7 @@ func TestChecksBehindAreAnsweredAsTheyShould(t *testing.T) {
 	}{
 		"its own":   {object("acme"), codes.OK},
 		"another's": {object("globex"), codes.NotFound},
+		"busy":      {func(context.Context) error { return fmt.Errorf("a cache: %w", guard.ErrBusy) }, codes.ResourceExhausted},
 		"its error": {func(context.Context) error { return status.Error(codes.Aborted, "x") }, codes.Aborted},
 	} {
 		if w.then = c.then; w.call("Get", "acme", good) != c.want {
