@@ -15,6 +15,7 @@ var examples = map[string][]string{
 	},
 	"leases.md":            {"pglease/example_test.go"},
 	"postgres-rotation.md": {"pgrotation/example_test.go"},
+	"postgres.md":          {"../guard/pgguard/example_test.go", "../guard/pgguard/guide_test.go"},
 	"services.md": {
 		"../guard/example_test.go", "../guard/guardtest/example_test.go", "../guard/cacheguard/example_test.go", "../guard/jobguard/example_test.go",
 	},

@@ -19,12 +19,15 @@
 // It is safe with pools and with PgBouncer in transaction mode: nothing of a
 // tenant outlives its transaction, and no prepared statement does. Connections
 // that would keep them are refused, and so is a role that row security does not
-// bind.
+// bind. With database/sql it is WithTenantSQL and CheckRoleSQL, on a DSN with
+// default_query_exec_mode=exec.
 //
 // What it does not stop: a statement that an attacker wrote can choose another
-// tenant, by set_config. Strict does: there the tenant is signed for the one
-// transaction, and the database checks that by a key which the service's role
-// can't read; it takes one round trip more. In neither mode does row security
+// tenant, by set_config. Strict does, and StrictSQL: there the tenant is signed for
+// the one transaction, and the database checks that by a key which the service's
+// role can't read; it takes one round trip more. In neither mode does row security
 // cover large objects, sequences, advisory locks, notifications, what unique and
 // foreign keys tell, and materialized views.
+//
+// docs/guides/postgres.md leads from nothing to a service in strict mode.
 package pgguard

@@ -2,8 +2,10 @@ package pgguard_test
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -56,6 +58,55 @@ func Example() {
 		})))
 		return nil
 	}
+}
+
+func ExampleWithTenantSQL() {
+	_ = func(ctx context.Context, db *sql.DB) (n int, err error) {
+		if err := pgguard.CheckRoleSQL(ctx, db); err != nil { // at start
+			return 0, err
+		}
+		err = pgguard.WithTenantSQL(ctx, db, nil, func(tx *sql.Tx) error {
+			return tx.QueryRowContext(ctx, "SELECT count(*) FROM orders").Scan(&n)
+		})
+		return n, err
+	}
+}
+
+// installKey is what whoever administers the database does once per key.
+func installKey(ctx context.Context, super *pgx.Conn, file string) (id string, err error) {
+	key := pgguard.NewKey()
+	if err := os.WriteFile(file, []byte(key.Reveal()), 0o600); err != nil {
+		return "", err
+	}
+	return key.ID(), key.Install(ctx, super)
+}
+
+// count is of a tenant whose transaction is signed.
+func count(ctx context.Context, pool *pgxpool.Pool, keyFile string) (n int, err error) {
+	text, err := os.ReadFile(keyFile)
+	if err != nil {
+		return 0, err
+	}
+	key, err := pgguard.ParseKey(string(text))
+	if err != nil {
+		return 0, err
+	}
+	strict, err := pgguard.NewStrict(pool, key)
+	if err != nil {
+		return 0, err
+	}
+	err = strict.CheckRole(ctx) // at start
+	if err != nil {
+		return 0, err
+	}
+	err = strict.WithTenant(ctx, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, "SELECT count(*) FROM orders").Scan(&n)
+	})
+	return n, err
+}
+
+func ExampleStrict() {
+	_, _ = installKey, count
 }
 
 func ExamplePolicies_SQL() {

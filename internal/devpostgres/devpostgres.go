@@ -1,8 +1,9 @@
 // Package devpostgres runs a real PostgreSQL for tests, the demo and the
 // benchmark, from Debian's packages: in a temporary folder, as a user without
-// rights, on loopback, with passwords. Its log tells every failed statement, so
-// that a test counts failures where they happen. It is made for speed, not to
-// survive a power cut. The broker itself never imports this.
+// rights, on loopback, with passwords, and a PgBouncer in front where one is asked
+// for. Its log tells every failed statement, so that a test counts failures where
+// they happen. It is made for speed, not to survive a power cut. The broker itself
+// never imports this.
 package devpostgres
 
 import (
