@@ -31,8 +31,8 @@ bench: build ## ratios against the floor server (docs/performance.md)
 soak: setup build ## long crash and timing runs
 	$(GO) test -tags soak -count=1 -timeout 8h -run TestSoak -v ./e2e/...
 
-mutate: ## break each listed check; its named test must go red
-	$(GO) run ./internal/mutate
+mutate: ## break each listed check; its named test must go red. MUTATETIME=50m: as many as that time has room for
+	$(GO) run ./internal/mutate $(if $(MUTATETIME),-for $(MUTATETIME))
 
 fuzz: ## every fuzz target for FUZZTIME each
 	@FUZZTIME=$(FUZZTIME) script/fuzz
