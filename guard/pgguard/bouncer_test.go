@@ -90,6 +90,7 @@ func TestInjectedSQLChoosesNoTenantInStrictModeThroughPgBouncer(t *testing.T) {
 	f := newFleet(t)
 	key := pgguard.NewKey()
 	f.strictly(key)
+	f.idle()
 	f.must(f.strict(f.pools[0], key).CheckRole(t.Context()))
 	f.super("GRANT TEMP ON DATABASE shop TO shop_app") // which that would refuse
 	strict := func(ctx context.Context, fn func(pgx.Tx) error) error {
@@ -101,7 +102,7 @@ func TestInjectedSQLChoosesNoTenantInStrictModeThroughPgBouncer(t *testing.T) {
 		t.Errorf("without attacks: %s", honest)
 	}
 	f.shared(func() {
-		s := &suite{world: f.world, within: strict, inject: true}
+		s := &suite{world: f.world, within: strict, inject: true, honest: true}
 		s.next.Store(1_000_000)
 		s.run(10_000)
 		s.wasAttacked()

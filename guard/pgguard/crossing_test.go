@@ -24,6 +24,7 @@ type suite struct {
 	*world
 	within within
 	inject bool // an attacker's statements come before those of the application
+	honest bool // but not before a third of them, which follow on the same connections
 
 	captured sync.Map // tenant → a setting that was good in one of its transactions
 
@@ -136,8 +137,17 @@ type attempt struct {
 }
 
 func (a *attempt) statements(tx pgx.Tx) error {
-	if a.inject {
+	switch {
+	case !a.inject:
+	case !a.honest || a.random.IntN(3) > 0:
 		if err := a.attack(tx); err != nil {
+			return err
+		}
+	default:
+		a.mu.Lock()
+		a.done["no attack"]++
+		a.mu.Unlock()
+		if err := a.list(tx); err != nil {
 			return err
 		}
 	}

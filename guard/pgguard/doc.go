@@ -17,17 +17,37 @@
 // transaction it is unset or empty, and every guarded table is empty.
 //
 // It is safe with pools and with PgBouncer in transaction mode: nothing of a
-// tenant outlives its transaction, and no prepared statement does. Connections
-// that would keep them are refused, and so is a role that row security does not
-// bind. With database/sql it is WithTenantSQL and CheckRoleSQL, on a DSN with
+// tenant outlives its transaction, and no prepared statement does, but for one that
+// is made by tx.Conn(). Connections that would keep them are refused.
+// With database/sql it is WithTenantSQL and CheckRoleSQL, on a DSN with
 // default_query_exec_mode=exec.
+//
+// A superuser and a role with BYPASSRLS see all rows whatever a policy says, and get
+// no transaction: each asks the database again, since the login of a pool may become
+// another. The owner of a table is bound by its policies, which are forced, but may
+// drop them. CheckRole refuses it, and more, at a service's start.
+//
+// Partitions and children by INHERITS can be named by themselves. Policies protects
+// those that there are, and CheckRole refuses a role that may use one that came
+// later: run the SQL again after each.
+//
+// A foreign key asks no policy when it is checked, nor when it acts: without the
+// tenant on both sides, ON DELETE CASCADE takes rows of one tenant with those of
+// another. The SQL of Policies warns of those. The form that holds:
+//
+//	PRIMARY KEY (tenant, id) -- of orders
+//	FOREIGN KEY (tenant, order_id) REFERENCES orders (tenant, id) ON DELETE CASCADE -- of items
 //
 // What it does not stop: a statement that an attacker wrote can choose another
 // tenant, by set_config. Strict does, and StrictSQL: there the tenant is signed for
 // the one transaction, and the database checks that by a key which the service's
 // role can't read; it takes one round trip more. In neither mode does row security
 // cover large objects, sequences, advisory locks, notifications, what unique and
-// foreign keys tell, and materialized views.
+// foreign keys tell, and materialized views. Nor does anything keep apart what
+// PostgreSQL gives to all connections of one role: the text of their queries
+// (pg_stat_activity, pg_stat_statements), of which strict mode keeps values out by
+// sending them apart; to cancel and end them (pg_cancel_backend,
+// pg_terminate_backend); and the role's own password and settings (ALTER ROLE).
 //
 // docs/guides/postgres.md leads from nothing to a service in strict mode.
 package pgguard

@@ -3,6 +3,8 @@ package pgguard_test
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,6 +48,20 @@ var attacks = map[string]string{
 	"by default":          "ALTER ROLE shop_app SET tenantguard.tenant = '%[3]s'", // a role may change its own
 }
 
+// lasting are attacks on the next transaction of the same connection, whose tenant
+// would see nothing, write nothing or fail.
+var lasting = map[string]string{
+	"blind to come":     "COMMIT; SET row_security = off; BEGIN",
+	"read-only to come": "COMMIT; SET default_transaction_read_only = on; SET default_transaction_isolation = serializable; SET statement_timeout = '5s'; BEGIN",
+	"another role":      "COMMIT; SET ROLE shop_idle; BEGIN",
+}
+
+// idle is a role that the application's may become, and that may do nothing.
+func (w *world) idle() {
+	w.Helper()
+	w.super("CREATE ROLE shop_idle; GRANT shop_idle TO shop_app")
+}
+
 // attack sends one of them, which may fail, and goes on whatever came of it.
 func (a *attempt) attack(tx pgx.Tx) error {
 	var own string
@@ -57,10 +73,11 @@ func (a *attempt) attack(tx pgx.Tx) error {
 	if kept, is := a.captured.Load(a.other); is {
 		replayed, _ = kept.(string)
 	}
-	names := make([]string, 0, len(attacks))
-	for name := range attacks {
-		names = append(names, name)
+	all := maps.Clone(attacks)
+	if a.honest {
+		maps.Copy(all, lasting)
 	}
+	names := slices.Sorted(maps.Keys(all))
 	name := names[a.random.IntN(len(names))]
 	mac, _, _ := strings.Cut(own, ":")
 	a.refused = true // from here on the tenant may see nothing, and that is well
@@ -68,7 +85,7 @@ func (a *attempt) attack(tx pgx.Tx) error {
 		_, err := a.reads(tx, attacks[name])
 		return err
 	}
-	query := attacks[name]
+	query := all[name]
 	for i, value := range []string{a.other, mac, replayed} {
 		query = strings.ReplaceAll(query, fmt.Sprintf("%%[%d]s", i+1), value)
 	}
@@ -90,10 +107,18 @@ func (s *suite) wasAttacked() {
 	if !s.green() {
 		s.Errorf("crossed: %s", s)
 	}
-	for name := range attacks {
+	for _, name := range slices.Sorted(maps.Keys(attacks)) {
 		if !strings.HasPrefix(name, "what others ") && s.done["attack: "+name] < 100 {
 			s.Errorf("%q was tried %d times only", name, s.done["attack: "+name])
 		}
+	}
+	for name := range lasting {
+		if s.done["attack: "+name] < 100 {
+			s.Errorf("%q was tried %d times only", name, s.done["attack: "+name])
+		}
+	}
+	if s.done["no attack"] < 2000 {
+		s.Errorf("%d transactions of others than attackers", s.done["no attack"])
 	}
 }
 
@@ -102,6 +127,7 @@ func TestInjectedSQLChoosesNoTenantInStrictMode(t *testing.T) {
 	w.fill()
 	key := pgguard.NewKey()
 	w.strictly(key)
+	w.idle()
 	strict := w.strict(w.pool(w.dsn(), 10), key)
 
 	honest := &suite{world: w, within: strict.WithTenant}
@@ -109,7 +135,7 @@ func TestInjectedSQLChoosesNoTenantInStrictMode(t *testing.T) {
 	if !honest.green() {
 		t.Errorf("without attacks: %s", honest)
 	}
-	attacked := &suite{world: w, within: strict.WithTenant, inject: true}
+	attacked := &suite{world: w, within: strict.WithTenant, inject: true, honest: true}
 	attacked.next.Store(1_000_000)
 	attacked.run(10_000)
 	attacked.wasAttacked()

@@ -43,8 +43,14 @@ func ParseKey(s string) (Key, error) {
 	return Key{(*[keySize]byte)(raw)}, nil
 }
 
-// Reveal is the key in base64, for the place where the service keeps its secrets.
-func (k Key) Reveal() string { return base64.StdEncoding.EncodeToString(k.secret[:]) }
+// Reveal is the key in base64, for the place where the service keeps its secrets;
+// of the zero Key it is empty.
+func (k Key) Reveal() string {
+	if k.secret == nil {
+		return ""
+	}
+	return base64.StdEncoding.EncodeToString(k.secret[:])
+}
 
 // String hides the key.
 func (Key) String() string { return "[a key]" }
@@ -58,8 +64,12 @@ func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 // LogValue hides the key from slog.
 func (k Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
-// ID names the key in the database; it tells nothing of it.
+// ID names the key in the database; it tells nothing of it. That of the zero Key is
+// empty.
 func (k Key) ID() string {
+	if k.secret == nil {
+		return ""
+	}
 	sum := sha256.Sum256(append([]byte("tenantguard key id\x00"), k.secret[:]...))
 	return hex.EncodeToString(sum[:8])
 }
@@ -80,7 +90,12 @@ type Execer interface {
 // the superuser who may. It holds beside those that are there: a new one is
 // installed before the first service uses it, and the former one is removed
 // (DELETE FROM tenantguard.keys WHERE id = its ID) after the last.
+//
+// Errors: ErrKey of the zero Key; those of pgx.
 func (k Key) Install(ctx context.Context, db Execer) error {
+	if k.secret == nil {
+		return ErrKey
+	}
 	inner, outer := k.pads()
 	// As text, since the mode in which a connection sends values is the caller's.
 	_, err := db.Exec(ctx, "INSERT INTO tenantguard.keys (id, inner_pad, outer_pad) "+

@@ -30,8 +30,10 @@ type Policies struct {
 }
 
 // SQL is what a superuser runs, once or again: the schema, the role of its owner,
-// and for each table two policies that hold for all roles and all statements. It
-// is one transaction. PostgreSQL 15 or newer.
+// and for each table two policies that hold for all roles and all statements. Its
+// partitions and other children get the same, those that there are: after a new
+// one it is run again. It warns of foreign keys between guarded tables that leave
+// the tenant out, see the package. It is one transaction. PostgreSQL 15 or newer.
 //
 // Errors: no table at all; ErrName of the role.
 func (p Policies) SQL() (string, error) {
@@ -47,7 +49,9 @@ func (p Policies) SQL() (string, error) {
 	}
 	for _, t := range p.Tables {
 		fmt.Fprintf(&b, tableSQL, replaceAll(t)...)
+		fmt.Fprintf(&b, childrenSQL, replaceAll(t)...)
 	}
+	b.WriteString(foreignKeysSQL)
 	if p.Role != "" {
 		names, err := parseNames(p.Role)
 		if err != nil || len(names) != 1 {
@@ -67,6 +71,7 @@ func (p Policies) grant(b *strings.Builder, role string) {
 	fmt.Fprintf(b, roleSQL, literal(role), quote(role))
 	for _, t := range p.Tables {
 		fmt.Fprintf(b, grantSQL, t.String(), quote(role), quote(t.schema))
+		fmt.Fprintf(b, childrenGrantSQL, literal(t.String()), literal(role))
 	}
 	if p.Strict {
 		fmt.Fprintf(b, strictRoleSQL, literal(role))
@@ -85,11 +90,27 @@ BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'tenantguard_owner') THEN
     CREATE ROLE tenantguard_owner NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS;
   END IF;
+  IF EXISTS (
+    SELECT FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles o ON o.oid = n.nspowner
+    WHERE n.nspname = 'tenantguard' AND o.rolname <> 'tenantguard_owner' AND NOT o.rolsuper) THEN
+    RAISE EXCEPTION 'tenantguard: somebody else has made this schema, and may have left something in it: drop it first';
+  END IF;
 END
 $$;
 CREATE SCHEMA IF NOT EXISTS tenantguard AUTHORIZATION tenantguard_owner;
 ALTER SCHEMA tenantguard OWNER TO tenantguard_owner;
-REVOKE CREATE ON SCHEMA tenantguard FROM PUBLIC;
+DO $$
+DECLARE
+  who text;
+BEGIN -- whatever default privileges have given
+  FOR who IN
+    SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END
+    FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) a WHERE n.nspname = 'tenantguard' AND a.grantee <> n.nspowner
+  LOOP
+    EXECUTE pg_catalog.format('REVOKE ALL ON SCHEMA tenantguard FROM %s CASCADE', who);
+  END LOOP;
+END
+$$;
 GRANT USAGE ON SCHEMA tenantguard TO PUBLIC;
 `
 
@@ -113,7 +134,25 @@ CREATE TABLE IF NOT EXISTS tenantguard.keys (
   inner_pad bytea NOT NULL CHECK (octet_length(inner_pad) = 64),
   outer_pad bytea NOT NULL CHECK (octet_length(outer_pad) = 64));
 ALTER TABLE tenantguard.keys OWNER TO tenantguard_owner;
-REVOKE ALL ON tenantguard.keys FROM PUBLIC;
+DO $$
+DECLARE
+  who text;
+BEGIN -- whatever default privileges have given; who could read a key signs any tenant
+  IF EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'tenantguard.keys'::pg_catalog.regclass)
+    OR EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ev_class = 'tenantguard.keys'::pg_catalog.regclass) THEN
+    RAISE EXCEPTION 'tenantguard.keys: somebody has left a trigger or a rule: drop the table first';
+  END IF;
+  FOR who IN
+    SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END
+    FROM pg_catalog.pg_class c, LATERAL (
+      SELECT g.grantee FROM pg_catalog.aclexplode(c.relacl) g
+      UNION SELECT g.grantee FROM pg_catalog.pg_attribute t, pg_catalog.aclexplode(t.attacl) g WHERE t.attrelid = c.oid) a
+    WHERE c.oid = 'tenantguard.keys'::pg_catalog.regclass AND a.grantee <> c.relowner
+  LOOP
+    EXECUTE pg_catalog.format('REVOKE ALL ON tenantguard.keys FROM %s CASCADE', who);
+  END LOOP;
+END
+$$;
 
 -- What a signature is bound to: the database, the connection and the moment at
 -- which the transaction began.

@@ -36,7 +36,10 @@ type Querier interface {
 // CheckRole refuses, at a service's start, to go on as a role for which the
 // policies count for nothing: a superuser, one with BYPASSRLS or CREATEROLE, the
 // owner of a guarded table, one with a privilege that row security does not
-// cover, and one that may become one of these by SET ROLE. Of a *pgxpool.Pool it
+// cover, one that has any right to the keys of signatures or may make objects
+// beside them, one that reaches rows of a guarded table through another one
+// without policies (a partition, a child or a parent), and one that may become
+// one of these by SET ROLE. Of a *pgxpool.Pool it
 // refuses too that its connections keep prepared statements. That of a Strict
 // refuses more.
 //
@@ -48,8 +51,10 @@ func CheckRoleSQL(ctx context.Context, db *sql.DB) error { return checkRoleSQL(c
 
 // checkRole asks for more problems than all have.
 func checkRole(ctx context.Context, db Querier, more string) error {
-	if pool, is := db.(*pgxpool.Pool); is && !keepsNone(pool.Config().ConnConfig) {
-		return ErrStatements
+	if pool, is := db.(*pgxpool.Pool); is {
+		if err := plainModes.allow(pool.Config().ConnConfig); err != nil {
+			return err
+		}
 	}
 	rows, err := db.Query(ctx, fmt.Sprintf(roleQuery, more), pgx.QueryExecModeExec)
 	if err != nil {
@@ -65,7 +70,7 @@ func checkRole(ctx context.Context, db Querier, more string) error {
 }
 
 func checkRoleSQL(ctx context.Context, db *sql.DB, more string) error {
-	conn, err := connect(ctx, db)
+	conn, err := connect(ctx, db, plainModes)
 	if err != nil {
 		return err
 	}
@@ -106,13 +111,25 @@ func (e *RoleError) verdict(err error) error {
 // roleQuery looks at the user of the session too, since RESET ROLE leads back to
 // it. MEMBER is what SET ROLE asks for.
 const roleQuery = `
-WITH me AS (
+WITH RECURSIVE me AS (
   SELECT r.oid, r.rolname, r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname IN (current_user, session_user)
 ), become AS ( -- who a superuser may become is no news
   SELECT r.*, me.oid = r.oid AS self FROM me JOIN pg_catalog.pg_roles r ON r.oid = me.oid OR NOT me.rolsuper AND pg_catalog.pg_has_role(me.oid, r.oid, 'MEMBER')
 ), guarded AS (
   SELECT DISTINCT c.oid, c.relowner FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid
   WHERE p.polname IN ('tenantguard', 'tenantguard_only')
+), below AS ( -- tables that hold rows of guarded ones, and can be named by themselves
+  SELECT g.oid AS of, i.inhrelid AS oid FROM guarded g JOIN pg_catalog.pg_inherits i ON i.inhparent = g.oid
+  UNION SELECT b.of, i.inhrelid FROM below b JOIN pg_catalog.pg_inherits i ON i.inhparent = b.oid
+), above AS ( -- tables through which rows of guarded ones are read
+  SELECT g.oid AS of, i.inhparent AS oid FROM guarded g JOIN pg_catalog.pg_inherits i ON i.inhrelid = g.oid
+  UNION SELECT a.of, i.inhparent FROM above a JOIN pg_catalog.pg_inherits i ON i.inhrelid = a.oid
+), open AS (
+  SELECT f.of, c.oid FROM (SELECT * FROM below UNION SELECT * FROM above) f JOIN pg_catalog.pg_class c ON c.oid = f.oid
+  WHERE NOT c.relrowsecurity OR NOT EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'tenantguard_only')
+), ours AS (
+  SELECT n.oid AS schema, (SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND c.relname = 'keys') AS keys
+  FROM pg_catalog.pg_namespace n WHERE n.nspname = 'tenantguard'
 ), problem(what, self, who) AS (
   SELECT 'is a superuser', self, rolname FROM become WHERE rolsuper
   UNION SELECT 'has BYPASSRLS', self, rolname FROM become WHERE rolbypassrls
@@ -124,7 +141,15 @@ WITH me AS (
   UNION SELECT 'owns ' || g.oid::pg_catalog.regclass, self, rolname FROM become JOIN guarded g ON g.relowner = become.oid
   UNION SELECT 'may TRUNCATE, or add triggers or references to, ' || g.oid::pg_catalog.regclass, self, rolname FROM become JOIN guarded g
     ON g.relowner <> become.oid AND NOT rolsuper AND (pg_catalog.has_table_privilege(become.oid, g.oid, 'TRUNCATE, TRIGGER')
-      OR pg_catalog.has_any_column_privilege(become.oid, g.oid, 'REFERENCES'))%s
+      OR pg_catalog.has_any_column_privilege(become.oid, g.oid, 'REFERENCES'))
+  UNION SELECT 'reaches rows of ' || o.of::pg_catalog.regclass || ' through ' || o.oid::pg_catalog.regclass || ', which has no policies', self, rolname
+    FROM become JOIN open o ON NOT rolsuper AND (pg_catalog.has_table_privilege(become.oid, o.oid, 'DELETE, TRUNCATE, TRIGGER')
+      OR pg_catalog.has_any_column_privilege(become.oid, o.oid, 'SELECT, INSERT, UPDATE, REFERENCES'))
+  UNION SELECT 'has a right to tenantguard.keys, by which any tenant can be signed', self, rolname FROM become JOIN ours
+    ON NOT rolsuper AND rolname <> 'tenantguard_owner' AND (pg_catalog.has_table_privilege(become.oid, ours.keys, 'DELETE, TRUNCATE, TRIGGER')
+      OR pg_catalog.has_any_column_privilege(become.oid, ours.keys, 'SELECT, INSERT, UPDATE, REFERENCES'))
+  UNION SELECT 'may make objects beside what the policies call', self, rolname FROM become JOIN ours
+    ON NOT rolsuper AND rolname <> 'tenantguard_owner' AND pg_catalog.has_schema_privilege(become.oid, ours.schema, 'CREATE')%s
 )
 SELECT current_user::text, NULL::text
 UNION ALL

@@ -17,13 +17,33 @@ var ErrKeyUnknown = errors.New("pgguard: the database does not check by this key
 const (
 	askTransaction = "select tenantguard.transaction()"
 	askTenant      = "select tenantguard.tenant()"
-	endLeftovers   = "close all; discard temp; reset search_path; " // sent with another as one simple query
+
+	// What SQL of an earlier transaction may have left for this one on the same
+	// connection: settings and a role, and cursors with its rows and tables that
+	// stand in front of the guarded ones.
+	resetSettings = "reset all; reset role; "
+	dropObjects   = "close all; discard temp; "
+	// A transaction that is begun after settings were reset: it takes its own from
+	// them, as whether it may write.
+	freshTransaction = "begin; " + resetSettings + "commit; begin; " + dropObjects
 )
+
+// ErrMode means: queries would be sent in a mode that shows their values to others.
+// pg_stat_activity has the text of a query for all who have the same role, and the
+// simple protocol writes values into it.
+var ErrMode = errors.New("pgguard: strict mode needs queries whose values are sent apart: use pgguard.Configure, or default_query_exec_mode=exec")
 
 // Strict runs transactions whose tenant is signed: a statement that an attacker
 // wrote can't choose another one. The signature holds for one transaction of one
 // connection, and the database checks it by a key that the service's role can't
 // read. The database is set up by Policies with Strict, and by Key.Install.
+//
+// Before each transaction it undoes what SQL of an earlier one may have left on the
+// connection: all settings are reset to those of the connection string, the role and
+// the database, and the role to that of the login; cursors and temporary tables end.
+// What a hook of the pool has SET (AfterConnect) ends as well, and so does what
+// PgBouncer takes over from clients at their start (TimeZone, DateStyle and a few
+// more): give it to the role, by ALTER ROLE … SET.
 type Strict struct {
 	pool *pgxpool.Pool
 	key  Key
@@ -31,20 +51,20 @@ type Strict struct {
 
 // NewStrict returns one for a pool.
 //
-// Errors: ErrKey of the zero Key; ErrStatements.
+// Errors: ErrKey of the zero Key; ErrStatements; ErrMode.
 func NewStrict(pool *pgxpool.Pool, key Key) (*Strict, error) {
 	if key.secret == nil {
 		return nil, ErrKey
 	}
-	if !keepsNone(pool.Config().ConnConfig) {
-		return nil, ErrStatements
+	if err := strictModes.allow(pool.Config().ConnConfig); err != nil {
+		return nil, err
 	}
 	return &Strict{pool, key}, nil
 }
 
 // WithTenant is as the package's own, and takes one round trip more.
 func (s *Strict) WithTenant(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	return within(ctx, s.pool, s.begin, fn)
+	return within(ctx, s.pool, s.begin, strictModes, fn)
 }
 
 // CheckRole is as the package's own, and refuses more: a role that could leave
@@ -83,39 +103,54 @@ func (k Key) tried(tenant string) error {
 }
 
 // begin asks together with BEGIN which transaction it is, and then says whose.
-// Before that it ends what SQL of an earlier transaction may have left for this
-// one on the same connection: cursors with its rows, and tables or a search path
-// that stand in front of the guarded ones.
 func (s *Strict) begin(ctx context.Context, pool *pgxpool.Pool, tenant credential.Tenant) (pgx.Tx, error) {
-	batch := &pgx.Batch{}
-	batch.BeginTx(pgx.TxOptions{})
-	batch.Queue(askTransaction)
-	results := pool.SendBatch(ctx, batch)
-	tx := results.Tx()
-	which, err := identify(results, batch.Len())
-	if err = errors.Join(err, results.Close()); err == nil {
-		_, err = tx.Exec(ctx, endLeftovers+s.key.statement(which, tenant))
-	}
+	conn, err := pool.Acquire(ctx)
 	if err != nil {
-		rollback(ctx, tx)
 		return nil, fmt.Errorf("pgguard: begin: %w", err)
 	}
-	return tx, nil
-}
-
-// identify reads the last result.
-func identify(results pgx.BatchResults, n int) (which string, err error) {
-	for range n - 1 {
-		if _, err := results.Exec(); err != nil {
-			return "", err
-		}
+	tx, err := s.beginOn(ctx, conn, tenant)
+	if err != nil {
+		conn.Release() // and with it a transaction that is open: the pool keeps no such connection
+		return nil, notBegun(err)
 	}
-	err = results.QueryRow().Scan(&which)
-	return which, err
+	return &held{tx, conn}, nil
 }
 
-// statement sets the signed tenant. Hexadecimal, a colon and the grammar of a
-// tenant have no quote.
-func (k Key) statement(which string, tenant credential.Tenant) string {
-	return set(k.sign(which+"|"+tenant.String()) + ":" + tenant.String())
+func (s *Strict) beginOn(ctx context.Context, conn *pgxpool.Conn, tenant credential.Tenant) (pgx.Tx, error) {
+	// One message with all of it: nothing is prepared, and PgBouncer takes one
+	// connection for it.
+	results, err := conn.Conn().PgConn().Exec(ctx, freshTransaction+askTransaction).ReadAll()
+	if err != nil {
+		return nil, err
+	}
+	last := results[len(results)-1]
+	if len(last.Rows) != 1 || len(last.Rows[0]) != 1 {
+		return nil, errors.New("the database does not say which transaction it is")
+	}
+	// To the server the transaction has begun; pgx is told so now.
+	return conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: s.key.statement(string(last.Rows[0][0]), tenant, "true")})
+}
+
+// held is a transaction that gives its connection back.
+type held struct {
+	pgx.Tx
+	conn *pgxpool.Conn
+}
+
+// Commit gives the connection back, whatever came of it.
+func (h *held) Commit(ctx context.Context) error {
+	defer h.conn.Release()
+	return h.Tx.Commit(ctx)
+}
+
+// Rollback gives the connection back, whatever came of it.
+func (h *held) Rollback(ctx context.Context) error {
+	defer h.conn.Release()
+	return h.Tx.Rollback(ctx)
+}
+
+// statement sets the signed tenant if the transaction is as it should be.
+// Hexadecimal, a colon and the grammar of a tenant have no quote.
+func (k Key) statement(which string, tenant credential.Tenant, as string) string {
+	return set(k.sign(which+"|"+tenant.String())+":"+tenant.String(), as)
 }

@@ -137,6 +137,11 @@ func TestConnectionsThatKeepStatementsAreRefusedAtStart(t *testing.T) {
 func TestNoQueryKeepsAStatementForItself(t *testing.T) {
 	w := newWorld(t, 1)
 	pool := w.pool(w.dsn(), 1)
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe} {
+		if _, err := pool.Exec(t.Context(), "SELECT $1::int", mode, 7); err == nil { // outside of the guard
+			t.Errorf("%v was taken", mode)
+		}
+	}
 	w.must(pgguard.WithTenant(w.as(0), pool, func(tx pgx.Tx) error {
 		for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe} {
 			if _, err := tx.Exec(t.Context(), "SELECT $1::int", mode, 7); err == nil {

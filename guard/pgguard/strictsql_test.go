@@ -5,7 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -97,9 +99,10 @@ func TestInjectedSQLChoosesNoTenantOfDatabaseSQL(t *testing.T) {
 	db.SetMaxIdleConns(len(w.tenants)) // a login takes longer than an attack
 	s := w.strictSQL(db, key)
 	w.must(s.CheckRole(t.Context()))
-	signed := &rawAttacks{world: w, within: s.WithTenant}
+	w.idle()
+	signed := &rawAttacks{world: w, within: s.WithTenant, honest: true}
 	signed.run(2_000)
-	if t.Log(signed); signed.others.Load() != 0 || signed.own.Load() == 0 || signed.odd.Load() != nil {
+	if t.Log(signed); signed.others.Load() != 0 || signed.own.Load() == 0 || signed.odd.Load() != nil || signed.found.Load() < 300 {
 		t.Errorf("crossed: %s", signed)
 	}
 	script, err := policies(w).SQL()
@@ -121,28 +124,55 @@ type rawAttacks struct {
 	captured    sync.Map // tenant → a setting that was good in one of its transactions
 	own, others atomic.Int64
 	odd         atomic.Value // an error of something else than an attack
+	honest      bool         // some transactions are not attacked
+	found       atomic.Int64 // of those, who found their own and could write
 }
 
 func (a *rawAttacks) String() string {
-	return fmt.Sprintf("%d rows of one's own, %d of others, first unwanted error %v", a.own.Load(), a.others.Load(), a.odd.Load())
+	return fmt.Sprintf("%d rows of one's own, %d of others, %d transactions without an attack, first unwanted error %v",
+		a.own.Load(), a.others.Load(), a.found.Load(), a.odd.Load())
 }
 
 func (a *rawAttacks) run(n int) {
-	names := make([]string, 0, len(attacks))
-	for name := range attacks {
-		names = append(names, name)
+	tried := maps.Clone(attacks)
+	if a.honest {
+		maps.Copy(tried, lasting)
 	}
+	names := slices.Sorted(maps.Keys(tried))
 	var all sync.WaitGroup
 	for i := range a.tenants {
 		ctx := a.as(i)
 		all.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(i), 11))
 			for range n / len(a.tenants) {
-				a.one(ctx, i, attacks[names[random.IntN(len(names))]], random)
+				if a.honest && random.IntN(3) == 0 {
+					a.unattacked(ctx, i)
+					continue
+				}
+				a.one(ctx, i, tried[names[random.IntN(len(names))]], random)
 			}
 		})
 	}
 	all.Wait()
+}
+
+// unattacked is a transaction after an attacker's on the same connection.
+func (a *rawAttacks) unattacked(ctx context.Context, i int) {
+	err := a.within(ctx, nil, func(tx *sql.Tx) error {
+		done, err := tx.ExecContext(ctx, "UPDATE shop.items SET note = note WHERE id = 0")
+		if err != nil {
+			return err
+		}
+		if n, err := done.RowsAffected(); err != nil || n != 1 {
+			return fmt.Errorf("%d rows of its own, %w", n, err)
+		}
+		return nil
+	})
+	if err != nil {
+		a.odd.CompareAndSwap(nil, fmt.Errorf("without an attack: %w", err))
+		return
+	}
+	a.found.Add(1)
 }
 
 func (a *rawAttacks) one(ctx context.Context, i int, attack string, random *rand.Rand) {
@@ -171,7 +201,7 @@ func (a *rawAttacks) one(ctx context.Context, i int, attack string, random *rand
 	})
 	// The server refuses, or the transaction has ended by the attack's own COMMIT.
 	if _, is := errors.AsType[*pgconn.PgError](err); err != nil && !is && !errors.Is(err, pgguard.ErrEnded) {
-		a.odd.CompareAndSwap(nil, err)
+		a.odd.CompareAndSwap(nil, fmt.Errorf("with an attack: %w", err))
 	}
 }
 

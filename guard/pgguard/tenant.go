@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tenantbroker/tenantbroker/credential"
@@ -27,6 +27,9 @@ var (
 	ErrNotYours = errors.New("pgguard: the transaction ends with its function")
 	// ErrPrepare means: a named statement would outlive the transaction.
 	ErrPrepare = errors.New("pgguard: no prepared statements in a tenant's transaction")
+	// ErrQueryMode means: a query names a mode for itself that prepares, or in strict
+	// mode one that shows its values to others.
+	ErrQueryMode = errors.New("pgguard: not a mode for a query in a tenant's transaction")
 )
 
 // patience bounds a rollback, which goes on where the context has ended.
@@ -47,9 +50,11 @@ func Configure(c *pgxpool.Config) {
 // transaction is not fn's to end.
 //
 // Errors: guard.ErrNoToken and those of the verifier, before any statement;
-// ErrStatements; ErrEnded; fn's own, as it is; those of pgx.
+// ErrStatements; ErrRole, before fn, of a superuser or a role with BYPASSRLS, which
+// sees all tenants' rows (the owner of a table does not: its row security is
+// forced); ErrEnded; fn's own, as it is; those of pgx.
 func WithTenant(ctx context.Context, pool *pgxpool.Pool, fn func(tx pgx.Tx) error) error {
-	return within(ctx, pool, beginPlain, fn)
+	return within(ctx, pool, beginPlain, plainModes, fn)
 }
 
 // begin starts a tenant's transaction.
@@ -60,26 +65,46 @@ type begin func(context.Context, *pgxpool.Pool, credential.Tenant) (pgx.Tx, erro
 func beginPlain(ctx context.Context, pool *pgxpool.Pool, tenant credential.Tenant) (pgx.Tx, error) {
 	tx, err := pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: "begin; " + setTenant(tenant)})
 	if err != nil {
-		return nil, fmt.Errorf("pgguard: begin: %w", err)
+		return nil, notBegun(err)
 	}
 	return tx, nil
 }
 
 // setTenant has no quote to care for: the grammar of a tenant has none.
-func setTenant(tenant credential.Tenant) string { return set(tenant.String()) }
+func setTenant(tenant credential.Tenant) string { return set(tenant.String(), "true") }
 
-// set is a statement without parameters, so that none is prepared for it.
-func set(value string) string {
-	return "select pg_catalog.set_config('" + Setting + "', '" + value + "', true)"
+// Settings that nobody has: asking for one fails and says why, by whatever driver.
+const (
+	unbound  = Schema + ".this_role_is_not_bound_by_row_security"
+	leftover = Schema + ".this_transaction_has_begun_with_the_settings_of_another"
+)
+
+// set is a statement without parameters, so that none is prepared for it. It fails
+// for a role that no policy binds, now or after RESET ROLE: which role a connection
+// has may change from one to the next, so it is asked each time. It fails too if
+// the transaction is not as an expression says.
+func set(value, as string) string {
+	return "select pg_catalog.set_config('" + Setting + "', case when" +
+		" (select pg_catalog.bool_and(not (r.rolsuper or r.rolbypassrls)) from pg_catalog.pg_roles r where r.rolname in (current_user, session_user))" +
+		" is not true then pg_catalog.current_setting('" + unbound + "')" +
+		" when (" + as + ") is not true then pg_catalog.current_setting('" + leftover + "') else '" + value + "' end, true)"
 }
 
-func within(ctx context.Context, pool *pgxpool.Pool, begin begin, fn func(pgx.Tx) error) (err error) {
+// notBegun is why a transaction has no tenant.
+func notBegun(err error) error {
+	if strings.Contains(err.Error(), unbound) {
+		return fmt.Errorf("pgguard: begin: %w: a superuser, or with BYPASSRLS", ErrRole)
+	}
+	return fmt.Errorf("pgguard: begin: %w", err)
+}
+
+func within(ctx context.Context, pool *pgxpool.Pool, begin begin, modes modes, fn func(pgx.Tx) error) (err error) {
 	tenant, err := guard.Tenant(ctx)
 	if err != nil {
 		return err
 	}
-	if !keepsNone(pool.Config().ConnConfig) {
-		return ErrStatements
+	if err := modes.allow(pool.Config().ConnConfig); err != nil {
+		return err
 	}
 	tx, err := begin(ctx, pool, tenant)
 	if err != nil {
@@ -91,7 +116,7 @@ func within(ctx context.Context, pool *pgxpool.Pool, begin begin, fn func(pgx.Tx
 			rollback(ctx, tx)
 		}
 	}()
-	if err := fn(guarded{tx}); err != nil {
+	if err := fn(guarded{limited{tx, modes}}); err != nil {
 		return err
 	}
 	if tx.Conn().PgConn().TxStatus() == 'I' {
@@ -110,45 +135,4 @@ func rollback(ctx context.Context, tx pgx.Tx) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	_ = tx.Rollback(ctx)
-}
-
-// keepsNone reports whether connections leave no prepared statements.
-func keepsNone(c *pgx.ConnConfig) bool {
-	return c.DefaultQueryExecMode == pgx.QueryExecModeExec || c.DefaultQueryExecMode == pgx.QueryExecModeSimpleProtocol
-}
-
-// guarded is a transaction that its user can't end.
-type guarded struct{ pgx.Tx }
-
-// Commit refuses.
-func (guarded) Commit(context.Context) error { return ErrNotYours }
-
-// Rollback refuses.
-func (guarded) Rollback(context.Context) error { return ErrNotYours }
-
-// Prepare refuses.
-func (guarded) Prepare(context.Context, string, string) (*pgconn.StatementDescription, error) {
-	return nil, ErrPrepare
-}
-
-// Begin makes a savepoint.
-func (g guarded) Begin(ctx context.Context) (pgx.Tx, error) { return save(ctx, g.Tx) }
-
-// savepoint ends as its user likes.
-type savepoint struct{ pgx.Tx }
-
-// Prepare refuses.
-func (savepoint) Prepare(context.Context, string, string) (*pgconn.StatementDescription, error) {
-	return nil, ErrPrepare
-}
-
-// Begin makes another one inside.
-func (s savepoint) Begin(ctx context.Context) (pgx.Tx, error) { return save(ctx, s.Tx) }
-
-func save(ctx context.Context, tx pgx.Tx) (pgx.Tx, error) {
-	inner, err := tx.Begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return savepoint{inner}, nil
 }
