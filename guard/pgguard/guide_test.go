@@ -75,12 +75,13 @@ func TestTheGuideLeadsFromNothingToATenantsRows(t *testing.T) {
 	super := func(statements string) { t.Helper(); must(server.SQL(t.Context(), "shop", statements)) }
 	must(server.SQL(t.Context(), "postgres", "CREATE DATABASE shop"))
 	super("CREATE SCHEMA shop; CREATE TABLE shop.orders (tenant text, id bigint, PRIMARY KEY (tenant, id)); CREATE TABLE shop.items (LIKE shop.orders INCLUDING ALL)")
-	shell, sqls := blocks(t, "sh", 2), blocks(t, "sql", 2)
+	shell, sqls := blocks(t, "sh", 2), blocks(t, "sql", 3)
 	script, err := asked(t, shell[0]).SQL()
 	must(err)
 	super(script)
 	super("ALTER ROLE shop_app PASSWORD '" + password + "'; ALTER ROLE shop_app SET search_path = shop")
-	super(sqls[0])
+	super("ALTER TABLE shop.items ADD order_id bigint;" + sqls[0]) // a foreign key
+	super(sqls[1])
 
 	settings := map[string]string{}
 	_, ini, _ := strings.Cut(blocks(t, "ini", 1)[0], "[pgbouncer]\n")
@@ -137,7 +138,7 @@ func TestTheGuideLeadsFromNothingToATenantsRows(t *testing.T) {
 			t.Errorf("with key %d a tenant has %d orders of 1, %v", i, n, err)
 		}
 	}
-	super(strings.ReplaceAll(sqls[1], "ID of the former key", ids[0]))
+	super(strings.ReplaceAll(sqls[2], "ID of the former key", ids[0]))
 	if _, err := count(ctx, pool, files[0]); err == nil {
 		t.Error("a key that was removed still holds")
 	}
