@@ -79,6 +79,7 @@ type evidence struct {
 	got       []*answer // of one attempt and what followed from it, in order
 	reference []*answer // the same as A; nil: none was made
 	own       []*answer // the same as B with its own object; nil: none was made
+	ownJudged bool      // own was judged with another case
 	nonsense  *answer   // the same as B with an id that nobody has; nil: none was made
 	again     *answer   // nonsense once more, where its text differs from what was got; nil: none was made
 	witnesses []witness // of A's object
@@ -101,6 +102,8 @@ func judge(e evidence) []Finding {
 	for _, w := range e.witnesses {
 		if f, ok := e.shown(w); ok {
 			found = append(found, f)
+		} else if f, ok := e.shownAside(w); ok {
+			found = append(found, f)
 		}
 	}
 	if e.byID && !last.ok() && e.namesTenant() {
@@ -116,7 +119,9 @@ func judge(e evidence) []Finding {
 }
 
 // shown looks for a value in every answer whose request did not carry it: an
-// echo tells nothing.
+// echo tells nothing. That an id which nobody has is answered with it too excuses
+// a short value only: a random one is not there by chance, and a route or a cache
+// that ignores the id shows A's object to whoever asks for anything.
 func (e evidence) shown(w witness) (Finding, bool) {
 	if slices.ContainsFunc(e.ownValues, func(o witness) bool { return o.value == w.value }) {
 		return Finding{}, false // B has the same
@@ -124,13 +129,34 @@ func (e evidence) shown(w witness) (Finding, bool) {
 	sent := ""
 	for _, a := range e.got {
 		sent += a.sent + "\n" // what an earlier request carried, a later answer may echo
-		if strings.Contains(sent, w.value) || !w.in(a) || e.nonsense != nil && w.in(e.nonsense) {
+		if strings.Contains(sent, w.value) || !w.in(a) || !w.strong && e.nonsense != nil && w.in(e.nonsense) {
 			continue
 		}
 		if !w.strong {
 			return Finding{Suspect, "content", fmt.Sprintf("%s is in the answer to %s, and is too short to be evidence", w.name, a.line)}, true
 		}
 		return Finding{Leak, "content", fmt.Sprintf("%s is in the answer (%d) to %s", w.name, a.status, a.line)}, true
+	}
+	return Finding{}, false
+}
+
+// shownAside looks for a value where B asked for its own object, and for one that
+// nobody has: those requests carried nothing of A's, not even the id.
+func (e evidence) shownAside(w witness) (Finding, bool) {
+	if !w.strong || slices.ContainsFunc(e.ownValues, func(o witness) bool { return o.value == w.value }) {
+		return Finding{}, false
+	}
+	var aside []*answer
+	if e.nonsense != nil {
+		aside = append(aside, e.nonsense)
+	}
+	if !e.ownJudged {
+		aside = append(aside, e.own...)
+	}
+	for _, a := range aside {
+		if !strings.Contains(a.sent, w.value) && w.in(a) {
+			return Finding{Leak, "content", fmt.Sprintf("%s is in the answer (%d) to %s, which asks for another", w.name, a.status, a.line)}, true
+		}
 	}
 	return Finding{}, false
 }

@@ -42,6 +42,7 @@ func (t *trial) look(ctx context.Context) error {
 		if d.name == "b" {
 			e.got = each.got
 		}
+		e.ownJudged = true
 	}
 	if err := t.conditional(ctx, e); err != nil {
 		return err

@@ -14,8 +14,11 @@ func (s *service) summary(w http.ResponseWriter, r *http.Request) {
 	defer s.mu.Unlock()
 	id := r.PathValue("id")
 	key := caller(r).String() + "\x00" + id
-	if s.has(CacheKey) {
+	switch {
+	case s.has(CacheKey):
 		key = id
+	case s.has(CacheKeyBare):
+		key = "summary"
 	}
 	if kept, ok := s.cache[key]; ok {
 		answer(w, http.StatusOK, kept)
@@ -24,6 +27,19 @@ func (s *service) summary(w http.ResponseWriter, r *http.Request) {
 	if found := s.open(w, r, id, ""); found != nil {
 		s.cache[key] = *found
 		answer(w, http.StatusOK, found)
+	}
+}
+
+// history is what an order was.
+func (s *service) history(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.has(IgnoredID) {
+		answer(w, http.StatusOK, map[string]any{"entries": s.of(caller(r), true)})
+		return
+	}
+	if found := s.open(w, r, r.PathValue("id"), ""); found != nil {
+		answer(w, http.StatusOK, map[string]any{"entries": []record{*found}})
 	}
 }
 

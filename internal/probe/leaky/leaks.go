@@ -10,6 +10,8 @@ const (
 	IDs             Leak = "ids"              // a list of everybody's ids, to go through
 	Existence       Leak = "existence"        // 403 for what others have, 404 for what nobody has
 	CacheKey        Leak = "cache-key"        // an answer cached under a key without the tenant
+	CacheKeyBare    Leak = "cache-key-bare"   // an answer cached under a key without the tenant and the id
+	IgnoredID       Leak = "ignored-id"       // a route by id whose query has no condition at all
 	Export          Leak = "export"           // a file that is written in the background, of all tenants
 	SearchIndex     Leak = "search-index"     // an index that knows no tenants
 	HeaderBelieved  Leak = "header-believed"  // the tenant is what a header says
@@ -27,6 +29,6 @@ const (
 
 // All are all leaks.
 var All = []Leak{
-	Read, ListFilter, IDs, Existence, CacheKey, Export, SearchIndex, HeaderBelieved, Batch, StalePermission,
+	Read, ListFilter, IDs, Existence, CacheKey, CacheKeyBare, IgnoredID, Export, SearchIndex, HeaderBelieved, Batch, StalePermission,
 	Join, AdminRoute, ErrorMessage, OwnerNamed, ETag, Update, Delete, NoToken,
 }

@@ -61,7 +61,7 @@ func New(tokens guard.Verifier, leaks ...Leak) (http.Handler, error) {
 	for pattern, handle := range map[string]http.HandlerFunc{
 		"POST /orders": s.create("order"), "GET /orders": s.list, "GET /orders/ids": s.ids, "GET /orders/{id}": s.read,
 		"PUT /orders/{id}": s.update, "PATCH /orders/{id}": s.amend, "DELETE /orders/{id}": s.remove,
-		"GET /orders/{id}/summary": s.summary, "GET /orders/{id}/full": s.full,
+		"GET /orders/{id}/summary": s.summary, "GET /orders/{id}/history": s.history, "GET /orders/{id}/full": s.full,
 		"PUT /orders/{id}/shares/{tenant}": s.share, "DELETE /orders/{id}/shares/{tenant}": s.unshare,
 		"POST /orders/batch": s.batch, "GET /search": s.search,
 		"POST /exports": s.export, "GET /exports/{id}": s.exported, "GET /exports/{id}/file": s.file,

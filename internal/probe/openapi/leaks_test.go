@@ -21,8 +21,10 @@ var expected = map[leaky.Leak][]string{
 	leaky.Read:            {"order/read", "order/revoked", "order/print", "customer/read"},
 	leaky.ListFilter:      {"order/list"},
 	leaky.IDs:             {"order/ids"},
-	leaky.Existence:       {"order/read", "order/revoked", "order/print", "order/summary", "order/full", "order/update", "order/amend", "customer/read"},
+	leaky.Existence:       {"order/read", "order/revoked", "order/print", "order/summary", "order/history", "order/full", "order/update", "order/amend", "customer/read"},
 	leaky.CacheKey:        {"order/summary"},
+	leaky.CacheKeyBare:    {"customer/in-order-summary"},
+	leaky.IgnoredID:       {"order/history"},
 	leaky.Export:          {"order/export"},
 	leaky.SearchIndex:     {"order/search"},
 	leaky.HeaderBelieved:  {"order/list"},
@@ -31,12 +33,16 @@ var expected = map[leaky.Leak][]string{
 	leaky.Join:            {"customer/in-order-full"},
 	leaky.AdminRoute:      {"order/admin-orders"},
 	leaky.ErrorMessage:    {"order/amend"},
-	leaky.OwnerNamed:      {"order/read", "order/revoked", "order/print", "order/summary", "order/full", "order/update", "order/amend", "customer/read", "notice/update"},
+	leaky.OwnerNamed:      {"order/read", "order/revoked", "order/print", "order/summary", "order/history", "order/full", "order/update", "order/amend", "customer/read", "notice/update"},
 	leaky.ETag:            {"order/read", "order/revoked", "order/print", "customer/read"},
 	leaky.Update:          {"order/update", "notice/update"},
 	leaky.Delete:          {"order/delete", "customer/delete", "notice/delete"},
 	leaky.NoToken:         {"order/print"},
 }
+
+// What proves nothing where a leak is on: the cache keeps what an attempt before
+// put there, so that not even A is shown its own.
+var unproven = map[leaky.Leak]string{leaky.CacheKeyBare: "order/summary"}
 
 func TestTheSamplesDocumentFindsItsLeaksAndAccusesNothingElse(t *testing.T) {
 	broker := brokertest.Start(t)
@@ -88,6 +94,9 @@ func TestTheSamplesDocumentFindsItsLeaksAndAccusesNothingElse(t *testing.T) {
 			for _, c := range run(t, leak).Cases {
 				by := c.Object + "/" + c.Attempt
 				found = found || c.Verdict == probe.Leak && by == expected[leak][0]
+				if by == unproven[leak] && c.Verdict != probe.Clean {
+					continue
+				}
 				if c.Verdict != probe.Clean && (c.Verdict != probe.Leak || !slices.Contains(expected[leak], by)) {
 					t.Errorf("%s as %s: %v", by, c.As, c.Findings)
 				}
