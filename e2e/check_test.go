@@ -27,7 +27,7 @@ func newCheckWorld(t *testing.T, n int, opts ...brokertest.Option) (w *world, to
 	for i := range n {
 		tenant := fmt.Sprintf("t%02d", i)
 		w.Tenants(tenant)
-		w.Worker("worker-"+tenant, orders, read, tenant)
+		w.Worker("worker-"+tenant, orders, read+" orders:write", tenant)
 		tokens[tenant] = w.mustToken(w.form("worker-"+tenant, tenant)).AccessToken
 	}
 	return w, tokens

@@ -128,7 +128,7 @@ func (r reach) send(ctx context.Context, c *http.Client, url, token string) (cro
 	if err != nil {
 		return "", false, err
 	}
-	want := fmt.Sprintf("%s|worker-%s|%s|", r.own, r.own, read)
+	want := fmt.Sprintf("%s|worker-%s|%s|", r.own, r.own, read+" orders:write")
 	switch {
 	case resp.StatusCode == http.StatusOK && r.own != r.path:
 		return fmt.Sprintf("the token of %s opened %s: %s", r.own, r.path, body), false, nil
