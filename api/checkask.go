@@ -174,5 +174,6 @@ func clearSegment(s string) bool {
 		return false
 	}
 	text, err := unescapeForm(strings.ReplaceAll(s, "+", "%2B"))
-	return err == nil && text != "" && text != "." && text != ".." && !strings.ContainsAny(text, `/\;%?#`)
+	dots := strings.TrimRight(text, " ") // some file systems drop spaces at the end of a name
+	return err == nil && text != "" && dots != "." && dots != ".." && !strings.ContainsAny(text, `/\;%?#`)
 }
