@@ -27,7 +27,7 @@ func InPath(wildcard string) TenantSource {
 }
 
 // InHost is the one label of the host before a domain: acme of acme.app.example
-// with InHost("app.example"). Hosts know no case and tenants do: one with a
+// with InHost("app.example"). A request to another host is refused. Hosts know no case and tenants do: one with a
 // capital letter has no host.
 func InHost(domain string) TenantSource {
 	suffix := "." + strings.ToLower(strings.Trim(domain, "."))

@@ -107,6 +107,9 @@ refuse what was revoked within two seconds.`,
 		if flags.byOperator() {
 			return a.revokeAsOperator(ctx, flags, args)
 		}
+		if flags.reason != "" || !flags.tenant.IsZero() {
+			return usageError{errors.New("--reason and --tenant are an operator's: say with --chain, --jti, --txn, --of-account or --of-tenant what ends")}
+		}
 		token, err := a.readToken(args)
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -72,14 +73,14 @@ func (s *Service) answer(f func(*http.Request) (any, error)) http.Handler {
 var errBody = errors.New("an order has a note and nothing else")
 
 // note reads the body: what else a client sends, such as an id or a tenant, is no
-// part of an order.
+// part of an order, and neither is a second body. PostgreSQL's text has no NUL.
 func note(r *http.Request) (string, error) {
 	var sent struct {
 		Note *string `json:"note"`
 	}
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
-	if err := d.Decode(&sent); err != nil || sent.Note == nil {
+	if err := d.Decode(&sent); err != nil || sent.Note == nil || d.More() || strings.Contains(*sent.Note, "\x00") {
 		return "", errBody
 	}
 	return *sent.Note, nil

@@ -193,6 +193,9 @@ func (w *world) badRequests(t *testing.T) {
 	}{
 		{acme, http.MethodPost, "/orders", `{"note":"x","tenant":"globex"}`, http.StatusBadRequest},
 		{acme, http.MethodPost, "/orders", `{}`, http.StatusBadRequest},
+		{acme, http.MethodPost, "/orders", `{"note":"x"} {"note":"y"}`, http.StatusBadRequest},
+		{acme, http.MethodPost, "/orders", `{"note":"x"} x`, http.StatusBadRequest},
+		{acme, http.MethodPost, "/orders", `{"note":"a\u0000b"}`, http.StatusBadRequest},
 		{acme, http.MethodGet, "/orders/7", "", http.StatusNotFound},
 		{acme, http.MethodGet, "/orders/" + strings.Repeat("0", 32), "", http.StatusNotFound},
 		{readOnly, http.MethodDelete, "/orders/" + id, "", http.StatusForbidden},

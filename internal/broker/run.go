@@ -99,6 +99,9 @@ func (b *Broker) log(what string) {
 	if b.opsAddress != nil {
 		attrs = append(attrs, "ops", b.opsAddress.String())
 	}
+	if b.checkAddress != nil {
+		attrs = append(attrs, "check", b.checkAddress.String())
+	}
 	b.deps.Logger.Info(what, attrs...)
 	if err := b.restored.wait(b.deps.Now()); err != nil {
 		b.deps.Logger.Warn("not ready yet", "reason", err.Error())
