@@ -108,8 +108,11 @@ func (h *handler) admit(r *http.Request, v *visit) *refusal {
 // sameTenant compares each tenant that the request names with the token's.
 func (h *handler) sameTenant(r *http.Request, v *visit) *refusal {
 	own := v.token.Tenant().String()
-	for _, name := range h.guard.headers {
-		for _, said := range spelled(r.Header, name) {
+	for name, values := range r.Header {
+		if !h.guard.namesTenant(name) {
+			continue
+		}
+		for _, said := range values {
 			if said != own {
 				return v.differs("tenant_header_differs", said)
 			}

@@ -110,6 +110,16 @@ func spelled(h http.Header, name string) []string {
 	return values
 }
 
+// namesTenant reports a header, or its twin, that names a tenant to code behind.
+func (g *Guard) namesTenant(name string) bool {
+	for _, header := range g.headers {
+		if name == header || twin(name, header) {
+			return true
+		}
+	}
+	return false
+}
+
 // twin reports a header that a server behind, of CGI's kind, can't tell from this
 // one: X_Tenant beside X-Tenant (RFC 3875 section 4.1.18).
 func twin(other, name string) bool {

@@ -20,6 +20,7 @@ func main() {
 	large := flag.Int("large", 1_000_000, "tenants, accounts and grants of the large world; 0: leave it out")
 	folder := flag.String("dir", "", "where the data folders are kept and, if seeded before, used again (default: a temporary one)")
 	only := flag.Bool("vault", false, "measure only what has to do with Vault")
+	middleware := flag.Bool("guard", false, "measure only guard in front of a handler")
 	database := flag.Bool("postgres", false, "measure only tenants' transactions of PostgreSQL")
 	onlyChecks := flag.Bool("check", false, "measure only /v1/check")
 	flag.Parse()
@@ -31,6 +32,10 @@ func main() {
 	defer stop()
 	if *database {
 		fail((&bench{rounds: *rounds}).postgres(ctx))
+		return
+	}
+	if *middleware {
+		fail((&bench{rounds: *rounds}).guards(ctx))
 		return
 	}
 	parts := everything
