@@ -1,8 +1,10 @@
 package pgguard
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 
@@ -17,8 +19,14 @@ import (
 // prepared statements is refused; of another driver that is the caller's to know,
 // and so is a statement that fn prepares by tx. opts may be nil.
 //
-// Errors: as those of WithTenant. One that ends the transaction by tx gets
-// ErrEnded; ending it in SQL is not noticed, and leaves no rows to be seen.
+// What SQL that an attacker wrote has SET for the session, a tenant too, stays on the
+// connection after a commit, and a query outside of any transaction has it: there is
+// no way to undo it without one more round trip. Have none, or use StrictSQL, where a
+// tenant that is left is worth nothing.
+//
+// Errors: as those of WithTenant. ErrEnded is for a transaction that was ended by tx,
+// and with a pgx driver for one that was ended in SQL; both close the connection, as
+// do a panic and a commit that failed.
 func WithTenantSQL(ctx context.Context, db *sql.DB, opts *sql.TxOptions, fn func(tx *sql.Tx) error) error {
 	return withinSQL(ctx, db, opts, beginPlainSQL, plainModes, fn)
 }
@@ -46,32 +54,71 @@ func chooseSQL(ctx context.Context, conn *sql.Conn, opts *sql.TxOptions, choose 
 	return tx, nil
 }
 
+// startSQL begins a tenant's transaction on a connection, which is closed where none
+// began.
+func startSQL(ctx context.Context, db *sql.DB, opts *sql.TxOptions, tenant credential.Tenant, begin beginSQL, modes modes) (*sql.Conn, *sql.Tx, error) {
+	conn, err := connect(ctx, db, modes)
+	if err != nil {
+		return nil, nil, err
+	}
+	tx, err := begin(ctx, conn, opts, tenant)
+	if err != nil {
+		giveBack(conn, true)
+		return nil, nil, notBegun(err)
+	}
+	return conn, tx, nil
+}
+
+// giveBack closes a connection instead, if what is left on it is not known.
+func giveBack(conn *sql.Conn, doubtful bool) {
+	if doubtful {
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // by which the pool closes it
+	}
+	_ = conn.Close() // nothing is left to fail
+}
+
 func withinSQL(ctx context.Context, db *sql.DB, opts *sql.TxOptions, begin beginSQL, modes modes, fn func(tx *sql.Tx) error) error {
 	tenant, err := guard.Tenant(ctx)
 	if err != nil {
 		return err
 	}
-	conn, err := connect(ctx, db, modes)
+	conn, tx, err := startSQL(ctx, db, opts, tenant, begin, modes)
+	if cutShort(err) && ctx.Err() == nil { // that connection is closed
+		conn, tx, err = startSQL(ctx, db, opts, tenant, begin, modes)
+	}
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close() }() // back to the pool
-	tx, err := begin(ctx, conn, opts, tenant)
+	doubtful := true // what is left on the connection, and so it stays after a panic
+	defer func() {
+		_ = tx.Rollback() // after a commit it does nothing
+		giveBack(conn, doubtful)
+	}()
+	err = fn(tx)
+	doubtful = ended(conn)
 	if err != nil {
-		return notBegun(err)
-	}
-	defer func() { _ = tx.Rollback() }() // also of a panic; after a commit it does nothing
-	if err := fn(tx); err != nil {
 		return err
+	}
+	if doubtful {
+		return cmp.Or(ctx.Err(), ErrEnded) // a context that ends rolls back
 	}
 	err = tx.Commit()
-	if errors.Is(err, sql.ErrTxDone) && ctx.Err() == nil {
-		return ErrEnded
-	}
+	doubtful = err != nil
 	if err != nil {
 		return fmt.Errorf("pgguard: commit: %w", err)
 	}
 	return nil
+}
+
+// ended reports whether the connection of a transaction has none any more, as far as
+// its driver tells.
+func ended(conn *sql.Conn) (yes bool) {
+	err := conn.Raw(func(raw any) error {
+		c, is := raw.(interface{ Conn() *pgx.Conn })
+		yes = is && c.Conn().PgConn().TxStatus() == 'I'
+		return nil
+	})
+	return yes || err != nil
 }
 
 // connect takes a connection that keeps no prepared statements and has one of the
@@ -81,8 +128,8 @@ func connect(ctx context.Context, db *sql.DB, modes modes) (*sql.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pgguard: connect: %w", err)
 	}
-	err = conn.Raw(func(driver any) error {
-		if c, is := driver.(interface{ Conn() *pgx.Conn }); is {
+	err = conn.Raw(func(raw any) error {
+		if c, is := raw.(interface{ Conn() *pgx.Conn }); is {
 			return modes.allow(c.Conn().Config())
 		}
 		return nil

@@ -13,8 +13,14 @@
 // A forgotten WHERE finds the tenant's rows and no others, since the database
 // asks: Policies makes the SQL that enables and forces row security on each
 // table, with a policy on what is read and on what is written. The tenant is a
-// setting of the transaction, sent together with BEGIN. Outside of such a
-// transaction it is unset or empty, and every guarded table is empty.
+// setting of the transaction, sent together with BEGIN, and COMMIT and ROLLBACK are
+// sent together with its reset: SQL that was injected may have set one for the
+// session. Outside of such a transaction it is unset or empty, and every guarded
+// table is empty. A connection that is not as it was before is closed, as one is
+// whose transaction was ended inside. What database/sql can't do of that is said at
+// WithTenantSQL; and a PgBouncer in transaction mode may give the session of a
+// transaction that was ended inside to another client (server_reset_query_always
+// closes that, and so does Strict, where a tenant without a signature sees nothing).
 //
 // It is safe with pools and with PgBouncer in transaction mode: nothing of a
 // tenant outlives its transaction, and no prepared statement does, but for one that

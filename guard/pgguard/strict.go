@@ -104,16 +104,7 @@ func (k Key) tried(tenant string) error {
 
 // begin asks together with BEGIN which transaction it is, and then says whose.
 func (s *Strict) begin(ctx context.Context, pool *pgxpool.Pool, tenant credential.Tenant) (pgx.Tx, error) {
-	conn, err := pool.Acquire(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("pgguard: begin: %w", err)
-	}
-	tx, err := s.beginOn(ctx, conn, tenant)
-	if err != nil {
-		conn.Release() // and with it a transaction that is open: the pool keeps no such connection
-		return nil, notBegun(err)
-	}
-	return &held{tx, conn}, nil
+	return beginHeld(ctx, pool, func(conn *pgxpool.Conn) (pgx.Tx, error) { return s.beginOn(ctx, conn, tenant) })
 }
 
 func (s *Strict) beginOn(ctx context.Context, conn *pgxpool.Conn, tenant credential.Tenant) (pgx.Tx, error) {
@@ -129,24 +120,6 @@ func (s *Strict) beginOn(ctx context.Context, conn *pgxpool.Conn, tenant credent
 	}
 	// To the server the transaction has begun; pgx is told so now.
 	return conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: s.key.statement(string(last.Rows[0][0]), tenant, "true")})
-}
-
-// held is a transaction that gives its connection back.
-type held struct {
-	pgx.Tx
-	conn *pgxpool.Conn
-}
-
-// Commit gives the connection back, whatever came of it.
-func (h *held) Commit(ctx context.Context) error {
-	defer h.conn.Release()
-	return h.Tx.Commit(ctx)
-}
-
-// Rollback gives the connection back, whatever came of it.
-func (h *held) Rollback(ctx context.Context) error {
-	defer h.conn.Release()
-	return h.Tx.Rollback(ctx)
 }
 
 // statement sets the signed tenant if the transaction is as it should be.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tenantbroker/tenantbroker/credential"
@@ -21,7 +22,8 @@ var (
 	// transaction mode). See Configure.
 	ErrStatements = errors.New("pgguard: connections that keep prepared statements: use pgguard.Configure, or default_query_exec_mode=exec")
 	// ErrEnded means: the function has ended the transaction itself. What it did
-	// after that saw no rows; what it did before may be committed.
+	// after that saw no rows, unless it chose a tenant there (see Strict); what it did
+	// before may be committed. The connection is closed.
 	ErrEnded = errors.New("pgguard: the transaction was ended inside")
 	// ErrNotYours means: the function tried to. Return an error to roll back.
 	ErrNotYours = errors.New("pgguard: the transaction ends with its function")
@@ -63,11 +65,9 @@ type begin func(context.Context, *pgxpool.Pool, credential.Tenant) (pgx.Tx, erro
 // beginPlain sends both statements as one simple query: nothing is prepared, and
 // there is no moment in between.
 func beginPlain(ctx context.Context, pool *pgxpool.Pool, tenant credential.Tenant) (pgx.Tx, error) {
-	tx, err := pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: "begin; " + setTenant(tenant)})
-	if err != nil {
-		return nil, notBegun(err)
-	}
-	return tx, nil
+	return beginHeld(ctx, pool, func(conn *pgxpool.Conn) (pgx.Tx, error) {
+		return conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: "begin; " + setTenant(tenant)})
+	})
 }
 
 // setTenant has no quote to care for: the grammar of a tenant has none.
@@ -90,6 +90,13 @@ func set(value, as string) string {
 		" when (" + as + ") is not true then pg_catalog.current_setting('" + leftover + "') else '" + value + "' end, true)"
 }
 
+// cutShort tells that the server ended a statement, as by a timeout that SQL of an
+// earlier transaction has left on the connection.
+func cutShort(err error) bool {
+	e, is := errors.AsType[*pgconn.PgError](err)
+	return is && e.Code == "57014" // query_canceled
+}
+
 // notBegun is why a transaction has no tenant.
 func notBegun(err error) error {
 	if strings.Contains(err.Error(), unbound) {
@@ -107,6 +114,9 @@ func within(ctx context.Context, pool *pgxpool.Pool, begin begin, modes modes, f
 		return err
 	}
 	tx, err := begin(ctx, pool, tenant)
+	if cutShort(err) && ctx.Err() == nil { // that connection is closed
+		tx, err = begin(ctx, pool, tenant)
+	}
 	if err != nil {
 		return err
 	}
