@@ -38,7 +38,7 @@ var arrows = map[string][]string{
 	"cmd/brokerctl":             {"internal/probe", "internal/probe/openapi", "internal/probe/watch", "internal/probe/strictyaml", "guard/pgguard", "api/client", "api/wire", "audit", "verifier", "credential", "credential/jwks"},
 	"internal/unknown":          {},
 	"internal/recovered":        {},
-	"internal/probe":            {"api/client", "credential", "internal/unknown"},
+	"internal/probe":            {"api/client", "credential", "internal/recovered", "internal/unknown"},
 	"internal/probe/openapi":    {"internal/probe", "internal/probe/strictyaml"},
 	"internal/probe/watch":      {"internal/probe"},
 	"internal/probe/strictyaml": {},

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/tenantbroker/tenantbroker/internal/unknown"
@@ -19,7 +20,8 @@ type instance struct {
 	owner     actor
 	id        any // string or json.Number
 	marker    string
-	witnesses []witness
+	given     []witness // what was put into it, and its id
+	witnesses []witness // those, and what its owner read in it
 	seen      map[string]string // what it was when its owner read it, without what varies
 	damaged   bool              // it is no longer what it was
 }
@@ -46,17 +48,18 @@ func (r *run) have(ctx context.Context, o *Object, who actor) (*instance, error)
 		r.made = append(r.made, i)
 	}
 	of := strings.ToUpper(string(who)) + "'s " + o.Name
-	i.witnesses = append(i.witnesses, newWitness("the id of "+of, fmt.Sprint(i.id)))
+	i.given = append(i.given, newWitness("the id of "+of, fmt.Sprint(i.id)))
 	if o.Create != nil && carries(origin.Step, "witness") {
-		i.witnesses = append(i.witnesses, newWitness("the witness in "+of, secret))
+		i.given = append(i.given, newWitness("the witness in "+of, secret))
 	}
 	if o.Create != nil && carries(origin.Step, "marker") {
-		i.witnesses = append(i.witnesses, newWitness("the marker in "+of, i.marker))
+		i.given = append(i.given, newWitness("the marker in "+of, i.marker))
 	}
 	return i, r.know(ctx, i)
 }
 
-// know reads an object as its owner, twice: what differs then differs always.
+// know reads an object as its owner, twice: what differs then differs always. Where
+// that fails, what was known before stays.
 func (r *run) know(ctx context.Context, i *instance) error {
 	first, err := r.read(ctx, i)
 	if err != nil {
@@ -69,15 +72,16 @@ func (r *run) know(ctx context.Context, i *instance) error {
 	if !first.ok() || !second.ok() {
 		return fmt.Errorf("%w: %s as %s: status %d", errNoObject, i.object.Read, i.owner, first.status)
 	}
-	i.seen = stable(first, second)
+	witnesses := slices.Clone(i.given)
 	document := parseJSON(first.body)
 	for _, pointer := range i.object.Reveals {
 		value, err := at(document, pointer)
 		if err != nil {
 			return fmt.Errorf("%w: %s as %s: the answer has no text or number at %s", errNoObject, i.object.Read, i.owner, pointer)
 		}
-		i.witnesses = append(i.witnesses, newWitness("the value at "+pointer+" of "+strings.ToUpper(string(i.owner))+"'s "+i.object.Name, fmt.Sprint(value)))
+		witnesses = append(witnesses, newWitness("the value at "+pointer+" of "+strings.ToUpper(string(i.owner))+"'s "+i.object.Name, fmt.Sprint(value)))
 	}
+	i.seen, i.witnesses = stable(first, second), witnesses
 	return nil
 }
 

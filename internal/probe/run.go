@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/tenantbroker/tenantbroker/internal/recovered"
 )
 
 // Config is what a run needs. Description and both tokens are required.
@@ -59,24 +61,40 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	d := c.Description
 	r := &run{d: d, sender: s, now: c.Now, report: &Report{Service: d.Service, BaseURL: d.BaseURL, Started: c.Now().UTC().Truncate(time.Second)}}
 	began := c.Now()
-	limited, cancel := context.WithTimeout(ctx, d.Limits.Duration)
-	defer cancel()
-	var unreachable error
-	for i := range d.Objects {
-		err := r.object(limited, &d.Objects[i])
-		if errors.Is(err, ErrUnreachable) && len(r.report.Cases) == 0 {
-			unreachable = err
-			break
-		}
-		if err != nil {
-			r.untried(&d.Objects[i], err)
-		}
-	}
-	r.cleanUp(ctx)
+	unreachable := r.everything(ctx)
 	r.report.Milliseconds = c.Now().Sub(began).Milliseconds()
 	r.report.Requests = s.sent
 	r.report.conclude()
 	return r.report, unreachable
+}
+
+// everything tries all, and removes what was made, however it ends.
+func (r *run) everything(ctx context.Context) (unreachable error) {
+	defer r.cleanUp(ctx)
+	limited, cancel := context.WithTimeout(ctx, r.d.Limits.Duration)
+	defer cancel()
+	for i := range r.d.Objects {
+		o := &r.d.Objects[i]
+		err := recovering(func() error { return r.object(limited, o) })
+		if errors.Is(err, ErrUnreachable) && len(r.report.Cases) == 0 {
+			return err
+		}
+		if err != nil {
+			r.untried(o, err)
+		}
+	}
+	return nil
+}
+
+// recovering makes an error of a panic, so that the rest is tried, and what was made
+// is removed and reported. It says nothing of the panic's value.
+func recovering(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the probe itself failed: %s", recovered.Text(p))
+		}
+	}()
+	return f()
 }
 
 func (r *run) tenant(who actor) string {
@@ -107,7 +125,7 @@ func (r *run) object(ctx context.Context, o *Object) error {
 			}
 		}
 		t := &trial{run: r, object: o, attempt: &o.Try[i], target: target, own: own}
-		if err := t.all(ctx); err != nil {
+		if err := recovering(func() error { return t.all(ctx) }); err != nil {
 			r.add(Case{Object: o.Name, Attempt: o.Try[i].Name, As: "b", Request: o.Try[i].Request, Findings: []Finding{
 				{Inconclusive, "failed", plain(err)}}})
 		}
@@ -148,10 +166,14 @@ func (r *run) untried(o *Object, err error) {
 			tried[c.Attempt] = true
 		}
 	}
+	why := []Finding{{Inconclusive, "not_tried", plain(err)}}
 	for _, t := range o.Try {
 		if !tried[t.Name] {
-			r.add(Case{Object: o.Name, Attempt: t.Name, As: "b", Request: t.Request, Findings: []Finding{{Inconclusive, "not_tried", plain(err)}}})
+			r.add(Case{Object: o.Name, Attempt: t.Name, As: "b", Request: t.Request, Findings: why})
 		}
+	}
+	if !tried["afterwards"] { // or an object that was lost behind the last attempt would look clean
+		r.add(Case{Object: o.Name, Attempt: "afterwards", As: "a", Request: o.Read, Findings: why})
 	}
 }
 

@@ -86,7 +86,6 @@ func (t *trial) before(ctx context.Context) error {
 	}
 	// What was done before may be seen in the object.
 	if len(t.attempt.Before) > 0 {
-		t.target.witnesses = t.target.witnesses[:len(t.target.witnesses)-len(t.object.Reveals)]
 		return t.run.know(ctx, t.target)
 	}
 	return nil
