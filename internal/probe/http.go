@@ -32,6 +32,9 @@ const (
 // ErrUnreachable means: the service gave no answer.
 var ErrUnreachable = errors.New("probe: the service can't be reached")
 
+// errNotSent is where the time is over before a request could be sent.
+var errNotSent = errors.New("the time is over (limits.duration)")
+
 // errSpent ends what is tried, not the cleaning up.
 var errSpent = errors.New("the limit of requests is reached")
 
@@ -113,8 +116,8 @@ func (s *sender) send(ctx context.Context, who actor, step Step, v values, extra
 		}
 		s.sent++
 	}
-	if err := s.limiter.Wait(ctx); err != nil {
-		return nil, err
+	if s.limiter.Wait(ctx) != nil {
+		return nil, errNotSent
 	}
 	request, text, err := s.build(ctx, step, v, extra, query)
 	if err != nil {

@@ -137,8 +137,11 @@ func (t *trial) nonsense(ctx context.Context, d disguise) (*answer, []string, er
 	}
 	none := *t.target
 	none.id = unknownID(t.target.id)
-	a, err := t.step(ctx, asB, t.attempt.Step, t.values(&none), d)
-	return a, []string{text(t.target.id), text(none.id)}, err
+	all, err := t.chain(ctx, asB, &none, d)
+	if err != nil {
+		return nil, nil, err
+	}
+	return all[0], []string{text(t.target.id), text(none.id)}, nil
 }
 
 // nonsenseAgain asks once more for what nobody has, where the text of that answer

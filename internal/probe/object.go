@@ -20,8 +20,8 @@ type instance struct {
 	owner     actor
 	id        any // string or json.Number
 	marker    string
-	given     []witness // what was put into it, and its id
-	witnesses []witness // those, and what its owner read in it
+	given     []witness         // what was put into it, and its id
+	witnesses []witness         // those, and what its owner read in it
 	seen      map[string]string // what it was when its owner read it, without what varies
 	damaged   bool              // it is no longer what it was
 }
@@ -36,12 +36,18 @@ func (r *run) have(ctx context.Context, o *Object, who actor) (*instance, error)
 	origin := o.origin()
 	answer, err := r.sender.send(ctx, who, origin.Step, values{"marker": i.marker, "witness": secret, "tenant": r.tenant(who)}, nil, nil)
 	if err != nil {
+		if o.Create != nil && arrived(err) {
+			r.left("%s of %s: %s: no answer came, so it may be there", o.Name, r.tenant(who), origin.Request)
+		}
 		return nil, err
 	}
 	if !answer.ok() {
 		return nil, fmt.Errorf("%w: %s as %s: status %d", errNoObject, origin.Request, who, answer.status)
 	}
 	if i.id, err = idOf(answer, origin.ID); err != nil {
+		if o.Create != nil {
+			r.left("%s of %s: %s: status %d, and no id by which it could be removed", o.Name, r.tenant(who), origin.Request, answer.status)
+		}
 		return nil, fmt.Errorf("%w: %s as %s: the answer has no id at %q", errNoObject, origin.Request, who, origin.ID)
 	}
 	if o.Create != nil {

@@ -54,10 +54,16 @@ func (p *planner) chain(t *Attempt, as string) {
 	for _, s := range t.Then {
 		p.add(t.Name+", then", as, s.Request)
 	}
+	p.cleanup(t, as)
+}
+
+func (p *planner) cleanup(t *Attempt, as string) {
 	for _, s := range t.Cleanup {
-		if as != "no token" {
-			p.add(t.Name+", clean up", as, s.Request)
+		if as == "no token" { // whose it is can't be known
+			p.add(t.Name+", clean up", "a", s.Request)
+			as = "b"
 		}
+		p.add(t.Name+", clean up", as, s.Request)
 	}
 }
 
@@ -82,6 +88,7 @@ func (p *planner) attempt(t *Attempt) {
 		}
 		if trial.alone() && !p.object.Shared {
 			p.add(t.Name, d.name+", an id that nobody has", t.Request)
+			p.cleanup(t, d.name)
 		}
 		p.chain(t, d.name)
 		if !looks {

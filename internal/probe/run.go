@@ -25,6 +25,7 @@ type run struct {
 	sender *sender
 	now    func() time.Time
 	made   []*instance // in order of creation, by whomever
+	later  []undo      // what could not be sent while it was tried
 	report *Report
 }
 
@@ -183,6 +184,9 @@ func (r *run) cleanUp(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), CleanupTime)
 	defer cancel()
 	r.sender.free = true
+	for _, u := range r.later {
+		r.undo(ctx, u)
+	}
 	for n := len(r.made) - 1; n >= 0; n-- {
 		i := r.made[n]
 		what := fmt.Sprintf("%s %v of %s", i.object.Name, i.id, r.tenant(i.owner))

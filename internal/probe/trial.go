@@ -16,6 +16,7 @@ type trial struct {
 	target  *instance // A's
 	own     *instance // B's
 	saved   values    // by the steps before
+	looked  bool      // A's object was looked at, and nothing was sent since
 }
 
 // disguise is how a request claims to be A's.
@@ -142,44 +143,30 @@ func save(a *answer, s Step, into values) error {
 }
 
 // chain makes the attempt and what follows from it, as long as it is let; then
-// it cleans up after itself. At least one answer comes back.
+// it cleans up after itself, also where a step failed. At least one answer comes
+// back, or an error.
 func (t *trial) chain(ctx context.Context, who actor, i *instance, d disguise) ([]*answer, error) {
 	v := t.values(i)
 	var all []*answer
+	var failed error
+	made := false
+	t.looked = false
 	for _, s := range append([]Step{t.attempt.Step}, t.attempt.Then...) {
 		a, err := t.step(ctx, who, s, v, d)
 		if err != nil {
-			return nil, err
+			failed, made = err, made || !safe(s) && arrived(err)
+			break
 		}
 		all = append(all, a)
+		made = made || (a.ok() || a.status >= 500) && !safe(s)
 		if !a.ok() || save(a, s, v) != nil {
 			break
 		}
 	}
-	if who == nobody {
-		return all, nil
-	}
 	for _, s := range t.attempt.Cleanup {
-		if checkNames(s.Request, known(v)) != nil {
-			continue // it came to nothing, so there is nothing to remove
-		}
-		a, err := t.run.sender.send(ctx, who, s, v, nil, nil)
-		if err != nil {
-			return nil, err
-		}
-		if !a.ok() && !missing(a.status) {
-			t.run.report.Left = append(t.run.report.Left, fmt.Sprintf("%s %s: %s as %s: status %d", t.object.Name, t.attempt.Name, s.Request, who, a.status))
-		}
+		t.run.undo(ctx, undo{what: t.object.Name + " " + t.attempt.Name, step: s, values: v, who: who, disguise: d, made: made})
 	}
-	return all, nil
-}
-
-func known(v values) []string {
-	names := make([]string, 0, len(v))
-	for name := range v {
-		names = append(names, name)
-	}
-	return names
+	return all, failed
 }
 
 // judged makes a case of evidence.
