@@ -22,35 +22,12 @@ func (t *trial) change(ctx context.Context) error {
 		if d.name == "no token" {
 			who = nobody
 		}
-		if err := t.intact(ctx); err != nil {
-			return err
-		}
-		e := t.evidence()
-		e.shared, e.anonymous = false, who == nobody // to read it is one thing
-		if t.object.Shared {
-			e.witnesses = nil
-		}
-		var err error
-		if who == asB {
-			if e.nonsense, e.ids, err = t.nonsense(ctx, d); err != nil {
-				return err
-			}
-		}
-		if e.got, err = t.chain(ctx, who, t.target, d); err != nil {
-			return err
-		}
-		if err := t.nonsenseAgain(ctx, d, &e); err != nil {
+		found, e, err := t.changeAs(ctx, who, d)
+		if err != nil {
 			return err
 		}
 		c := t.judged(d.name, e)
-		became, err := t.run.damage(ctx, t.target)
-		switch {
-		case err != nil:
-			c.Findings = append(c.Findings, Finding{Inconclusive, "control", plain(err)})
-		case became != "":
-			t.target.damaged = true
-			c.Findings = append([]Finding{{Leak, "changed", "A's " + t.object.Name + ": " + became}}, c.Findings...)
-		}
+		c.Findings = append(found, c.Findings...)
 		keep(c)
 	}
 	if !t.attempt.controlled() {
@@ -68,9 +45,44 @@ func (t *trial) change(ctx context.Context) error {
 	return nil
 }
 
+// changeAs makes the attempt as somebody else, for an id that nobody has and for
+// A's, and says what became of A's object.
+func (t *trial) changeAs(ctx context.Context, who actor, d disguise) ([]Finding, evidence, error) {
+	e := t.evidence()
+	e.shared, e.anonymous = false, who == nobody // to read it is one thing
+	var found []Finding
+	if who == asB && t.alone() && !t.object.Shared {
+		of, err := t.around(ctx, func() error {
+			none, ids, err := t.nonsense(ctx, d)
+			if e.nonsense == nil {
+				e.nonsense, e.ids = none, ids
+			}
+			return err
+		})
+		if err != nil {
+			return nil, e, err
+		}
+		found = of
+	}
+	of, err := t.around(ctx, func() error {
+		got, err := t.chain(ctx, who, t.target, d)
+		if e.got == nil {
+			e.got, e.witnesses = got, t.target.witnesses
+		}
+		return err
+	})
+	if err != nil {
+		return nil, e, err
+	}
+	if t.object.Shared {
+		e.witnesses = nil
+	}
+	return append(found, of...), e, t.nonsenseAgain(ctx, d, &e)
+}
+
 // works makes the attempt as A, and says why it is none.
 func (t *trial) works(ctx context.Context) (doubt string, err error) {
-	if err := t.intact(ctx); err != nil {
+	if _, err := t.steady(ctx); err != nil {
 		return "", err
 	}
 	all, err := t.chain(ctx, asA, t.target, disguise{})
@@ -80,11 +92,11 @@ func (t *trial) works(ctx context.Context) (doubt string, err error) {
 	if last := all[len(all)-1]; !last.ok() {
 		return fmt.Sprintf("A itself gets status %d here", last.status), nil
 	}
-	became, err := t.run.damage(ctx, t.target)
+	became, err := t.run.differs(ctx, t.target)
 	if err != nil {
 		return "", err
 	}
-	if became == "" {
+	if !became.any() {
 		return "A's own attempt changes nothing either", nil
 	}
 	t.target.damaged = true

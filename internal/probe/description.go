@@ -140,6 +140,11 @@ func (a Attempt) changes() bool {
 	return method == http.MethodPut || method == http.MethodPatch || method == http.MethodDelete
 }
 
+// safe reports an attempt of which no request could change anything.
+func (a Attempt) safe() bool {
+	return safe(a.Step) && !slices.ContainsFunc(a.Then, func(s Step) bool { return !safe(s) })
+}
+
 // WouldChange reports whether the attempt would change or delete the object.
 func (a Attempt) WouldChange() bool { return a.changes() }
 

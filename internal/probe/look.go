@@ -10,49 +10,101 @@ import (
 // look makes an attempt that shows something: first A, so that what is cached is
 // A's, then everybody else.
 func (t *trial) look(ctx context.Context) error {
-	e := t.evidence()
+	e, target := t.evidence(), t.target
 	var err error
 	if t.attempt.controlled() {
 		if e.reference, err = t.reference(ctx, e.witnesses); err != nil {
 			return err
 		}
 		t.ofA(e.reference)
-		if t.byID() {
-			if e.own, err = t.chain(ctx, asB, t.own, disguise{}); err != nil {
+		if !t.attempt.safe() { // what A itself changed is how A's object is
+			if err := t.run.know(ctx, t.target); err != nil {
 				return err
 			}
 		}
 	}
+	var before []Finding
+	if t.attempt.controlled() && t.byID() {
+		if before, err = t.watched(ctx, func() error {
+			own, err := t.chain(ctx, asB, t.own, disguise{})
+			if e.own == nil {
+				e.own = own
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+	}
 	for _, d := range t.disguises() {
-		each := e
 		if d.name != "b" && t.object.Shared {
 			continue
 		}
-		each.entitled = d.name == "b" && t.attempt.controlled() && !t.byID()
-		if each.nonsense, each.ids, err = t.nonsense(ctx, d); err != nil {
+		each, found, err := t.lookAs(ctx, d, e)
+		if err != nil {
 			return err
 		}
-		if each.got, err = t.chain(ctx, asB, t.target, d); err != nil {
-			return err
+		c := t.judged(d.name, each)
+		c.Findings = append(append(before, found...), c.Findings...)
+		t.run.add(c)
+		if t.target != target || target.damaged {
+			return nil // it was changed; what was known of it is no more
 		}
-		if err := t.nonsenseAgain(ctx, d, &each); err != nil {
-			return err
-		}
-		t.run.add(t.judged(d.name, each))
 		if d.name == "b" {
 			e.got = each.got
 		}
-		e.ownJudged = true
+		e.ownJudged, before = true, nil
 	}
 	if err := t.conditional(ctx, e); err != nil {
 		return err
 	}
-	e.anonymous = true
-	if e.got, err = t.chain(ctx, nobody, t.target, disguise{}); err != nil {
+	e.anonymous, e.got = true, nil
+	found, err := t.watched(ctx, func() error {
+		got, err := t.chain(ctx, nobody, t.target, disguise{})
+		if e.got == nil {
+			e.got, e.witnesses = got, t.target.witnesses
+		}
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	t.run.add(t.judged("no token", e))
+	c := t.judged("no token", e)
+	c.Findings = append(found, c.Findings...)
+	t.run.add(c)
 	return nil
+}
+
+// lookAs makes the attempt as B, for an id that nobody has and for A's.
+func (t *trial) lookAs(ctx context.Context, d disguise, e evidence) (evidence, []Finding, error) {
+	e.got = nil
+	e.entitled = d.name == "b" && t.attempt.controlled() && !t.byID()
+	found, err := t.watched(ctx, func() error {
+		none, ids, err := t.nonsense(ctx, d)
+		if err == nil && e.nonsense == nil {
+			e.nonsense, e.ids = none, ids
+		}
+		if err != nil {
+			return err
+		}
+		got, err := t.chain(ctx, asB, t.target, d)
+		if e.got == nil {
+			e.got, e.witnesses = got, t.target.witnesses
+		}
+		return err
+	})
+	if err != nil {
+		return e, nil, err
+	}
+	return e, found, t.nonsenseAgain(ctx, d, &e)
+}
+
+// watched sends what B tries. Where its requests could change something, it is
+// looked whether they did.
+func (t *trial) watched(ctx context.Context, send func() error) ([]Finding, error) {
+	if t.attempt.safe() {
+		return nil, send()
+	}
+	return t.around(ctx, send)
 }
 
 func (t *trial) evidence() evidence {

@@ -10,6 +10,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tenantbroker/tenantbroker/internal/unknown"
 )
@@ -24,6 +25,7 @@ type instance struct {
 	witnesses []witness         // those, and what its owner read in it
 	seen      map[string]string // what it was when its owner read it, without what varies
 	damaged   bool              // it is no longer what it was
+	born      time.Time         // when it was there
 }
 
 // errNoObject means: there is nothing to try with.
@@ -50,7 +52,7 @@ func (r *run) have(ctx context.Context, o *Object, who actor) (*instance, error)
 		}
 		return nil, fmt.Errorf("%w: %s as %s: the answer has no id at %q", errNoObject, origin.Request, who, origin.ID)
 	}
-	if o.Create != nil {
+	if i.born = r.now(); o.Create != nil {
 		r.made = append(r.made, i)
 	}
 	of := strings.ToUpper(string(who)) + "'s " + o.Name
@@ -114,33 +116,6 @@ func contents(a *answer) map[string]string {
 		all[""] = string(a.body)
 	}
 	return all
-}
-
-// damage says what became of an object since its owner knew it; "": nothing.
-func (r *run) damage(ctx context.Context, i *instance) (string, error) {
-	now, err := r.read(ctx, i)
-	switch {
-	case err != nil:
-		return "", err
-	case missing(now.status):
-		return "it is gone", nil
-	case !now.ok():
-		return "", fmt.Errorf("its owner gets status %d when looking at it", now.status)
-	}
-	is := contents(now)
-	for path, was := range i.seen {
-		if value, ok := is[path]; !ok || value != was {
-			return "its value at " + quotedPath(path) + " is another", nil
-		}
-	}
-	return "", nil
-}
-
-func quotedPath(path string) string {
-	if path == "" {
-		return "the top"
-	}
-	return path
 }
 
 // idOf reads an id where the description says it is.

@@ -78,6 +78,9 @@ func (p *planner) attempt(t *Attempt) {
 	looks := !t.changes()
 	if looks && t.controlled() {
 		p.chain(t, "a")
+		if !t.safe() {
+			p.add(t.Name+", look around", "a", p.object.Read)
+		}
 		if trial.byID() {
 			p.chain(t, "b, its own")
 		}
@@ -91,7 +94,7 @@ func (p *planner) attempt(t *Attempt) {
 			p.cleanup(t, d.name)
 		}
 		p.chain(t, d.name)
-		if !looks {
+		if !looks || !t.safe() {
 			p.add(t.Name+", look after", "a", p.object.Read)
 		}
 	}

@@ -142,18 +142,18 @@ func (r *run) object(ctx context.Context, o *Object) error {
 }
 
 // afterwards looks at A's object once more: something may have changed it that
-// was not meant to.
+// was not meant to. What, it can't tell, so this accuses nobody.
 func (r *run) afterwards(ctx context.Context, target *instance) error {
 	if target.damaged {
 		return nil
 	}
 	c := Case{Object: target.object.Name, Attempt: "afterwards", As: "a", Request: target.object.Read}
-	became, err := r.damage(ctx, target)
+	became, err := r.differs(ctx, target)
 	switch {
 	case err != nil:
 		c.Findings = []Finding{{Inconclusive, "failed", plain(err)}}
-	case became != "":
-		c.Findings = []Finding{{Leak, "changed", "A's " + target.object.Name + " is not as it was: " + became}}
+	case became.any():
+		c.Findings = []Finding{{Suspect, "changed", "A's " + target.object.Name + " is not as it was: " + became.String() + "; no attempt was seen to change it"}}
 	}
 	r.add(c)
 	return nil
