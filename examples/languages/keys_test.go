@@ -243,13 +243,11 @@ func TestKeysThatCantBeHad(t *testing.T) {
 				t.Errorf("%s, %s: %d fetches", language, name, n)
 			}
 		}
-		if language == "python" { // jose reads on
-			i.answers(func(w http.ResponseWriter, _ *http.Request) {
-				_, _ = w.Write([]byte(`{"keys":[` + strings.Repeat(" ", 256<<10) + string(i.public("first").JWK()) + `]}`))
-			})
-			if v := j.verify(t, i.token(nil)); v.Refused != "unavailable" {
-				t.Errorf("a set without bounds: %+v", v)
-			}
+		i.answers(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write([]byte(`{"keys":[` + strings.Repeat(" ", 256<<10) + string(i.public("first").JWK()) + `]}`))
+		})
+		if v := j.verify(t, i.token(nil)); v.Refused != "unavailable" {
+			t.Errorf("%s, a set without bounds: %+v", language, v)
 		}
 		i.answers(nil)
 		if v := j.verify(t, i.token(nil)); v.Tenant != "tenant-0" {
@@ -258,8 +256,121 @@ func TestKeysThatCantBeHad(t *testing.T) {
 	}
 }
 
-// Through an outage Python serves with the keys that it holds, for so long; jose
-// gives up when they are due. A key that was withdrawn is gone when they are.
+// A broker that is away is asked once, whoever sends what, and that is nobody's
+// fault; all who wait get the one answer. What is held serves on.
+func TestABrokerThatIsAwayIsAskedOnce(t *testing.T) {
+	away := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }
+	for language := range commands {
+		for _, holds := range []bool{false, true} {
+			i := newIssuer(t, credential.ES256)
+			coolDown := 30.0
+			if holds {
+				coolDown = 1
+			}
+			j := i.judge(language, coolDown)
+			if holds {
+				if v := j.verify(t, i.token(nil)); v.Tenant != "tenant-0" {
+					t.Fatalf("%s: %+v", language, v)
+				}
+				time.Sleep(1100 * time.Millisecond) // a pause is over, the next one begins
+			}
+			i.answers(away)
+			before := i.fetches.Load()
+			begun := time.Now()
+			var garbage []string
+			for n := range 20 {
+				garbage = append(garbage, i.signed("unknown-"+string(rune('a'+n)), nil, nil))
+			}
+			for _, v := range j.verifyAtOnce(t, garbage...) {
+				if v.Refused != "unavailable" {
+					t.Errorf("%s, keys held: %t: %+v", language, holds, v)
+				}
+			}
+			for _, g := range garbage[:5] {
+				_ = j.verify(t, g)
+			}
+			if n := i.fetches.Load() - before; n != 1 && (!holds || time.Since(begun) < time.Second) {
+				t.Errorf("%s, keys held: %t: %d fetches", language, holds, n)
+			}
+			want := verdict{Refused: "unavailable"}
+			if holds {
+				want = verdict{Tenant: "tenant-0"}
+			}
+			if v := j.verify(t, i.token(nil)); v != want {
+				t.Errorf("%s, keys held: %t: %+v, want %+v", language, holds, v, want)
+			}
+		}
+	}
+}
+
+// Who comes while the keys are fetched waits for them, and they are fetched once.
+func TestAllWaitForOneFetch(t *testing.T) {
+	for language := range commands {
+		i := newIssuer(t, credential.ES256)
+		j := i.judge(language, 30)
+		token := i.token(nil)
+		for _, v := range j.verifyAtOnce(t, token, token, token, token, token, token) {
+			if v.Tenant != "tenant-0" {
+				t.Errorf("%s: %+v", language, v)
+			}
+		}
+		if n := i.fetches.Load(); n != 1 {
+			t.Errorf("%s: %d fetches", language, n)
+		}
+	}
+}
+
+// A broker that answers slowly, or for ever, is given up.
+func TestAFetchHasAnEnd(t *testing.T) {
+	const timeout = 300 * time.Millisecond
+	answers := map[string]http.HandlerFunc{
+		"nothing": func(_ http.ResponseWriter, r *http.Request) {
+			select {
+			case <-r.Context().Done():
+			case <-time.After(20 * timeout):
+			}
+		},
+		"one byte at a time": func(w http.ResponseWriter, r *http.Request) {
+			for begun := time.Now(); r.Context().Err() == nil && time.Since(begun) < 20*timeout; {
+				_, _ = w.Write([]byte(" "))
+				_ = http.NewResponseController(w).Flush()
+				time.Sleep(timeout / 10)
+			}
+		},
+	}
+	for language := range commands {
+		i := newIssuer(t, credential.ES256)
+		j := newJudge(t, language, job{Issuer: i.URL, Audience: audience, Timeout: timeout.Seconds()})
+		for name, answer := range answers {
+			i.answers(answer)
+			begun := time.Now()
+			if v := j.verify(t, i.token(nil)); v.Refused != "unavailable" || time.Since(begun) > 15*timeout {
+				t.Errorf("%s, %s: %+v after %s", language, name, v, time.Since(begun))
+			}
+		}
+	}
+}
+
+// Keys come by https, by http on loopback only, whatever a URL begins with.
+func TestAnIssuerInTheClearIsRefused(t *testing.T) {
+	for language := range commands {
+		folder := example(t, language)
+		for _, issuer := range []string{
+			"http://broker.example", "http://localhost.example", "http://127.0.0.1:1@broker.example", "http://127.0.0.1.example:80",
+			"http://10.0.0.1:80", "ftp://127.0.0.1", "file:///etc",
+		} {
+			said, err := json.Marshal(job{Issuer: issuer, Audience: audience})
+			must(t, err)
+			out, err := command(language, folder, "testdata/verdicts", "JOB="+string(said)).CombinedOutput()
+			if err == nil || !strings.Contains(string(out), "http on loopback only") {
+				t.Errorf("%s, %s: %v\n%s", language, issuer, err, out)
+			}
+		}
+	}
+}
+
+// Through an outage the keys that are held serve, for so long. A key that was
+// withdrawn is gone when they are due.
 func TestKeysInAnOutageAndWithdrawn(t *testing.T) {
 	for language := range commands {
 		i := newIssuer(t, credential.ES256)
@@ -279,7 +390,7 @@ func TestKeysInAnOutageAndWithdrawn(t *testing.T) {
 		begun = time.Now()
 		i.answers(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
 		until(unavailable)
-		if took := time.Since(begun); language == "python" && took < 1500*time.Millisecond { // long due
+		if took := time.Since(begun); took < 1500*time.Millisecond { // long due
 			t.Errorf("%s: unavailable after %s", language, took)
 		}
 		i.answers(nil)

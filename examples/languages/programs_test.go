@@ -84,7 +84,8 @@ type job struct {
 	Time     int64           `json:"time,omitempty"`
 	CoolDown float64         `json:"cool_down"` // seconds
 	Fresh    float64         `json:"fresh,omitempty"`
-	Stale    float64         `json:"stale,omitempty"` // Python's
+	Stale    float64         `json:"stale,omitempty"`
+	Timeout  float64         `json:"timeout,omitempty"`
 }
 
 // verdict is what a verifier says of a token.
@@ -116,17 +117,26 @@ func newJudge(t testing.TB, language string, j job) *judge {
 	return &judge{language, in, bufio.NewScanner(out), problems}
 }
 
-// verify asks for one token, which has no line end in it.
-func (j *judge) verify(t testing.TB, token string) (v verdict) {
+// verify asks for one token.
+func (j *judge) verify(t testing.TB, token string) verdict {
 	t.Helper()
-	if _, err := io.WriteString(j.in, token+"\n"); err != nil {
+	return j.verifyAtOnce(t, token)[0]
+}
+
+// verifyAtOnce asks for tokens, which have no space and no line end in them.
+func (j *judge) verifyAtOnce(t testing.TB, tokens ...string) []verdict {
+	t.Helper()
+	if _, err := io.WriteString(j.in, strings.Join(tokens, " ")+"\n"); err != nil {
 		t.Fatalf("%s: %v\n%s", j.language, err, j.problems)
 	}
-	if !j.out.Scan() {
-		t.Fatalf("%s said nothing more: %v\n%s", j.language, j.out.Err(), j.problems)
+	verdicts := make([]verdict, len(tokens))
+	for i := range verdicts {
+		if !j.out.Scan() {
+			t.Fatalf("%s said nothing more: %v\n%s", j.language, j.out.Err(), j.problems)
+		}
+		must(t, json.Unmarshal(j.out.Bytes(), &verdicts[i]))
 	}
-	must(t, json.Unmarshal(j.out.Bytes(), &v))
-	return v
+	return verdicts
 }
 
 // start runs a command until the test ends.

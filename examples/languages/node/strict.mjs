@@ -13,7 +13,8 @@ export class Refused extends Error {
   }
 }
 
-function hold(ok, reason, text) {
+/** hold throws Refused where something does not hold. */
+export function hold(ok, reason, text) {
   if (!ok) throw new Refused(reason, text);
 }
 

@@ -5,6 +5,7 @@ import threading
 import time
 import urllib.request
 from http.client import HTTPException
+from urllib.parse import urlsplit
 
 import jwt
 
@@ -12,6 +13,7 @@ import strict
 from strict import Refused
 
 ALGORITHMS = ("ES256", "ES384", "EdDSA", "RS256", "PS256")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Token:
@@ -66,7 +68,8 @@ class Keys:
     TIMEOUT, MAX_BYTES = 5, 256 * 1024
 
     def __init__(self, url, cool_down=30):
-        if not url.startswith(("https://", "http://127.0.0.1:", "http://localhost:", "http://[::1]:")):
+        parts = urlsplit(url)  # what a URL begins with may be somebody's name, in front of an @
+        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
             raise ValueError("keys come by https, by http on loopback only")
         self._url, self._cool_down, self._lock = url, cool_down, threading.Lock()
         self._held, self._at, self._tried = {}, None, None
@@ -78,7 +81,8 @@ class Keys:
                     self._refresh()
         strict.hold(self._at is not None and time.monotonic() - self._at <= self.STALE, "unavailable", "no keys")
         found = self._held.get(kid)
-        strict.hold(found is not None, "unknown_key", "no such key")
+        strict.hold(found or self._at == self._tried, "unavailable", "the key may be newer than what is held")
+        strict.hold(found, "unknown_key", "no such key")
         return found
 
     def _due(self, kid):
@@ -94,10 +98,12 @@ class Keys:
             pass  # what is held serves on
 
     def _fetch(self):
+        document = b""
         with urllib.request.build_opener(NoRedirect).open(self._url, timeout=self.TIMEOUT) as answer:
-            document = answer.read(self.MAX_BYTES + 1)
-        if len(document) > self.MAX_BYTES:
-            raise ValueError("too long")
+            while chunk := answer.read1(65536):  # which waits for as long, each time
+                document += chunk
+                if len(document) > self.MAX_BYTES or time.monotonic() - self._tried > self.TIMEOUT:
+                    raise ValueError("too long")
         return json.loads(document)
 
 
