@@ -90,6 +90,9 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	if err := pgguard.CheckRole(ctx, s.pool); err != nil {
 		return nil, err
 	}
+	if err := pgguard.CheckDatabase(ctx, s.pool, pgguard.InspectOptions{}); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 

@@ -3,6 +3,7 @@ package orders_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -91,6 +92,7 @@ func TestOrders(t *testing.T) {
 	t.Run("nothing crosses", w.nothingCrosses)
 	t.Run("a probe finds nothing", w.aProbeFindsNothing)
 	t.Run("it does not start as a superuser", w.itDoesNotStartAsASuperuser)
+	t.Run("it does not start on a database that is open", w.itDoesNotStartOnADatabaseThatIsOpen)
 	t.Run("bad requests", w.badRequests)
 	t.Run("a suspended tenant is out", w.aSuspendedTenantIsOut) // the last, for acme
 }
@@ -181,6 +183,19 @@ func (w *world) itDoesNotStartAsASuperuser(t *testing.T) {
 		service.Close()
 		t.Error("it started as a superuser")
 	}
+}
+
+// So is a view that shows every tenant's rows.
+func (w *world) itDoesNotStartOnADatabaseThatIsOpen(t *testing.T) {
+	w.must(w.database.SQL(t.Context(), "shop", "CREATE VIEW public.every AS SELECT * FROM public.orders; GRANT SELECT ON public.every TO orders_app"))
+	service, err := w.open("orders_app", password)
+	if err == nil {
+		service.Close()
+	}
+	if !errors.Is(err, pgguard.ErrOpen) {
+		t.Errorf("it started: %v", err)
+	}
+	w.must(w.database.SQL(t.Context(), "shop", "DROP VIEW public.every"))
 }
 
 func (w *world) badRequests(t *testing.T) {

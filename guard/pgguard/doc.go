@@ -5,6 +5,7 @@
 //	pgguard.Configure(config)
 //	pool, err := pgxpool.NewWithConfig(ctx, config)
 //	err = pgguard.CheckRole(ctx, pool) // at start
+//	err = pgguard.CheckDatabase(ctx, pool, pgguard.InspectOptions{})
 //
 //	func orders(w http.ResponseWriter, r *http.Request) {
 //		err := pgguard.WithTenant(r.Context(), pool, func(tx pgx.Tx) error {
@@ -32,6 +33,8 @@
 // no transaction: each asks the database again, since the login of a pool may become
 // another. The owner of a table is bound by its policies, which are forced, but may
 // drop them. CheckRole refuses it, and more, at a service's start.
+// CheckDatabase refuses a database with ways round the policies that are open to the
+// role: a table without them, a view or function of a superuser, and more.
 //
 // Partitions and children by INHERITS can be named by themselves. Policies protects
 // those that there are, and CheckRole refuses a role that may use one that came

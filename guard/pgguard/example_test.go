@@ -30,6 +30,10 @@ func open(ctx context.Context, dsn string) (*pgxpool.Pool, error) {
 		pool.Close()
 		return nil, err
 	}
+	if err := pgguard.CheckDatabase(ctx, pool, pgguard.InspectOptions{}); err != nil {
+		pool.Close()
+		return nil, err
+	}
 	return pool, nil
 }
 

@@ -245,7 +245,7 @@ WITH become AS (
     FROM become b WHERE $4 AND has_database_privilege(b.oid, current_database(), 'TEMPORARY')
   UNION SELECT 'tenant-preset', 'error', coalesce('ROLE ' || quote_ident(r.rolname), 'DATABASE ' || quote_ident(current_database())), 'each of its sessions has a tenant, also outside of a transaction'
     FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole, unnest(s.setconfig) c
-    WHERE c ~ '^tenantguard\.tenant=.' AND (s.setrole = 0 OR s.setrole IN (SELECT oid FROM become))
+    WHERE c ~* '^tenantguard\.tenant=.' AND (s.setrole = 0 OR s.setrole IN (SELECT oid FROM become))
       AND (s.setdatabase = 0 OR s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()))
   UNION SELECT 'role', 'error', 'ROLE ' || b.role, format('may run %s, which reads or writes files of the server', p.proname)
     FROM pg_proc p JOIN become b ON has_function_privilege(b.oid, p.oid, 'EXECUTE')

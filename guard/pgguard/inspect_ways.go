@@ -159,7 +159,7 @@ WITH become AS (SELECT b.oid::oid AS oid, b.role FROM unnest($1::bigint[], $2::t
 SELECT p.oid::regprocedure::text, n.nspname::text, quote_ident(o.rolname), o.rolsuper OR o.rolbypassrls, p.prosecdef, p.proleakproof,
   p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype), EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid AND NOT t.tgisinternal),
   EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'),
-  EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c ~ '^tenantguard\.tenant=.'),
+  EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c ~* '^tenantguard\.tenant=.'),
   ARRAY(SELECT DISTINCT b.role FROM become b WHERE has_function_privilege(b.oid, p.oid, 'EXECUTE')
     AND EXISTS (SELECT FROM become u WHERE u.role = b.role AND has_schema_privilege(u.oid, n.oid, 'USAGE')) ORDER BY 1),
   ARRAY(SELECT DISTINCT b.role FROM become b WHERE b.oid = p.proowner ORDER BY 1),

@@ -39,9 +39,12 @@ type Querier interface {
 // cover, one that has any right to the keys of signatures or may make objects
 // beside them, one that reaches rows of a guarded table through another one
 // without policies (a partition, a child or a parent), and one that may become
-// one of these by SET ROLE. Of a *pgxpool.Pool it
-// refuses too that its connections keep prepared statements. That of a Strict
-// refuses more.
+// one of these by SET ROLE; and one that has a tenant by its defaults or those of the
+// database. Of a *pgxpool.Pool it refuses too that its connections keep prepared
+// statements. That of a Strict refuses more.
+//
+// It looks at the role. A view or function of a superuser, a table without policies
+// and the like are the database's: CheckDatabase looks for them.
 //
 // Errors: a *RoleError, which is an ErrRole; ErrStatements; those of pgx.
 func CheckRole(ctx context.Context, db Querier) error { return checkRole(ctx, db, "") }
@@ -137,6 +140,9 @@ WITH RECURSIVE me AS (
   UNION SELECT 'has REPLICATION, and may read all changes', self, rolname FROM become WHERE rolreplication
   UNION SELECT 'runs programs or files of the server', self, rolname FROM become
     WHERE rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')
+  UNION SELECT 'has a tenant in each session by a default of the role or the database', self, rolname FROM become JOIN pg_catalog.pg_db_role_setting s
+    ON self AND s.setrole IN (0, become.oid) AND pg_catalog.array_to_string(s.setconfig, E'\n') ~* '(^|\n)tenantguard\.tenant=.'
+    AND s.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()))
   UNION SELECT 'owns what the policies call', self, rolname FROM become WHERE rolname = 'tenantguard_owner'
   UNION SELECT 'owns ' || g.oid::pg_catalog.regclass, self, rolname FROM become JOIN guarded g ON g.relowner = become.oid
   UNION SELECT 'may TRUNCATE, or add triggers or references to, ' || g.oid::pg_catalog.regclass, self, rolname FROM become JOIN guarded g
