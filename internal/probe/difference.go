@@ -126,7 +126,7 @@ func (t *trial) again(ctx context.Context, became difference, send func() error)
 	}
 	t.target = second
 	young := second.seen
-	if err := pause(ctx, age); err != nil {
+	if err := Pause(ctx, age); err != nil {
 		return unsure(err)
 	}
 	if err := t.run.know(ctx, second); err != nil {

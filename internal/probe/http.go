@@ -86,10 +86,21 @@ func newSender(c Config) (*sender, error) {
 	}, nil
 }
 
+// encrypted takes a proxy for https only, which goes through it in a tunnel: of a
+// plain request a proxy would see the token.
+func encrypted(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
+	return func(r *http.Request) (*url.URL, error) {
+		if r.URL.Scheme != "https" {
+			return nil, nil //nolint:nilnil // as http.Transport wants it: no proxy
+		}
+		return proxy(r)
+	}
+}
+
 // transport trusts the system's roots, or those of a PEM file.
 func transport(caFile string) (*http.Transport, error) {
 	t := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
+		Proxy: encrypted(http.ProxyFromEnvironment), ForceAttemptHTTP2: true,
 		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, IdleConnTimeout: 30 * time.Second,
 	}
 	if caFile == "" {

@@ -126,7 +126,7 @@ func (t *trial) reference(ctx context.Context, witnesses []witness) ([]*answer, 
 		if shows || !t.run.now().Before(end) {
 			return all, nil
 		}
-		if err := pause(ctx, t.attempt.Settle/10); err != nil {
+		if err := Pause(ctx, t.attempt.Settle/10); err != nil {
 			return nil, err
 		}
 	}

@@ -103,7 +103,7 @@ func (t *trial) step(ctx context.Context, who actor, s Step, v values, d disguis
 		if err != nil || !a.ok() || reached(a, s.Until) || t.run.now().After(end) {
 			return a, err
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+		if err := Pause(ctx, 100*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}
@@ -118,7 +118,8 @@ func reached(a *answer, until map[string]string) bool {
 	return true
 }
 
-func pause(ctx context.Context, d time.Duration) error {
+// Pause waits, or returns why ctx ended before.
+func Pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

@@ -116,6 +116,11 @@ func (d *Draft) attempt(r *resource, o *operation) {
 		}
 		return
 	}
+	if target, _, _ := strings.Cut(request, "?"); o.method != "GET" && o.method != "POST" && !strings.Contains(target, "{id}") {
+		// One wrong guess here, such as an ignored body, would be all of a tenant's.
+		d.note(o.String(), "it changes or removes more than one object, by what is not in its path: write its attempts in %s, or by hand", extensionName)
+		return
+	}
 	a := probe.Attempt{Name: o.attemptName(r), Control: o.extension.Control, Changes: o.extension.Changes, Settle: o.extension.Settle}
 	a.Request, a.Headers = request, headers
 	body, carries := r.body(o)
@@ -126,7 +131,7 @@ func (d *Draft) attempt(r *resource, o *operation) {
 		if a.Changes == nil {
 			a.Changes = &yes
 		}
-	case o.method == "POST" && !carries, len(o.names) == 0 && o.method != "GET" && !carries:
+	case o.method == "POST" && !carries:
 		d.note(o.String(), "nothing in it names an object: write its attempts in %s", extensionName)
 		return
 	}
@@ -202,7 +207,7 @@ func (o *operation) attemptName(r *resource) string {
 		return map[string]string{"GET": "read", "PUT": "update", "PATCH": "amend", "DELETE": "delete", "POST": "post"}[o.method]
 	}
 	if o.path == r.collection {
-		return map[string]string{"GET": "list", "POST": "create", "PUT": "replace-all", "PATCH": "amend-all", "DELETE": "delete-all"}[o.method]
+		return map[string]string{"GET": "list", "POST": "create"}[o.method]
 	}
 	rest, below := strings.CutPrefix(o.path, r.item+"/")
 	if !below {

@@ -313,3 +313,28 @@ func FuzzDerive(f *testing.F) {
 		}
 	})
 }
+
+// What an operation would do to all that a tenant has is for a person to decide.
+func TestNothingThatChangesManyIsDerived(t *testing.T) {
+	ids := "requestBody: {content: {application/json: {schema: {type: object, required: [ids], properties: {ids: {type: array, items: {type: string}}}}}}}"
+	for _, method := range []string{"delete", "put", "patch"} {
+		for _, path := range []string{"/orders", "/orders/bulk"} {
+			operation := "    " + method + ":\n      " + ids + "\n      responses: {\"204\": {description: Done.}}\n"
+			at, text := "  # more\n", "  "+path+":\n"+operation+"  # more\n"
+			if path == "/orders" {
+				at, text = "  /orders:\n", "  /orders:\n"+operation
+			}
+			draft := with(t, at, text)
+			for _, a := range draft.Objects[0].Try {
+				if upper := strings.ToUpper(method); strings.HasPrefix(a.Request, upper+" ") {
+					t.Errorf("%s", a.Request)
+				}
+			}
+			if !slices.ContainsFunc(draft.Notes, func(n openapi.Note) bool {
+				return strings.EqualFold(n.Where, method+" "+path) && strings.Contains(n.Text, "more than one object")
+			}) {
+				t.Errorf("%s %s: no note: %v", method, path, draft.Notes)
+			}
+		}
+	}
+}

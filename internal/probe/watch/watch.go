@@ -45,7 +45,7 @@ type Config struct {
 // Run probes until ctx ends, and returns nil then. It comes back when the run
 // under way has cleaned up, which takes at most 30 s.
 func Run(ctx context.Context, c Config) error {
-	return run(ctx, c, pause)
+	return run(ctx, c, probe.Pause)
 }
 
 func run(ctx context.Context, c Config, pause func(context.Context, time.Duration) error) error {
@@ -89,17 +89,6 @@ func run(ctx context.Context, c Config, pause func(context.Context, time.Duratio
 func around(interval time.Duration) time.Duration {
 	//nolint:gosec // when the next run begins is no secret
 	return time.Duration(float64(interval) * (1 - jitter + 2*jitter*rand.Float64()))
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // once makes one run and counts it.

@@ -324,12 +324,12 @@ func TestThePauseVaries(t *testing.T) {
 	if len(seen) < 900 {
 		t.Errorf("%d different ones of 1000", len(seen))
 	}
-	if err := pause(t.Context(), time.Millisecond); err != nil {
+	if err := probe.Pause(t.Context(), time.Millisecond); err != nil {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := pause(ctx, time.Hour); !errors.Is(err, context.Canceled) {
+	if err := probe.Pause(ctx, time.Hour); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 }
