@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -29,7 +31,31 @@ func (d difference) String() string {
 	case d.paths[0] == "":
 		return "it reads otherwise"
 	}
-	return "its value at " + d.paths[0] + " is another"
+	return "its value at " + schematic(d.paths[0]) + " is another"
+}
+
+// memberName is what a schema would call a member. Others, such as addresses and
+// ids, are data.
+var memberName = regexp.MustCompile(`\A[A-Za-z_]{1,32}\z`)
+
+// maxShown is how many members of a path are said.
+const maxShown = 3
+
+// schematic is a path without what may be data: "*" for such members, and for
+// items of lists.
+func schematic(path string) string {
+	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
+	short := ""
+	for i, part := range parts {
+		if i == maxShown {
+			return short + "/…"
+		}
+		if !memberName.MatchString(part) {
+			part = "*"
+		}
+		short += "/" + part
+	}
+	return short
 }
 
 // differs looks at an object as its owner.

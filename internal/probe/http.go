@@ -144,15 +144,15 @@ func (s *sender) send(ctx context.Context, who actor, step Step, v values, extra
 	began := s.now()
 	response, err := s.http.Do(request)
 	if err != nil {
-		return nil, unreachable(ctx, request, err)
+		return nil, unreachable(ctx, s.line(step, v, query), err)
 	}
 	defer response.Body.Close() //nolint:errcheck // it was read
 	body, err := io.ReadAll(io.LimitReader(response.Body, int64(s.limits.Body)+1))
 	if err != nil {
-		return nil, unreachable(ctx, request, err)
+		return nil, unreachable(ctx, s.line(step, v, query), err)
 	}
 	a := &answer{status: response.StatusCode, header: response.Header, body: body, took: s.now().Sub(began), sent: text}
-	a.line = request.Method + " " + request.URL.RequestURI()
+	a.line = s.line(step, v, query)
 	if len(body) > s.limits.Body {
 		a.body, a.cut = body[:s.limits.Body], true
 	}
@@ -162,7 +162,7 @@ func (s *sender) send(ctx context.Context, who actor, step Step, v values, extra
 }
 
 // unreachable leaves out what net/http says of the request: its URL.
-func unreachable(ctx context.Context, r *http.Request, err error) error {
+func unreachable(ctx context.Context, line string, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -170,18 +170,32 @@ func unreachable(ctx context.Context, r *http.Request, err error) error {
 	if errors.As(err, &u) {
 		err = u.Err
 	}
-	return fmt.Errorf("%w: %s %s: %w", ErrUnreachable, r.Method, r.URL.Path, err)
+	line, _, _ = strings.Cut(line, "?")
+	return fmt.Errorf("%w: %s: %w", ErrUnreachable, line, err)
+}
+
+// line is a request for the report. What was saved from an answer, such as a link
+// that opens a file by itself, stays a name.
+func (s *sender) line(step Step, v values, query url.Values) string {
+	method, target := v.own().target(step.Request)
+	return method + " " + s.base.EscapedPath() + with(target, query)
+}
+
+// with appends to a target's query.
+func with(target string, query url.Values) string {
+	if len(query) == 0 {
+		return target
+	}
+	mark := "?"
+	if strings.Contains(target, "?") {
+		mark = "&"
+	}
+	return target + mark + query.Encode()
 }
 
 func (s *sender) build(ctx context.Context, step Step, v values, extra map[string]string, query url.Values) (*http.Request, string, error) {
 	method, target := v.target(step.Request)
-	if len(query) > 0 {
-		mark := "?"
-		if strings.Contains(target, "?") {
-			mark = "&"
-		}
-		target += mark + query.Encode()
-	}
+	target = with(target, query)
 	u, err := url.Parse(s.base.String() + target)
 	if err != nil || !sameOrigin(u, s.base) {
 		return nil, "", fmt.Errorf("probe: %s: not a path of the service", step.Request)

@@ -115,7 +115,7 @@ func (s *Step) check(names []string) error {
 		}
 	}
 	for name, pointer := range s.Save {
-		if !nameGrammar.MatchString(name) || slices.Contains([]string{"id", "own", "marker", "witness", "tenant_a", "tenant_b"}, name) {
+		if !nameGrammar.MatchString(name) || slices.Contains(ownNames, name) {
 			return fmt.Errorf("save: %q is not a name that is free", name)
 		}
 		if !isPointer(pointer) {

@@ -14,6 +14,20 @@ import (
 // values stand for the names in braces: a string or a json.Number each.
 type values map[string]any
 
+// ownNames stand for what the probe made, and for ids; all others for what was saved.
+var ownNames = []string{"id", "own", "marker", "other_marker", "witness", "tenant", "tenant_a", "tenant_b"}
+
+// own are the values that a report may show.
+func (v values) own() values {
+	shown := make(values, len(v))
+	for _, name := range ownNames {
+		if value, ok := v[name]; ok {
+			shown[name] = value
+		}
+	}
+	return shown
+}
+
 var placeholder = regexp.MustCompile(`\{[a-z0-9_-]*\}`)
 
 var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "QUERY"}
