@@ -19,7 +19,8 @@ func serveCommand() *cobra.Command {
 		Use:   "serve --config FILE",
 		Short: "Run the broker",
 		Long: `serve runs the broker until it gets SIGTERM or SIGINT; then it finishes the
-requests in flight. On SIGHUP it reads the TLS certificate and log.level again.`,
+requests in flight. On SIGHUP it reads the TLS certificate, log.level and
+check.proxies again.`,
 		Example: "  broker serve --config /etc/tenantbroker/broker.yaml",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {

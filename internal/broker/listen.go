@@ -34,6 +34,7 @@ type limitedListener struct {
 	exempt     []netip.Prefix // proxies, that many clients come through
 
 	refused atomic.Uint64 // for their address
+	held    atomic.Int64  // connections that are open
 
 	mu     sync.Mutex
 	open   map[netip.Prefix]int       // by address, those that are not exempt
@@ -86,17 +87,26 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			_ = conn.Close() // nothing was written to it
 			continue
 		}
-		return &limitedConn{Conn: conn, release: func() { l.leave(from); <-l.slots }}, nil
+		l.held.Add(1)
+		return holding(conn, func() { l.held.Add(-1); l.leave(from); <-l.slots }), nil
 	}
+}
+
+// holding makes closing a connection give its slot back. What stands below TLS
+// does so itself: the server has to see the TLS.
+func holding(conn net.Conn, release func()) net.Conn {
+	if over, ok := conn.(*tls.Conn); ok {
+		if g, ok := over.NetConn().(*guest); ok {
+			g.release = release
+			return conn
+		}
+	}
+	return &limitedConn{Conn: conn, release: release}
 }
 
 // counted is whose share a connection takes from, the zero Prefix if nobody's.
 func (l *limitedListener) counted(remote net.Addr) netip.Prefix {
-	tcp, ok := remote.(*net.TCPAddr)
-	if !ok {
-		return netip.Prefix{}
-	}
-	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
+	ip := addressOf(remote)
 	for _, proxies := range l.exempt {
 		if proxies.Contains(ip) {
 			return netip.Prefix{}
@@ -190,7 +200,7 @@ func (l *limitedListener) Close() error {
 }
 
 // count returns how many connections are open.
-func (l *limitedListener) count() int { return len(l.slots) }
+func (l *limitedListener) count() int { return int(l.held.Load()) }
 
 type limitedConn struct {
 	net.Conn

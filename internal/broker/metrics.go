@@ -81,6 +81,14 @@ func (m *metrics) connections(l *limitedListener) {
 	}, func() float64 { return float64(l.refused.Load()) }))
 }
 
+// proxies shows how full the proxies' listener is.
+func (m *metrics) proxies(admitted, strangers func() int) {
+	for state, count := range map[string]func() int{"admitted": admitted, "handshake": strangers} {
+		m.gauge("tenantbroker_check_connections", "Connections open on the proxies' listener: admitted, or in a handshake that is not finished.",
+			prometheus.Labels{"state": state}, func() float64 { return float64(count()) })
+	}
+}
+
 // health shows whether the store writes and how the signing keys are.
 func (m *metrics) health(s store.Store, k *keys.Manager, now func() time.Time) {
 	m.gauge("tenantbroker_store_healthy", "1 while the store can be written, else 0.", nil,

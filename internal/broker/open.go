@@ -66,6 +66,7 @@ type Broker struct {
 
 	certificate *certificate // nil: plain HTTP
 	connections *limitedListener
+	gate        *proxyGate // nil: proxies show no certificate
 	listeners   []net.Listener
 	front, ops  []func(context.Context) error // what serves the public, and the probes
 	stopping    atomic.Bool

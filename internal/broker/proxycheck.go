@@ -24,12 +24,12 @@ type Checks struct {
 	CertFile     string `yaml:"cert_file" help:"PEM file with the certificate chain of this listener; goes with key_file and client_ca_file"`
 	KeyFile      string `yaml:"key_file" help:"PEM file with its private key"`
 	ClientCAFile string `yaml:"client_ca_file" help:"PEM file with the authorities of the proxies' certificates; read again when it changes"`
-	Proxies      string `yaml:"proxies" help:"whose certificates may ask, separated by spaces: DNS names, URIs such as spiffe://example.org/proxy, or sha256:FINGERPRINT; required with client_ca_file"`
+	Proxies      string `yaml:"proxies" help:"whose certificates may ask, separated by spaces: DNS names, URIs such as spiffe://example.org/proxy, or sha256:FINGERPRINT; required with client_ca_file; read again on SIGHUP"`
 }
 
 const (
-	// maxCheckConnections bounds the proxies' connections, which bounds the checks
-	// at one moment too. Those beyond wait.
+	// maxCheckConnections bounds the connections that may ask, which bounds the
+	// checks at one moment too. As many more wait, and those beyond are closed.
 	maxCheckConnections = 1024
 	// maxCheckAudiences bounds the audiences, each of which has a cache of
 	// verified tokens.
@@ -112,18 +112,19 @@ func (b *Broker) listenCheck(ctx context.Context, m *metrics) error {
 		}
 		cfg.Verifiers[a] = v
 	}
-	gate, err := newProxyGate(b.config, b.deps.Logger)
-	if err != nil {
-		return err
-	}
 	refused := newProxiesRefused()
 	if err := m.registry.Register(refused); err != nil {
+		return err
+	}
+	gate, err := newProxyGate(b.config, b.deps.Logger)
+	if err != nil {
 		return err
 	}
 	if gate != nil {
 		gate.refused = refused
 		gate.note = func(from netip.Addr, why string) { b.issuer.Note(issuer.CheckListener, issuer.Origin{IP: from}, why) }
 		cfg.Proxy = gate.asks
+		b.gate = gate
 		b.front = append(b.front, gate.Run)
 	}
 	handler, err := api.NewCheck(cfg)
@@ -135,9 +136,20 @@ func (b *Broker) listenCheck(ctx context.Context, m *metrics) error {
 		return fmt.Errorf("check.listen: %w", err)
 	}
 	b.checkAddress = l.Addr()
+	strangers := func() int { return 0 } // without certificates everybody may ask
+	if gate != nil {
+		door := newProxyDoor(l, gate)
+		l, handler, strangers = door, gate.hold(handler), door.count
+		b.front = append(b.front, door.Run)
+	}
 	limited := limitConnections(l, maxCheckConnections, maxCheckConnections, nil)
-	server := newHTTPServer("check", limited, handler, b.config.doc.Timeouts, gate.config(), b.deps.Logger)
+	m.proxies(limited.count, strangers)
+	// The door has done the handshakes: the server is given connections that did.
+	server := newHTTPServer("check", limited, handler, b.config.doc.Timeouts, nil, b.deps.Logger)
 	server.server.ConnState = limited.track
+	if gate != nil {
+		server.server.ConnContext = gate.remember
+	}
 	b.listeners = append(b.listeners, limited)
 	b.front = append(b.front, server.Run)
 	return nil

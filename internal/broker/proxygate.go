@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,34 +22,47 @@ import (
 )
 
 // Why a connection to the proxies' listener is refused: the reasons of the
-// records and of the metric.
+// metric, and the first four of the records.
 const (
 	proxyShowsNone = "no_certificate"
 	proxyUntrusted = "not_trusted" // by the authorities, or not for clients
 	proxyExpired   = "expired"
 	proxyUnlisted  = "not_listed"
+	proxyFailed    = "handshake_failed"
+	proxyLate      = "handshake_timeout"
+	proxyCrowded   = "crowded" // the oldest handshake made room
+	proxyFull      = "full"    // it may ask, and too many do
 )
 
-// A refused proxy comes back at once: so many lines, and then one every so
-// often. Each is counted, and in the records.
+var proxyReasons = []string{proxyShowsNone, proxyUntrusted, proxyExpired, proxyUnlisted, proxyFailed, proxyLate, proxyCrowded, proxyFull}
+
+// A refused proxy comes back at once: so many lines for each reason, and then one
+// every so often, so that strangers use up no line about a proxy. Each is
+// counted, and those with a certificate or none are in the records.
 const (
 	refusalLines    = 5
 	refusalLineRate = 10 * time.Second
 )
 
-// proxyGate lets those to the proxies' listener whose certificate an authority
-// of theirs has issued and whose name is listed. Nothing of a request is read
-// before.
+// proxyGate decides whose connections to the proxies' listener may ask: those
+// whose certificate an authority of theirs has issued and whose name is listed.
 type proxyGate struct {
-	pair      *certificate
-	caFile    string
-	authority atomic.Pointer[x509.CertPool]
-	names     proxyNames
+	pair   *certificate
+	caFile string
+	rules  atomic.Pointer[proxyRules]
+	mu     sync.Mutex // one change of rules at a time
 
 	note    func(from netip.Addr, why string) // keeps the records
 	refused *prometheus.CounterVec
 	log     *slog.Logger
-	lines   *rate.Limiter
+	lines   map[string]*rate.Limiter // by reason
+}
+
+// proxyRules are what a certificate is held against. They don't change: others
+// take their place.
+type proxyRules struct {
+	authority *x509.CertPool
+	names     proxyNames
 }
 
 // newProxyGate reads the files of the proxies' listener. It returns nil where
@@ -63,20 +76,26 @@ func newProxyGate(c Config, logger *slog.Logger) (*proxyGate, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &proxyGate{
-		pair: pair, caFile: k.ClientCAFile, names: c.mayAsk, log: logger,
-		lines: rate.NewLimiter(rate.Every(refusalLineRate), refusalLines),
-	}
+	g := &proxyGate{pair: pair, caFile: k.ClientCAFile, log: logger, lines: refusalLimits()}
+	g.rules.Store(&proxyRules{names: c.mayAsk})
 	return g, g.read()
+}
+
+func refusalLimits() map[string]*rate.Limiter {
+	all := make(map[string]*rate.Limiter, len(proxyReasons))
+	for _, reason := range proxyReasons {
+		all[reason] = rate.NewLimiter(rate.Every(refusalLineRate), refusalLines)
+	}
+	return all
 }
 
 // newProxiesRefused counts by reason. Where proxies need no certificate it stays
 // at 0.
 func newProxiesRefused() *prometheus.CounterVec {
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "tenantbroker_check_proxies_refused_total", Help: "Connections to the proxies' listener without a certificate that may ask.",
+		Name: "tenantbroker_check_proxies_refused_total", Help: "Connections to the proxies' listener that may not ask, or made no handshake.",
 	}, []string{"reason"})
-	for _, reason := range []string{proxyShowsNone, proxyUntrusted, proxyExpired, proxyUnlisted} { // from the start, so that the first one is an increase
+	for _, reason := range proxyReasons { // from the start, so that the first one is an increase
 		refused.WithLabelValues(reason)
 	}
 	return refused
@@ -92,8 +111,21 @@ func (g *proxyGate) read() error {
 	if !pool.AppendCertsFromPEM(pem) {
 		return fmt.Errorf("%s: no certificate in it", g.caFile)
 	}
-	g.authority.Store(pool)
+	g.change(func(r *proxyRules) { r.authority = pool })
 	return nil
+}
+
+// list takes who may ask from a configuration that was read again.
+func (g *proxyGate) list(names proxyNames) {
+	g.change(func(r *proxyRules) { r.names = names })
+}
+
+func (g *proxyGate) change(one func(*proxyRules)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	next := *g.rules.Load()
+	one(&next)
+	g.rules.Store(&next)
 }
 
 // Run reads the broker's pair and the authorities again when their files
@@ -124,85 +156,92 @@ func (g *proxyGate) Run(ctx context.Context) error {
 	return both.Wait()
 }
 
-// config returns nil for plain HTTP. Whether a certificate may ask is decided
-// here alone, on every connection: none is taken up again from a ticket.
+// config asks for a certificate, which admit then looks at. No session is taken
+// up again from a ticket.
 func (g *proxyGate) config() *tls.Config {
-	if g == nil {
-		return nil
-	}
 	config := g.pair.config()
-	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		c := g.pair.config()
 		c.NextProtos = []string{"h2", "http/1.1"}
 		c.SessionTicketsDisabled = true
-		c.ClientAuth, c.ClientCAs = tls.RequestClientCert, g.authority.Load()
-		c.VerifyConnection = func(s tls.ConnectionState) error {
-			return g.admit(hello.Conn.RemoteAddr(), s.PeerCertificates, c.ClientCAs)
-		}
+		c.ClientAuth, c.ClientCAs = tls.RequestClientCert, g.rules.Load().authority
 		return c, nil
 	}
 	return config
 }
 
-var errNotAProxy = errors.New("no certificate that may ask")
-
 // admit decides about a connection, whose peer has proven to hold the first
-// certificate's key.
-func (g *proxyGate) admit(from net.Addr, chain []*x509.Certificate, authority *x509.CertPool) error {
+// certificate's key: it returns its leave, or why it has none.
+func (g *proxyGate) admit(from net.Addr, chain []*x509.Certificate) (*leave, string) {
+	now, why := g.judge(chain)
+	if why != "" {
+		g.refuse(from, chain, why)
+		return nil, why
+	}
+	l := &leave{from: from, chain: chain}
+	l.now.Store(now)
+	return l, ""
+}
+
+// judge holds a chain against the rules of this moment.
+func (g *proxyGate) judge(chain []*x509.Certificate) (*standing, string) {
+	rules := g.rules.Load()
 	if len(chain) == 0 {
-		return g.refuse(from, nil, proxyShowsNone)
+		return nil, proxyShowsNone
 	}
 	between := x509.NewCertPool()
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
-	_, err := chain[0].Verify(x509.VerifyOptions{
-		Roots: authority, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	ways, err := chain[0].Verify(x509.VerifyOptions{
+		Roots: rules.authority, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
-		return g.refuse(from, chain[0], proxyExpired)
+		return nil, proxyExpired
 	}
 	if err != nil {
-		return g.refuse(from, chain[0], proxyUntrusted)
+		return nil, proxyUntrusted
 	}
-	if g.names.of(chain[0]) == "" {
-		return g.refuse(from, chain[0], proxyUnlisted)
+	name := rules.names.of(chain[0])
+	if name == "" {
+		return nil, proxyUnlisted
 	}
-	return nil
+	s := &standing{rules: rules, until: chain[0].NotAfter, name: name}
+	for _, c := range ways[0] {
+		if c.NotAfter.Before(s.until) {
+			s.until = c.NotAfter
+		}
+	}
+	return s, ""
+}
+
+// count counts a refusal, and leaves a line with attrs.
+func (g *proxyGate) count(from net.Addr, why string, attrs ...any) {
+	g.refused.WithLabelValues(why).Inc()
+	line := g.log.Warn
+	if why == proxyFailed || why == proxyLate { // as by each probe whether the port is open
+		line = g.log.Debug
+	}
+	if g.lines[why].Allow() {
+		line("a connection to check.listen is refused", append([]any{"reason", why, "ip", addressOf(from)}, attrs...)...)
+	}
 }
 
 // refuse counts, and leaves a record and a line. What a certificate calls itself
 // is told only when an authority vouches for it.
-func (g *proxyGate) refuse(from net.Addr, c *x509.Certificate, why string) error {
-	g.refused.WithLabelValues(why).Inc()
-	var ip netip.Addr
-	if tcp, ok := from.(*net.TCPAddr); ok {
-		ip = tcp.AddrPort().Addr().Unmap().WithZone("")
-	}
-	g.note(ip, why)
-	if !g.lines.Allow() {
-		return errNotAProxy
-	}
-	attrs := []any{"reason", why, "ip", ip}
-	if c != nil {
-		attrs = append(attrs, "fingerprint", fingerprintPrefix+fingerprint(c))
+func (g *proxyGate) refuse(from net.Addr, chain []*x509.Certificate, why string) {
+	g.note(addressOf(from), why)
+	var attrs []any
+	if len(chain) > 0 {
+		attrs = append(attrs, "fingerprint", fingerprintPrefix+fingerprint(chain[0]))
 	}
 	if why == proxyUnlisted {
-		names := slices.Clone(c.DNSNames)
-		for _, u := range c.URIs {
+		names := slices.Clone(chain[0].DNSNames)
+		for _, u := range chain[0].URIs {
 			names = append(names, u.String())
 		}
 		all := strings.Join(names, " ")
 		attrs = append(attrs, "names", all[:min(len(all), maxProxyURI)])
 	}
-	g.log.Warn("a connection to check.listen is refused", attrs...)
-	return errNotAProxy
-}
-
-// asks names the proxy of a request, for its line.
-func (g *proxyGate) asks(r *http.Request) string {
-	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
-		return ""
-	}
-	return g.names.of(r.TLS.PeerCertificates[0])
+	g.count(from, why, attrs...)
 }

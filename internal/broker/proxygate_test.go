@@ -120,9 +120,11 @@ func TestProxiesBeyondLoopbackAreListed(t *testing.T) {
 			t.Errorf("the metrics don't show %s", series)
 		}
 	}
-	// So many lines, then none for a while.
-	if n := strings.Count(g.log.String(), "a connection to check.listen is refused"); n != 5 {
-		t.Errorf("%d lines", n)
+	// So many lines for each reason, then none for a while.
+	for why, n := range refused {
+		if got := strings.Count(g.log.String(), "a connection to check.listen is refused\" reason="+why); got != min(n, 5) {
+			t.Errorf("%d lines for %d %s", got, n, why)
+		}
 	}
 	g.Stop()
 	on := map[string]int{}
@@ -155,12 +157,16 @@ func TestARefusedProxyIsNamed(t *testing.T) {
 }
 
 // The authorities of proxies change without a restart: one that is taken out is
-// believed no longer, by no connection that comes after.
+// believed no longer, on no connection.
 func TestTheAuthoritiesOfProxiesAreReadAgain(t *testing.T) {
 	g := newGated(t, func(authority) string { return "" })
 	before := g.proxies.issue(t, named("gateway.example"))
 	if err := g.ask(t, before); err != nil {
 		t.Fatal(err)
+	}
+	kept := g.keeping(before, "http/1.1")
+	if status, _, err := askCheck(t.Context(), kept, "https://"+g.address(t), g.token); err != nil || status != http.StatusOK {
+		t.Fatalf("%d %v", status, err)
 	}
 	if err := os.WriteFile(g.proxies.file, []byte("not a certificate"), 0o600); err != nil {
 		t.Fatal(err)
@@ -173,5 +179,8 @@ func TestTheAuthoritiesOfProxiesAreReadAgain(t *testing.T) {
 	eventually(t, "the file is read again", func() bool { return g.ask(t, after) == nil })
 	if g.ask(t, before) == nil {
 		t.Error("the old authority is still believed")
+	}
+	if status, _, err := askCheck(t.Context(), kept, "https://"+g.address(t), g.token); err == nil && status != http.StatusServiceUnavailable {
+		t.Errorf("on a connection from before: %d", status)
 	}
 }

@@ -115,12 +115,12 @@ func (b *Broker) log(what string) {
 }
 
 // Reload reads the TLS certificate and, from the configuration file, log.level
-// again. Everything else in the configuration needs a restart.
+// and check.proxies again. Everything else in the configuration needs a restart.
 func (b *Broker) Reload(lookup func(string) (string, bool)) {
 	if b.certificate != nil {
 		b.certificate.reload(true)
 	}
-	if b.config.source == "" || b.deps.Level == nil {
+	if b.config.source == "" || b.deps.Level == nil && b.gate == nil {
 		return
 	}
 	c, err := Load(b.config.source, lookup)
@@ -128,7 +128,12 @@ func (b *Broker) Reload(lookup func(string) (string, bool)) {
 		b.deps.Logger.Error("the configuration is not usable, nothing of it changes", "error", err)
 		return
 	}
-	b.deps.Level.Set(c.level)
+	if b.deps.Level != nil {
+		b.deps.Level.Set(c.level)
+	}
+	if b.gate != nil && !c.mayAsk.none() { // none: the new one has no such listener
+		b.gate.list(c.mayAsk)
+	}
 	b.deps.Logger.Info("reloaded", "log_level", c.doc.Log.Level)
 }
 
