@@ -58,5 +58,10 @@
 // sending them apart; to cancel and end them (pg_cancel_backend,
 // pg_terminate_backend); and the role's own password and settings (ALTER ROLE).
 //
+// EXPLAIN tells values of other tenants' rows to whoever can have SQL of his own run:
+// estimates come from statistics over all rows, whatever a policy says. The guide says
+// how to have none of a column. And one tenant can hold all connections of a small
+// pool, for as long as statement_timeout lets it.
+//
 // docs/guides/postgres.md leads from nothing to a service in strict mode.
 package pgguard
