@@ -118,12 +118,17 @@ func judge(e evidence) []Finding {
 	return found
 }
 
+// bHas reports a value that is in B's object as well.
+func (e evidence) bHas(w witness) bool {
+	return slices.ContainsFunc(e.ownValues, func(o witness) bool { return o.value == w.value })
+}
+
 // shown looks for a value in every answer whose request did not carry it: an
 // echo tells nothing. That an id which nobody has is answered with it too excuses
 // a short value only: a random one is not there by chance, and a route or a cache
 // that ignores the id shows A's object to whoever asks for anything.
 func (e evidence) shown(w witness) (Finding, bool) {
-	if slices.ContainsFunc(e.ownValues, func(o witness) bool { return o.value == w.value }) {
+	if e.bHas(w) {
 		return Finding{}, false // B has the same
 	}
 	sent := ""
@@ -143,7 +148,7 @@ func (e evidence) shown(w witness) (Finding, bool) {
 // shownAside looks for a value where B asked for its own object, and for one that
 // nobody has: those requests carried nothing of A's, not even the id.
 func (e evidence) shownAside(w witness) (Finding, bool) {
-	if !w.strong || slices.ContainsFunc(e.ownValues, func(o witness) bool { return o.value == w.value }) {
+	if !w.strong || e.bHas(w) {
 		return Finding{}, false
 	}
 	var aside []*answer
