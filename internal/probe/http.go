@@ -13,10 +13,13 @@ import (
 	"net/textproto"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/tenantbroker/tenantbroker/credential"
 )
 
 // actor is who sends a request.
@@ -58,9 +61,35 @@ type sender struct {
 	limits  Limits
 	limiter *rate.Limiter
 	tokens  map[actor]TokenSource
+	spoken  []credential.Secret // tokens that were sent, the last ones
 	now     func() time.Time
 	sent    int
 	free    bool // cleaning up: not counted
+}
+
+// A service that hands a token back, in whole or in part, has it shown by whoever
+// takes it for an id.
+const (
+	maxSpoken = 16 // tokens that are remembered
+	telling   = 16 // bytes of a token that are no coincidence
+)
+
+// speaks remembers a token that is sent.
+func (s *sender) speaks(token credential.Secret) {
+	if slices.ContainsFunc(s.spoken, func(said credential.Secret) bool { return bytes.Equal(said.Reveal(), token.Reveal()) }) {
+		return
+	}
+	if s.spoken = append(s.spoken, token); len(s.spoken) > maxSpoken {
+		s.spoken = s.spoken[1:]
+	}
+}
+
+// ofToken reports whether text holds a token that was sent, or is a part of one.
+func (s *sender) ofToken(text string) bool {
+	return slices.ContainsFunc(s.spoken, func(said credential.Secret) bool {
+		token := string(said.Reveal())
+		return strings.Contains(text, token) || len(text) >= telling && strings.Contains(token, text)
+	})
 }
 
 func newSender(c Config) (*sender, error) {
@@ -139,6 +168,7 @@ func (s *sender) send(ctx context.Context, who actor, step Step, v values, extra
 		if err != nil {
 			return nil, fmt.Errorf("probe: token of %s: %w", who, err)
 		}
+		s.speaks(token)
 		request.Header.Set("Authorization", "Bearer "+string(token.Reveal()))
 	}
 	began := s.now()

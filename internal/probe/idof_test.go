@@ -3,6 +3,7 @@ package probe
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 )
 
@@ -22,6 +23,14 @@ func TestWhereAnIDIs(t *testing.T) {
 		"in no JSON":                   {`<id>`, "", "/id", ""},
 		"the last segment of Location": {"", "/orders/ord_1", "", "ord_1"},
 		"of a whole URL":               {"", "https://x.example.com/orders/7?a=b", "", "7"},
+		"dots":                         {`{"id":".."}`, "", "/id", ""},
+		"a dot":                        {"", "/orders/.", "", ""},
+		"dots in Location":             {"", "/orders/..", "", ""},
+		"as long as may be":            {`{"id":"` + strings.Repeat("x", maxID) + `"}`, "", "/id", strings.Repeat("x", maxID)},
+		"longer":                       {`{"id":"` + strings.Repeat("x", maxID+1) + `"}`, "", "/id", ""},
+		"longer when it is escaped":    {`{"id":"` + strings.Repeat("ä", maxID/5) + `"}`, "", "/id", ""},
+		"an escape of a terminal":      {`{"id":"a\u001b[2J"}`, "", "/id", ""},
+		"a line end":                   {`{"id":"a\nb"}`, "", "/id", ""},
 		"no Location":                  {"", "", "", ""},
 		"a Location that is none":      {"", "/", "", ""},
 		"one that does not parse":      {"", "%", "", ""},

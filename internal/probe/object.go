@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tenantbroker/tenantbroker/internal/unknown"
 )
@@ -46,7 +47,11 @@ func (r *run) have(ctx context.Context, o *Object, who actor) (*instance, error)
 	if !answer.ok() {
 		return nil, fmt.Errorf("%w: %s as %s: status %d", errNoObject, origin.Request, who, answer.status)
 	}
-	if i.id, err = idOf(answer, origin.ID); err != nil {
+	i.id, err = idOf(answer, origin.ID)
+	if err == nil && r.sender.ofToken(fmt.Sprint(i.id)) {
+		err = errNoValue // it would be shown
+	}
+	if err != nil {
 		if o.Create != nil {
 			r.left("%s of %s: %s: status %d, and no id by which it could be removed", o.Name, r.tenant(who), origin.Request, answer.status)
 		}
@@ -118,8 +123,25 @@ func contents(a *answer) map[string]string {
 	return all
 }
 
-// idOf reads an id where the description says it is.
+// maxID bounds an id, in bytes as it is sent in a path.
+const maxID = 256
+
+// idOf reads an id where the description says it is. What leads elsewhere as a
+// segment of a path, what is no line of text, and what is too long is none.
 func idOf(a *answer, pointer string) (any, error) {
+	id, err := rawID(a, pointer)
+	if err != nil {
+		return nil, err
+	}
+	text := fmt.Sprint(id)
+	control := strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f || c == utf8.RuneError })
+	if len(url.PathEscape(text)) > maxID || text == "." || text == ".." || control {
+		return nil, errNoValue
+	}
+	return id, nil
+}
+
+func rawID(a *answer, pointer string) (any, error) {
 	if pointer != "" {
 		return at(parseJSON(a.body), pointer)
 	}
@@ -128,7 +150,7 @@ func idOf(a *answer, pointer string) (any, error) {
 		return nil, errNoValue
 	}
 	id := path.Base(u.Path)
-	if id == "." || id == "/" {
+	if id == "/" {
 		return nil, errNoValue
 	}
 	return id, nil

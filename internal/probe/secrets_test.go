@@ -3,7 +3,9 @@ package probe_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -46,5 +48,42 @@ func TestWhatWasSavedIsInNoReport(t *testing.T) {
 	}
 	if all := string(text) + junit.String(); strings.Contains(all, "signed-link") || !strings.Contains(all, "GET /files/{key}?order=ord_") || !strings.Contains(all, "GET /slow/{key}") {
 		t.Errorf("%s", all)
+	}
+}
+
+// A service that makes ids of what it is sent has no token shown.
+func TestATokenIsNoID(t *testing.T) {
+	w := newWorld(t)
+	for name, part := range map[string]func(token string) string{
+		"all of it":     func(token string) string { return token },
+		"its signature": func(token string) string { return token[strings.LastIndex(token, ".")+1:] },
+	} {
+		echo := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodPost {
+				rw.WriteHeader(http.StatusInternalServerError)
+				return
+			}
+			token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+			_ = json.NewEncoder(rw).Encode(map[string]string{"id": part(token)})
+		}))
+		d := only(describe(t, echo.URL), "read")
+		report, err := probe.Run(t.Context(), probe.Config{Description: d, TokenA: w.sourceA, TokenB: w.sourceB})
+		echo.Close()
+		said := fmt.Sprint(err)
+		if report != nil {
+			text, err := json.Marshal(report)
+			if err != nil {
+				t.Fatal(err)
+			}
+			said += string(text)
+		}
+		for _, token := range []string{w.a, w.b} {
+			if strings.Contains(said, part(token)) {
+				t.Errorf("%s is shown", name)
+			}
+		}
+		if report != nil && report.Verdict == probe.Clean {
+			t.Errorf("%s: clean", name)
+		}
 	}
 }
