@@ -50,7 +50,8 @@ type UnverifiedJWS struct {
 // ParseJWS reads a compact JWS: three segments of canonical unpadded base64url,
 // a strict JSON header with a known `alg`. It refuses JWE, every `crit`, and
 // the members by which a header brings or points to its own key (`jku`, `jwk`,
-// `x5u`, `x5c`), as well as `b64`, `zip` and `enc`.
+// `x5u`, `x5c`), as well as `b64`, `zip` and `enc`. A `nonce` (RFC 8555) must
+// be a string. Other members mean nothing (RFC 7515 section 4).
 //
 // Errors: ErrMalformed, ErrEncrypted, ErrHeader, ErrAlgorithm.
 func ParseJWS(raw string) (*UnverifiedJWS, error) {
@@ -135,6 +136,10 @@ func (j *UnverifiedJWS) readHeader(header []byte) error {
 		case "typ":
 			if j.typ, err = m.JSONText(); err != nil {
 				return fmt.Errorf("%w: typ is not a string", ErrHeader)
+			}
+		case "nonce": // go-jose refuses others, so that every reader has to
+			if m.Kind != JSONString {
+				return fmt.Errorf("%w: nonce is not a string", ErrHeader)
 			}
 		case "enc", "zip":
 			return ErrEncrypted

@@ -96,6 +96,10 @@ func TestParseJWSRefuses(t *testing.T) {
 		{"kid empty", signEd(private, `{"alg":"EdDSA","kid":""}`, "{}"), credential.ErrHeader},
 		{"kid too long", signEd(private, `{"alg":"EdDSA","kid":"`+strings.Repeat("k", 257)+`"}`, "{}"), credential.ErrHeader},
 		{"typ null", signEd(private, `{"alg":"EdDSA","typ":null}`, "{}"), credential.ErrHeader},
+		{"nonce a number", with(`"nonce":1`), credential.ErrHeader},
+		{"nonce null", with(`"nonce":null`), credential.ErrHeader},
+		{"a number out of range", with(`"x":{"a":1e400}`), credential.ErrMalformed},
+		{"a number too long", with(`"x":` + strings.Repeat("9", 65)), credential.ErrMalformed},
 		{"jku", with(`"jku":"https://evil.example"`), credential.ErrHeader},
 		{"jku null", with(`"jku":null`), credential.ErrHeader},
 		{"jwk", with(`"jwk":{}`), credential.ErrHeader},
@@ -226,6 +230,9 @@ func FuzzParseJWS(f *testing.F) {
 	}
 	f.Add(signEd(private, edHeader, `{"a":1}`))
 	f.Add(signEd(private, `{"alg":"EdDSA","crit":["exp"]}`, `{}`))
+	f.Add(signEd(private, `{"alg":"EdDSA","nonce":1}`, `{}`))
+	f.Add(signEd(private, `{"alg":"EdDSA","nonce":null,"x":null}`, `{}`))
+	f.Add(signEd(private, `{"alg":"EdDSA","x":[1e400,1e-400]}`, `{}`))
 	f.Add("a.b.c.d.e")
 	f.Fuzz(func(t *testing.T, raw string) {
 		j, err := credential.ParseJWS(raw)
@@ -248,6 +255,10 @@ func FuzzParseJWS(f *testing.F) {
 				theirs.Signatures[0].Header.Algorithm != string(j.Algorithm()) || theirs.Signatures[0].Header.KeyID != j.KeyID() {
 				t.Fatal("go-jose reads another token")
 			}
+		}
+		// Whatever passes here, go-jose can read: no verdict is left to it.
+		if _, err := j.Verify(j.Algorithm(), public); errors.Is(err, credential.ErrHeader) {
+			t.Fatal("go-jose refuses the header")
 		}
 		// The fuzzer has no key, so nothing new verifies.
 		if payload, err := j.Verify(credential.EdDSA, public); err == nil && string(payload) != `{"a":1}` {

@@ -15,6 +15,7 @@ const (
 	MaxJSONDepth   = 16   // nested objects and arrays, the outermost counted
 	MaxJSONMembers = 512  // members in the whole document
 	MaxJSONValues  = 4096 // values in the whole document, members' included
+	MaxJSONNumber  = 64   // characters of a number, which a double must hold too
 )
 
 // JSONLimits bound a strict JSON document of another kind. Siblings are
@@ -49,8 +50,10 @@ type JSONMember struct {
 // ParseObject reads a document that is one JSON object (RFC 8259) and returns
 // its top-level members in order. It is stricter than encoding/json: invalid
 // UTF-8, a lone surrogate escape, and two members of one object whose names are
-// equal after unescaping, at any depth, are errors; so is anything over the
-// limits above. Members alias data, which must not change after.
+// equal after unescaping, at any depth, are errors; so is a number beyond the
+// range of a double, which readers make an error, infinity or something else of
+// (RFC 8259 section 6), and anything over the limits above. Members alias data,
+// which must not change after.
 //
 // Every error wraps ErrMalformed.
 func ParseObject(data []byte) ([]JSONMember, error) {
@@ -302,6 +305,7 @@ func (s *scanner) literal(word string) error {
 
 // number reads -?(0|[1-9][0-9]*)(.[0-9]+)?([eE][+-]?[0-9]+)?
 func (s *scanner) number() error {
+	from, exponent := s.at, false
 	if s.peek() == '-' {
 		s.at++
 	}
@@ -317,12 +321,21 @@ func (s *scanner) number() error {
 		}
 	}
 	if c := s.peek(); c == 'e' || c == 'E' {
+		exponent = true
 		s.at++
 		if c := s.peek(); c == '+' || c == '-' {
 			s.at++
 		}
 		if !s.digits() {
 			return s.fail("bad number")
+		}
+	}
+	if s.at-from > MaxJSONNumber {
+		return s.fail("a number is too long")
+	}
+	if exponent { // without one it is too short to be out of range
+		if _, err := strconv.ParseFloat(string(s.data[from:s.at]), 64); err != nil {
+			return s.fail("a number is out of range")
 		}
 	}
 	return nil

@@ -107,6 +107,19 @@ func (g *generator) jsonCases() {
 	} {
 		g.reject(c.tag, "json-header-"+c.id, "malformed", "a header, well signed: "+c.description, g.token(c.header, p, ed))
 	}
+	for _, c := range []struct{ id, description, raw string }{
+		{"overflow", "a number that no double holds", "1e400"},
+		{"overflow-barely", "the first number that no double holds", "1.7976931348623159e308"},
+		{"overflow-nested", "a number that no double holds, deeper", `{"a":[-1e400]}`},
+		{"overflow-vast", "an exponent that no integer holds", "1e99999999999999999999"},
+		{"long", "a number of 65 characters", strings.Repeat("9", 65)},
+		{"very-long", "a number of 600 characters", strings.Repeat("9", 600)},
+		{"long-fraction", "a small number of 65 characters", "0." + strings.Repeat("0", 62) + "1"},
+	} {
+		g.reject("strict", "number-header-"+c.id, "malformed", "in the header: "+c.description, g.token(g.header(ed).also("x", c.raw).json(), p, ed))
+		g.reject("strict", "number-"+c.id, "malformed", c.description, g.payload(claims().also("x", c.raw).json()))
+	}
+	g.reject("strict", "number-5000", "malformed", "a number of 5000 characters", g.payload(claims().also("x", strings.Repeat("9", 5000)).json()))
 }
 
 // sizeCases: more than anyone needs.

@@ -20,6 +20,8 @@ func (g *generator) goodCases() {
 		{"typ-application", "typ with the application/ that may be left out", g.header(ed).with("typ", `"application/at+jwt"`).json()},
 		{"typ-upper-case", "typ is a media type: case means nothing", g.header(ed).with("typ", `"AT+JWT"`).json()},
 		{"header-unknown", "an unknown header member is ignored", g.header(ed).also("x", `{"y":[1]}`).json()},
+		{"header-nonce", "a nonce means nothing here", g.header(ed).also("nonce", `"n"`).json()},
+		{"header-number", "the largest double in an unknown member", g.header(ed).also("x", "[1.7976931348623157e308,1e-400]").json()},
 		{"header-thumbprint", "a certificate thumbprint brings no key", g.header(ed).also("x5t", `"AAAA"`).json()},
 		{"header-order", "the order of header members means nothing", `{"typ":"at+jwt","kid":"ed-1","alg":"EdDSA"}`},
 		{"header-spaced", "white space in the header", "{ \"typ\" : \"at+jwt\",\r\n\t\"kid\":\"ed-1\", \"alg\":\"EdDSA\" }"},
@@ -37,6 +39,7 @@ func (g *generator) goodCases() {
 		{"spaced", "white space in the payload", strings.ReplaceAll(claims().json(), ",", " ,\n\t")},
 		{"surrogates", "a pair of surrogates is one character", claims().also("x", `"\ud83d\ude00"`).json()},
 		{"not-ascii", "UTF-8 in an unknown claim", claims().also("x", `"Grüße, 世界"`).json()},
+		{"numbers", "numbers that a double holds, of 64 characters at most", claims().also("x", "[-1.7976931348623157E+308,1e-400,0e999,"+strings.Repeat("9", 64)+"]").json()},
 		{"depth", "16 levels deep, the most", claims().also("x", strings.Repeat("[", 15)+strings.Repeat("]", 15)).json()},
 	} {
 		g.accept("core", "good-"+c.id, c.description, g.payload(c.payload))
@@ -157,6 +160,11 @@ func (g *generator) headerCases() {
 		}
 		g.reject(tag, "header-"+c.name+id, "header", c.name+" in the header, "+short(c.value)+", with a good signature",
 			g.token(g.header(ed).also(c.name, c.value).json(), good, ed))
+	}
+	for _, c := range []struct{ id, raw string }{
+		{"number", "1"}, {"array", "[]"}, {"null", "null"}, {"object", `{"a":"b"}`}, {"bool", "true"},
+	} {
+		g.reject("strict", "header-nonce-"+c.id, "header", "nonce is not a string: "+c.id, g.token(g.header(ed).also("nonce", c.raw).json(), good, ed))
 	}
 	unencoded := segment(g.header(ed).also("b64", "false").also("crit", `["b64"]`).json())
 	g.reject("core", "header-b64-unencoded", "header", "an unencoded payload (RFC 7797), encoded again in transit",

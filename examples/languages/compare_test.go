@@ -95,7 +95,8 @@ func FuzzTheExamplesAgree(f *testing.F) {
 var pieces = []string{
 	`"tenant":"globex",`, `"TENANT":1,`, `"tenant\u0073":[],`, `\u0061`, `\ud83d\ude00`, `\ud83d`, `\ude00`, "\xff", "\xed\xa0\x80", "\u017f", "\ufeff", "\u00a0",
 	`{}`, `[]`, `null`, `true`, `NaN`, `-Infinity`, `1e400`, `1e-400`, `-0`, `0.5`, `01`, `1.`, `253402300800`, `"`, `\`, `/`, `,`, `:`, ` `, "\n", "\t", "\x00", "\x7f",
-	`"a":{"a":1,"a":2},`, `"__proto__":{"tenant":"x"},`, `"constructor":1,`, `"jku":"http://x",`, `"crit":[],`, `"nbf":1768478430.5,`, `"act":{"sub":"a"},`, `'`, `/**/`,
+	`"x":` + strings.Repeat("9", 5000) + `,`, strings.Repeat("1", 64), strings.Repeat("1", 65),
+	`"a":{"a":1,"a":2},`, `"__proto__":{"tenant":"x"},`, `"constructor":1,`, `"jku":"http://x",`, `"crit":[],`, `"nbf":1768478430.5,`, `"nonce":1,`, `"nonce":null,`, `"x":1e400,`, `"x":{"a":-1e400},`, `1.7976931348623159e308`, `"act":{"sub":"a"},`, `'`, `/**/`,
 }
 
 // Thousands of small changes to the vectors' headers and payloads, each well signed.

@@ -78,12 +78,12 @@ var groups = []struct{ words, about string }{
 	{"tenant", "exactly one tenant: a string in the grammar"},
 	{"lookalike", "no `Tenant`, `tenants` and the like beside it"},
 	{"duplicate", "no name twice, at any depth"},
-	{"header kid", "no `jku`, `x5u`, `jwk`, `x5c`, `b64`, `zip`, `enc`; one good `kid`"},
+	{"header kid", "no `jku`, `x5u`, `jwk`, `x5c`, `b64`, `zip`, `enc`; one good `kid`; `nonce` a string"},
 	{"missing type claim", "all claims there, of the right type, `aud` one string"},
 	{"cnf", "no token that is bound to a key, without a proof"},
 	{"time own", "a life within the broker's ceiling; whole seconds"},
 	{"form", "one spelling in base64url"},
-	{"json size", "UTF-8, whole characters, bounded size and depth"},
+	{"json size number", "UTF-8, whole characters, numbers that a double holds, bounded size and depth"},
 }
 
 // What the libraries let through without the strict check is in the guide, number

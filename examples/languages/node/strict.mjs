@@ -1,7 +1,7 @@
 // What the broker promises of an access token beyond its signature: read from the
 // very bytes, as the Go verifier does it. No library; Node 18 or newer.
 
-const most = { token: 16384, header: 4096, kid: 256, depth: 16, members: 512, values: 4096, id: 128, scopes: 64, actors: 4 };
+const most = { token: 16384, header: 4096, kid: 256, depth: 16, members: 512, values: 4096, number: 64, id: 128, scopes: 64, actors: 4 };
 const latest = 253402300799; // the end of the year 9999
 const name = /^[A-Za-z0-9][A-Za-z0-9_.-]*$/; // of a tenant or an account
 
@@ -35,7 +35,7 @@ export function header(raw) {
   for (const own of ["jku", "jwk", "x5u", "x5c", "crit", "b64"]) hold(!(own in h), "header", own);
   hold(typeof h.alg === "string" && typeof h.kid === "string", "header", "alg or kid");
   hold(h.kid !== "" && Buffer.byteLength(h.kid) <= most.kid, "header", "kid");
-  hold(h.typ === undefined || typeof h.typ === "string", "header", "typ");
+  for (const n of ["typ", "nonce"]) hold(h[n] === undefined || typeof h[n] === "string", "header", n);
   hold(/^(application\/)?at\+jwt$/i.test(h.typ ?? ""), "type", "not an access token");
   return h;
 }
@@ -81,7 +81,7 @@ const actors = (v, depth) => depth <= most.actors && v !== null && typeof v === 
 const scope = (v) => v === "" || (typeof v === "string" && v.length <= 2048 && new Set(v.split(" ")).size <= most.scopes &&
   v.split(" ").every((s) => /^[!#-[\]-~]+$/.test(s)));
 
-/** object reads one JSON object: UTF-8, no name twice in an object at any depth, within the limits. */
+/** object reads one JSON object: UTF-8, no name twice in an object at any depth, no number beyond a double, within the limits. */
 export function object(bytes) {
   let json, value;
   try {
@@ -118,6 +118,8 @@ export function object(bytes) {
         names++;
         continue;
       }
+      case "-": case "0": case "1": case "2": case "3": case "4": case "5": case "6": case "7": case "8": case "9":
+        hold(token.length <= most.number && Number.isFinite(Number(token)), "malformed", "a number beyond a double");
     }
     values++;
   }

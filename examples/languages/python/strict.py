@@ -7,7 +7,7 @@ import math
 import re
 
 MAX_TOKEN, MAX_HEADER, MAX_KID, MAX_ID = 16384, 4096, 256, 128
-MAX_DEPTH, MAX_MEMBERS, MAX_VALUES = 16, 512, 4096
+MAX_DEPTH, MAX_MEMBERS, MAX_VALUES, MAX_NUMBER = 16, 512, 4096, 64
 MAX_SCOPES, MAX_SCOPE, MAX_ACTORS = 64, 2048, 4
 LATEST = 253402300799  # the end of the year 9999
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a tenant or an account
@@ -41,7 +41,8 @@ def header(raw):
         hold(own not in h, "header", own)
     hold(isinstance(h.get("alg"), str) and isinstance(h.get("kid"), str), "header", "alg or kid")
     hold(0 < len(h["kid"].encode()) <= MAX_KID, "header", "kid")
-    hold(isinstance(h.get("typ", ""), str), "header", "typ")
+    for name in ("typ", "nonce"):
+        hold(isinstance(h.get(name, ""), str), "header", name)
     hold(h.get("typ", "").lower() in ("at+jwt", "application/at+jwt"), "type", "not an access token")
     return h
 
@@ -113,9 +114,10 @@ def scope(value):
 
 
 def document(data):
-    """Reads one JSON object: UTF-8, no name twice in an object at any depth, within the limits."""
+    """Reads one JSON object: UTF-8, no name twice in an object at any depth, no number beyond a double, within the limits."""
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=members, parse_constant=constant)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=members, parse_constant=constant,
+                           parse_int=lambda text: number(text, int), parse_float=lambda text: number(text, float))
     except (ValueError, RecursionError):
         raise Refused("malformed", "not JSON in UTF-8") from None
     hold(isinstance(value, dict), "malformed", "not an object")
@@ -129,6 +131,11 @@ def members(pairs):
     found = dict(pairs)  # the last of two members wins here
     hold(len(found) == len(pairs), "malformed", "a name twice")
     return found
+
+
+def number(text, kind):
+    hold(len(text) <= MAX_NUMBER and math.isfinite(float(text)), "malformed", "a number beyond a double")
+    return kind(text)
 
 
 def constant(name):
