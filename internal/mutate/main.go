@@ -173,7 +173,7 @@ func passes(ctx context.Context, pkg string, tests []string) error {
 	for i, test := range tests {
 		patterns[i] = anchored(test)
 	}
-	out, err := goTest(ctx, pkg, strings.Join(patterns, "|"), "")
+	out, err := goTest(ctx, pkg, strings.Join(patterns, "|"), "", 15*time.Minute)
 	if err != nil {
 		return fmt.Errorf("%s fails before anything is broken:\n%s", pkg, out)
 	}
@@ -221,7 +221,7 @@ func try(ctx context.Context, m mutation) error {
 	if err != nil {
 		return err
 	}
-	out, err := goTest(ctx, m.Package, anchored(m.Test), overlay)
+	out, err := goTest(ctx, m.Package, anchored(m.Test), overlay, 2*time.Minute)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -264,8 +264,8 @@ func anchored(test string) string {
 // goTest builds without vet and debug information, half the time of a small
 // test, and ends at the first failure. The overlay is in the environment, so that
 // what a test builds is broken too.
-func goTest(ctx context.Context, pkg, pattern, overlay string) (string, error) {
-	args := []string{"test", "-count=1", "-v", "-vet=off", "-ldflags=-s -w", "-failfast", "-timeout=2m", "-run", pattern}
+func goTest(ctx context.Context, pkg, pattern, overlay string, timeout time.Duration) (string, error) {
+	args := []string{"test", "-count=1", "-v", "-vet=off", "-ldflags=-s -w", "-failfast", "-timeout=" + timeout.String(), "-run", pattern}
 	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...) //nolint:gosec // arguments come from the repository
 	if overlay != "" {
 		cmd.Env = append(os.Environ(), "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -overlay="+overlay))
