@@ -31,7 +31,7 @@ bench: build ## ratios against the floor server (docs/performance.md)
 soak: setup build ## long crash and timing runs
 	$(GO) test -tags soak -count=1 -timeout 8h -run TestSoak -v ./e2e/...
 
-mutate: ## break each listed check; its named test must go red. MUTATETIME=50m: as many as that time has room for
+mutate: ## break each listed check; its named test must go red. MUTATETIME=40m: as many as that time has room for
 	$(GO) run ./internal/mutate $(if $(MUTATETIME),-for $(MUTATETIME))
 
 fuzz: ## every fuzz target for FUZZTIME each
