@@ -15,16 +15,23 @@ const (
 	MaxJSONDepth   = 16   // nested objects and arrays, the outermost counted
 	MaxJSONMembers = 512  // members in the whole document
 	MaxJSONValues  = 4096 // values in the whole document, members' included
-	MaxJSONNumber  = 64   // characters of a number, which a double must hold too
+	MaxJSONNumber  = 64   // characters of a number in a token, which a double must hold too
 )
 
 // JSONLimits bound a strict JSON document of another kind. Siblings are
 // compared in pairs, so Members costs its square at worst.
 type JSONLimits struct {
 	Depth, Members, Values int
+	// Number is how many characters one may have, which a double must hold then: of
+	// others readers make an error, infinity or something else (RFC 8259 section 6).
+	// 0: whatever the grammar allows.
+	Number int
 }
 
-var tokenLimits = JSONLimits{MaxJSONDepth, MaxJSONMembers, MaxJSONValues}
+var (
+	documentLimits = JSONLimits{Depth: MaxJSONDepth, Members: MaxJSONMembers, Values: MaxJSONValues}
+	tokenLimits    = JSONLimits{Depth: MaxJSONDepth, Members: MaxJSONMembers, Values: MaxJSONValues, Number: MaxJSONNumber}
+)
 
 // JSONKind is the type of a JSON value.
 type JSONKind byte
@@ -50,14 +57,13 @@ type JSONMember struct {
 // ParseObject reads a document that is one JSON object (RFC 8259) and returns
 // its top-level members in order. It is stricter than encoding/json: invalid
 // UTF-8, a lone surrogate escape, and two members of one object whose names are
-// equal after unescaping, at any depth, are errors; so is a number beyond the
-// range of a double, which readers make an error, infinity or something else of
-// (RFC 8259 section 6), and anything over the limits above. Members alias data,
+// equal after unescaping, at any depth, are errors; so is anything over the
+// limits above but that of numbers, which tokens alone have. Members alias data,
 // which must not change after.
 //
 // Every error wraps ErrMalformed.
 func ParseObject(data []byte) ([]JSONMember, error) {
-	return ParseObjectWithin(data, tokenLimits)
+	return ParseObjectWithin(data, documentLimits)
 }
 
 // ParseObjectWithin is ParseObject with limits of the caller's.
@@ -84,7 +90,7 @@ func (m JSONMember) Elements() ([]JSONMember, error) {
 	}
 	// The value was within somebody's limits already; its length bounds it here.
 	n := len(m.Value)
-	s := newScanner(m.Value, JSONLimits{n + 1, n, n})
+	s := newScanner(m.Value, JSONLimits{Depth: n + 1, Members: n, Values: n})
 	defer s.release()
 	var elements []JSONMember
 	err := s.array(2, func(e JSONMember) { elements = append(elements, e) })
@@ -330,7 +336,10 @@ func (s *scanner) number() error {
 			return s.fail("bad number")
 		}
 	}
-	if s.at-from > MaxJSONNumber {
+	if s.limits.Number == 0 {
+		return nil
+	}
+	if s.at-from > s.limits.Number {
 		return s.fail("a number is too long")
 	}
 	if exponent { // without one it is too short to be out of range

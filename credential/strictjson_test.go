@@ -109,8 +109,6 @@ func TestParseObjectRefuses(t *testing.T) {
 		"high before bad digits":     `{"a":"\ud83d\uzzzz"}`,
 		"high at the end":            `{"a":"\ud83d\u`,
 		"lone low surrogate":         `{"a":"\ude00"}`,
-		"a number out of range":      `{"a":[-1e400]}`,
-		"a number too long":          `{"a":` + strings.Repeat("1", 65) + `}`,
 		"not UTF-8":                  "{\"a\":\"\xff\"}",
 		"overlong":                   "{\"a\":\"\xc0\x80\"}",
 		"surrogate bytes":            "{\"a\":\"\xed\xa0\x80\"}",
