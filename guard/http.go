@@ -73,7 +73,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // admit returns nil for a request that may go on, and fills in the visit.
 func (h *handler) admit(r *http.Request, v *visit) *refusal {
-	if strings.ContainsAny(r.URL.RawQuery, "_%") && r.URL.Query().Has("access_token") {
+	// The query is parsed only where the name could come of it.
+	if q := r.URL.RawQuery; (strings.Contains(q, "access_token") || strings.IndexByte(q, '%') >= 0) && r.URL.Query().Has("access_token") {
 		return v.unread("token_in_query", "a token belongs in the Authorization header")
 	}
 	raw, reason := bearer(r.Header["Authorization"])
