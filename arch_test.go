@@ -155,59 +155,17 @@ func TestTheServerIsNotInTheCommandLineTool(t *testing.T) {
 // HashiCorp's client has defaults that harm (it retries, follows redirects,
 // reads the environment), so there is one place that turns them off.
 func TestOnlyRotationVaultImportsTheVaultClient(t *testing.T) {
-	importers := 0
-	for _, p := range list(t, "./...") {
-		for _, imported := range p.Imports {
-			if !strings.HasPrefix(imported, "github.com/hashicorp/vault/") {
-				continue
-			}
-			importers++
-			if name := strings.TrimPrefix(p.ImportPath, module); name != "rotation/vault" {
-				t.Errorf("%s imports %s", name, imported)
-			}
-		}
-	}
-	if importers == 0 {
-		t.Error("nobody imports the client of Vault: this test looks for the wrong name")
-	}
+	onlyImporter(t, "rotation/vault", "github.com/hashicorp/vault/", "the client of Vault")
 }
 
 // Who has no Redis compiles no client of it.
 func TestOnlyRedisguardImportsTheRedisClient(t *testing.T) {
-	importers := 0
-	for _, p := range list(t, "./...") {
-		for _, imported := range p.Imports {
-			if !strings.HasPrefix(imported, "github.com/redis/") {
-				continue
-			}
-			importers++
-			if name := strings.TrimPrefix(p.ImportPath, module); name != "guard/cacheguard/redisguard" {
-				t.Errorf("%s imports %s", name, imported)
-			}
-		}
-	}
-	if importers == 0 {
-		t.Error("nobody imports the client of Redis: this test looks for the wrong name")
-	}
+	onlyImporter(t, "guard/cacheguard/redisguard", "github.com/redis/", "the client of Redis")
 }
 
 // Reading OpenAPI documents is for who describes a service to the probe.
 func TestOnlyTheProbeReadsOpenAPI(t *testing.T) {
-	importers := 0
-	for _, p := range list(t, "./...") {
-		for _, imported := range p.Imports {
-			if !strings.HasPrefix(imported, "github.com/getkin/kin-openapi/") {
-				continue
-			}
-			importers++
-			if name := strings.TrimPrefix(p.ImportPath, module); name != "internal/probe/openapi" {
-				t.Errorf("%s imports %s", name, imported)
-			}
-		}
-	}
-	if importers == 0 {
-		t.Error("nobody imports the reader of OpenAPI documents: this test looks for the wrong name")
-	}
+	onlyImporter(t, "internal/probe/openapi", "github.com/getkin/kin-openapi/", "the reader of OpenAPI documents")
 }
 
 // Servers for tests are started by tests, the demo and the benchmark. The broker
@@ -237,6 +195,26 @@ func TestProductionCodeDoesNotImportTesting(t *testing.T) {
 		if slices.Contains(p.Imports, "testing") {
 			t.Errorf("%s imports testing", name)
 		}
+	}
+}
+
+// onlyImporter holds a library to the one package of ours that imports it.
+func onlyImporter(t *testing.T, name, prefix, what string) {
+	t.Helper()
+	importers := 0
+	for _, p := range list(t, "./...") {
+		for _, imported := range p.Imports {
+			if !strings.HasPrefix(imported, prefix) {
+				continue
+			}
+			importers++
+			if importer := strings.TrimPrefix(p.ImportPath, module); importer != name {
+				t.Errorf("%s imports %s", importer, imported)
+			}
+		}
+	}
+	if importers == 0 {
+		t.Errorf("nobody imports %s: this test looks for the wrong name", what)
 	}
 }
 
