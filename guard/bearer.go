@@ -3,7 +3,6 @@ package guard
 import (
 	"context"
 	"errors"
-	"net/http"
 	"strings"
 )
 
@@ -60,9 +59,4 @@ func bearer(sent []string) (raw, reason string) {
 // a fifth of a request's time.
 func several(raw string) bool {
 	return strings.IndexByte(raw, ' ') >= 0 || strings.IndexByte(raw, ',') >= 0 || strings.IndexByte(raw, '\t') >= 0
-}
-
-// unread is a request whose token can't be told (RFC 6750 section 3.1).
-func (v *visit) unread(reason, text string) *refusal {
-	return &refusal{status: http.StatusBadRequest, code: "invalid_request", text: text, decision: Decision{Reason: reason, RequestID: v.id()}}
 }

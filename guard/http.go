@@ -75,33 +75,31 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *handler) admit(r *http.Request, v *visit) *refusal {
 	// The query is parsed only where the name could come of it.
 	if q := r.URL.RawQuery; (strings.Contains(q, "access_token") || strings.IndexByte(q, '%') >= 0) && r.URL.Query().Has("access_token") {
-		return v.unread("token_in_query", "a token belongs in the Authorization header")
+		return v.refuse(tokenInQuery, "token_in_query")
 	}
 	raw, reason := bearer(r.Header["Authorization"])
 	switch reason {
 	case "":
 	case reasonNoToken:
-		return &refusal{status: http.StatusUnauthorized, text: "a bearer token is needed", decision: Decision{Reason: reason, RequestID: v.id()}}
+		return v.refuse(tokenRequired, reason)
 	default:
-		return v.unread(reason, "the request holds not exactly one bearer token")
+		return v.refuse(notOneToken, reason)
 	}
 	token, err := h.guard.verifier.Verify(r.Context(), raw)
-	if err != nil {
-		d := Decision{Reason: verifier.Reason(err), RequestID: v.id()}
-		if errors.Is(err, verifier.ErrUnavailable) {
-			return &refusal{status: http.StatusServiceUnavailable, code: "temporarily_unavailable", text: "tokens can't be verified now", decision: d}
-		}
-		return &refusal{status: http.StatusUnauthorized, code: "invalid_token", text: "the token is not accepted", decision: d}
+	switch {
+	case errors.Is(err, verifier.ErrUnavailable):
+		return v.refuse(cantVerify, verifier.Reason(err))
+	case err != nil:
+		return v.refuse(notAccepted, verifier.Reason(err))
 	}
 	v.raw, v.token = raw, token
 	if within := v.insideAnother(r.Context()); within != nil {
 		return v.crossing("inside_another_tenant", within.token.Tenant())
 	}
 	if !token.Scopes().Contains(h.route.Scopes) {
-		return &refusal{
-			status: http.StatusForbidden, code: "insufficient_scope", text: "the token lacks a scope that is needed here",
-			scope: h.route.Scopes.String(), decision: v.decision("scope_lacking"),
-		}
+		refused := v.refuse(scopeLacking, "scope_lacking")
+		refused.scope = h.route.Scopes.String()
+		return refused
 	}
 	return h.sameTenant(r, v)
 }
@@ -123,10 +121,10 @@ func (h *handler) sameTenant(r *http.Request, v *visit) *refusal {
 		said, err := source.find(r)
 		switch {
 		case err != nil:
-			return &refusal{status: http.StatusBadRequest, code: "invalid_request", text: "the request's tenant can't be read", decision: v.decision("tenant_unreadable")}
+			return v.refuse(tenantUnreadable, "tenant_unreadable")
 		case said == nil && !source.required:
 		case len(said) != 1:
-			return &refusal{status: http.StatusBadRequest, code: "invalid_request", text: "the request names no tenant, or several", decision: v.decision("tenant_not_once")}
+			return v.refuse(tenantNotOnce, "tenant_not_once")
 		case said[0] != own:
 			return v.differs("tenant_"+source.where+"_differs", said[0])
 		}

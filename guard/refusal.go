@@ -10,13 +10,48 @@ import (
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
+// problem is an RFC 9457 answer.
+type problem struct {
+	Type      string `json:"type"`
+	Title     string `json:"title"`
+	Status    int    `json:"status"`
+	Code      string `json:"code"` // of RFC 6750 section 3.1 where that has one
+	RequestID string `json:"request_id,omitempty"`
+}
+
+// All that a caller is told. At the door it is another token than inside: there one
+// was let in, and has ended since.
+var (
+	tokenRequired    = problem{Title: "a bearer token is needed", Status: http.StatusUnauthorized, Code: "token_required"}
+	noTokenCame      = problem{Title: "a token is needed", Status: http.StatusUnauthorized, Code: "token_required"}
+	tokenInQuery     = problem{Title: "a token belongs in the Authorization header", Status: http.StatusBadRequest, Code: "invalid_request"}
+	notOneToken      = problem{Title: "the request holds not exactly one bearer token", Status: http.StatusBadRequest, Code: "invalid_request"}
+	notAccepted      = problem{Title: "the token is not accepted", Status: http.StatusUnauthorized, Code: "invalid_token"}
+	noLongerAccepted = problem{Title: "the token is no longer accepted", Status: http.StatusUnauthorized, Code: "invalid_token"}
+	cantVerify       = problem{Title: "tokens can't be verified now", Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable"}
+	scopeLacking     = problem{Title: "the token lacks a scope that is needed here", Status: http.StatusForbidden, Code: "insufficient_scope"}
+	wrongTenant      = problem{Title: "the request is for another tenant than its token", Status: http.StatusForbidden, Code: "wrong_tenant"}
+	tenantUnreadable = problem{Title: "the request's tenant can't be read", Status: http.StatusBadRequest, Code: "invalid_request"}
+	tenantNotOnce    = problem{Title: "the request names no tenant, or several", Status: http.StatusBadRequest, Code: "invalid_request"}
+	notFound         = problem{Title: "not found", Status: http.StatusNotFound, Code: "not_found"}
+	tooMuch          = problem{Title: "too much is asked for at once", Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable"}
+	failed           = problem{Title: "something went wrong", Status: http.StatusInternalServerError, Code: "internal"}
+)
+
 // refusal is an answer that the handler behind never sees.
 type refusal struct {
-	status   int
-	code     string // of RFC 6750 section 3.1 where that has one
-	text     string
-	scope    string
+	problem
 	decision Decision
+	scope    string
+}
+
+// refuse is a refusal for a reason, which the line has beside what is known of the token.
+func (v *visit) refuse(p problem, reason string) *refusal {
+	d := Decision{Reason: reason, RequestID: v.id()}
+	if v.token != nil {
+		d = v.decision(reason)
+	}
+	return &refusal{problem: p, decision: d}
 }
 
 // differs is a request that names another tenant than its token has.
@@ -31,18 +66,9 @@ func (v *visit) differs(reason, said string) *refusal {
 }
 
 func (v *visit) crossing(reason string, other credential.Tenant) *refusal {
-	d := v.decision(reason)
-	d.Crossing, d.Resource.Tenant = true, other
-	return &refusal{status: http.StatusForbidden, code: "wrong_tenant", text: "the request is for another tenant than its token", decision: d}
-}
-
-// problem is an RFC 9457 answer.
-type problem struct {
-	Type      string `json:"type"`
-	Title     string `json:"title"`
-	Status    int    `json:"status"`
-	Code      string `json:"code"`
-	RequestID string `json:"request_id,omitempty"`
+	refused := v.refuse(wrongTenant, reason)
+	refused.decision.Crossing, refused.decision.Resource.Tenant = true, other
+	return refused
 }
 
 // write answers. WWW-Authenticate has an error code only where a token was sent
@@ -52,31 +78,27 @@ func (f *refusal) write(w http.ResponseWriter, realm, request string) {
 	if realm != "" {
 		challenge = append(challenge, `realm="`+realm+`"`)
 	}
-	if f.code != "" && f.code != "wrong_tenant" {
-		challenge = append(challenge, `error="`+f.code+`"`)
+	if f.Code != tokenRequired.Code && f.Code != wrongTenant.Code {
+		challenge = append(challenge, `error="`+f.Code+`"`)
 	}
 	if f.scope != "" {
 		challenge = append(challenge, `scope="`+f.scope+`"`)
 	}
-	h := w.Header()
-	switch f.status {
-	case http.StatusServiceUnavailable:
-		h.Set("Retry-After", "1")
-	default:
-		h.Set("WWW-Authenticate", strings.TrimSpace("Bearer "+strings.Join(challenge, ", ")))
+	if f.Status != http.StatusServiceUnavailable {
+		w.Header().Set("WWW-Authenticate", strings.TrimSpace("Bearer "+strings.Join(challenge, ", ")))
 	}
-	code := f.code
-	if code == "" {
-		code = "token_required"
-	}
-	writeProblem(w, problem{Type: "about:blank", Title: f.text, Status: f.status, Code: code, RequestID: request})
+	f.problem.write(w, request)
 }
 
-func writeProblem(w http.ResponseWriter, p problem) {
+func (p problem) write(w http.ResponseWriter, request string) {
+	p.Type, p.RequestID = "about:blank", request
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
+	if p.Status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", "1") // seconds
+	}
 	w.WriteHeader(p.Status)
 	_ = json.NewEncoder(w).Encode(p) // the client may be gone
 }
@@ -93,35 +115,33 @@ func Refuse(w http.ResponseWriter, r *http.Request, err error) {
 			w.Header().Del(name)
 		}
 	}
-	p := problem{Type: "about:blank", Title: "not found", Status: http.StatusNotFound, Code: "not_found", RequestID: RequestID(r.Context())}
+	p := notFound
 	switch {
 	case errors.Is(err, ErrDiffers), errors.Is(err, ErrInside):
-		p.Title, p.Status, p.Code = "the request is for another tenant than its token", http.StatusForbidden, "wrong_tenant"
+		p = wrongTenant
 	case errors.Is(err, ErrNotOnce):
-		p.Title, p.Status, p.Code = "the request names no tenant, or several", http.StatusBadRequest, "invalid_request"
+		p = tenantNotOnce
 	case errors.Is(err, ErrCrossing), errors.Is(err, ErrNoTenant), errors.Is(err, ErrNotFound):
 	case errors.Is(err, ErrBusy):
-		w.Header().Set("Retry-After", "1")
-		p.Title, p.Status, p.Code = "too much is asked for at once", http.StatusServiceUnavailable, "temporarily_unavailable"
+		p = tooMuch
 	case errors.Is(err, verifier.ErrUnavailable):
-		w.Header().Set("Retry-After", "1")
-		p.Title, p.Status, p.Code = "tokens can't be verified now", http.StatusServiceUnavailable, "temporarily_unavailable"
+		p = cantVerify
 	case errors.Is(err, ErrScope):
 		w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope"`)
-		p.Title, p.Status, p.Code = "the token lacks a scope that is needed here", http.StatusForbidden, "insufficient_scope"
+		p = scopeLacking
 	case errors.Is(err, ErrSeveral):
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_request"`)
-		p.Title, p.Status, p.Code = "the request holds not exactly one bearer token", http.StatusBadRequest, "invalid_request"
+		p = notOneToken
 	case errors.Is(err, ErrNoToken):
 		w.Header().Set("WWW-Authenticate", "Bearer")
-		p.Title, p.Status, p.Code = "a token is needed", http.StatusUnauthorized, "token_required"
+		p = noTokenCame
 	case verifier.Reason(err) == "other": // not an error of guard's
-		p.Title, p.Status, p.Code = "something went wrong", http.StatusInternalServerError, "internal"
+		p = failed
 	default:
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-		p.Title, p.Status, p.Code = "the token is no longer accepted", http.StatusUnauthorized, "invalid_token"
+		p = noLongerAccepted
 	}
-	writeProblem(w, p)
+	p.write(w, RequestID(r.Context()))
 }
 
 // tellsNothing reports a header that a service sends with all of its answers.
