@@ -17,24 +17,14 @@ func TestFromAWorkersKeyToAVerifiedToken(t *testing.T) {
 	b.Worker("mailer", "orders", "orders:read orders:write", "acme")
 
 	raw := b.TokenFor("mailer", "orders", "acme", "orders:read")
-	v, err := verifier.New(t.Context(), verifier.Config{Issuer: b.URL(), Audience: "orders"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer v.Close()
-	token, err := v.Verify(t.Context(), raw)
+	token, err := b.Verifier("orders").Verify(t.Context(), raw)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if token.Tenant().String() != "acme" || token.Subject().String() != "mailer" || token.Scopes().String() != "orders:read" {
 		t.Errorf("tenant %s, subject %s, scopes %s", token.Tenant(), token.Subject(), token.Scopes())
 	}
-	other, err := verifier.New(t.Context(), verifier.Config{Issuer: b.URL(), Audience: "billing"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	if _, err := other.Verify(t.Context(), raw); !errors.Is(err, verifier.ErrAudience) {
+	if _, err := b.Verifier("billing").Verify(t.Context(), raw); !errors.Is(err, verifier.ErrAudience) {
 		t.Errorf("another service: %v", err)
 	}
 }
@@ -47,11 +37,7 @@ func TestClockMovesTheBroker(t *testing.T) {
 	b.Worker("mailer", "orders", "read", "acme")
 	clock.Advance(48 * time.Hour)
 	raw := b.TokenFor("mailer", "orders", "acme")
-	v, err := verifier.New(t.Context(), verifier.Config{Issuer: b.URL(), Audience: "orders", Now: clock.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer v.Close()
+	v := b.Verifier("orders")
 	if _, err := v.Verify(t.Context(), raw); err != nil {
 		t.Error(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/internal/broker"
 	"github.com/tenantbroker/tenantbroker/store/registry"
+	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
 // Tenants creates tenants.
@@ -143,6 +144,16 @@ func (b *Broker) Client(account string) *client.Client {
 	b.must("client of "+account, err)
 	b.t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+// Verifier returns what a service of the audience verifies tokens with, on the
+// broker's clock. It is closed when the test ends.
+func (b *Broker) Verifier(audience string) *verifier.Verifier {
+	b.t.Helper()
+	v, err := verifier.New(b.t.Context(), verifier.Config{Issuer: b.URL(), Audience: audience, Now: b.now})
+	b.must("verifier of "+audience, err)
+	b.t.Cleanup(v.Close)
+	return v
 }
 
 // Admin returns the operators' calls, with the rights of Operator.

@@ -59,7 +59,7 @@ func TestInvariant_I1_IssuedTokensCarryExactlyOneTenant(t *testing.T) {
 func TestInvariant_I1_RefusedWhateverTheSignatureSays(t *testing.T) {
 	w := newWorld(t)
 	good := string(payloadOf(t, w.mustToken(w.form(mailer, acme)).AccessToken))
-	tokens := w.verifier(orders)
+	tokens := w.Verifier(orders)
 	if _, err := tokens.Verify(t.Context(), w.forge(good)); err != nil {
 		t.Fatalf("control: a good payload, signed with the same key, is refused: %v", err)
 	}
@@ -288,7 +288,7 @@ func TestInvariant_I6_Short(t *testing.T) {
 		{"a service's token", w.mustToken(w.form("long", acme)).AccessToken, orders, time.Hour},
 		{"an operator's token", operator.AccessToken, w.URL() + "/admin", 10 * time.Minute},
 	} {
-		tokens := w.verifier(c.audience)
+		tokens := w.Verifier(c.audience)
 		for life, want := range map[time.Duration]string{c.most: "", c.most + time.Second: "claim"} {
 			cl := claims(t, c.raw)
 			cl.Expires = cl.IssuedAt.Add(life)
@@ -316,7 +316,7 @@ func TestInvariant_I6_Short(t *testing.T) {
 	clock := brokertest.NewClock()
 	w = newWorld(t, brokertest.WithClock(clock))
 	raw := w.mustToken(w.form(mailer, acme)).AccessToken
-	tokens := w.verifierAt(orders, clock.Now)
+	tokens := w.Verifier(orders)
 	if _, err := tokens.Verify(t.Context(), raw); err != nil {
 		t.Fatalf("a fresh token: %v", err)
 	}

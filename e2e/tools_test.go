@@ -13,7 +13,6 @@ import (
 	"github.com/tenantbroker/tenantbroker/brokertest"
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/credential/jwks"
-	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
 // forge signs any payload as an access token with the broker's active key.
@@ -28,21 +27,6 @@ func (w *world) forge(payload string) string {
 		w.t.Fatal(err)
 	}
 	return raw
-}
-
-// verifier is what a service would use, keys by HTTP and all.
-func (w *world) verifier(audience string) *verifier.Verifier {
-	w.t.Helper()
-	return w.verifierAt(audience, time.Now)
-}
-
-func (w *world) verifierAt(audience string, now func() time.Time) *verifier.Verifier {
-	w.t.Helper()
-	v, err := verifier.New(w.t.Context(), verifier.Config{Issuer: w.URL(), Audience: audience, Now: now})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return v
 }
 
 // introspection is an answer of RFC 7662.

@@ -17,7 +17,6 @@ import (
 	"github.com/tenantbroker/tenantbroker/brokertest"
 	"github.com/tenantbroker/tenantbroker/internal/probe/leaky"
 	"github.com/tenantbroker/tenantbroker/internal/testlog"
-	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
 const watchedService = `
@@ -44,12 +43,7 @@ func TestProbeWatchStopsOnSIGTERM(t *testing.T) {
 	b.Tenants("acme", "globex")
 	b.Service("orders")
 	b.Worker("prober", "orders", "orders:read", "acme", "globex")
-	tokens, err := verifier.New(t.Context(), verifier.Config{Issuer: b.URL(), Audience: "orders"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(tokens.Close)
-	service, err := leaky.New(tokens, leaky.ListFilter)
+	service, err := leaky.New(b.Verifier("orders"), leaky.ListFilter)
 	if err != nil {
 		t.Fatal(err)
 	}

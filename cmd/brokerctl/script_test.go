@@ -21,7 +21,6 @@ import (
 	"github.com/tenantbroker/tenantbroker/internal/devpostgres"
 	"github.com/tenantbroker/tenantbroker/internal/devvault"
 	"github.com/tenantbroker/tenantbroker/internal/probe/leaky"
-	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
 func TestMain(m *testing.M) {
@@ -107,11 +106,7 @@ func samples(t *testing.T, e *testscript.Env, b *brokertest.Broker) error {
 	if err := os.WriteFile(filepath.Join(e.WorkDir, "openapi.yaml"), []byte(leaky.OpenAPI), 0o600); err != nil {
 		return err
 	}
-	tokens, err := verifier.New(t.Context(), verifier.Config{Issuer: b.URL(), Audience: "orders"})
-	if err != nil {
-		return err
-	}
-	e.Defer(tokens.Close)
+	tokens := b.Verifier("orders")
 	for name, leaks := range map[string][]leaky.Leak{"CLEAN": nil, "LEAKY": {leaky.ListFilter}} {
 		service, err := leaky.New(tokens, leaks...)
 		if err != nil {

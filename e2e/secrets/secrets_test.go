@@ -230,9 +230,7 @@ type hook struct {
 }
 
 func newHook(w *world) *hook {
-	v, err := verifier.New(w.t.Context(), verifier.Config{Issuer: w.URL(), Audience: "rotator"})
-	w.must(err)
-	h := &hook{w: w, verifier: v}
+	h := &hook{w: w, verifier: w.Verifier("rotator")}
 	h.server = httptest.NewServer(h)
 	w.t.Cleanup(h.server.Close)
 	return h

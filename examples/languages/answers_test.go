@@ -8,18 +8,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tenantbroker/tenantbroker/brokertest"
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/guard"
-	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
 // byGuard is a server behind guard with the routes of the example services.
-func byGuard(t *testing.T, issuer string) string {
+func byGuard(t *testing.T, b *brokertest.Broker) string {
 	t.Helper()
-	v, err := verifier.New(t.Context(), verifier.Config{Issuer: issuer, Audience: audience})
-	must(t, err)
-	t.Cleanup(v.Close)
-	g, err := guard.New(guard.Config{Verifier: v, Logger: slog.New(slog.DiscardHandler)})
+	g, err := guard.New(guard.Config{Verifier: b.Verifier(audience), Logger: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	inPath := []guard.TenantSource{guard.InPath("tenant")}
 	orders := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -75,7 +72,7 @@ func TestAServiceAnswersAsGuardDoes(t *testing.T) {
 		{"an empty header", "GET", "/t/tenant-0/orders", 403, []string{"Authorization", good, "X-Tenant", ""}},
 		{"an order that nobody has", "GET", "/t/tenant-0/orders/999", 404, []string{"Authorization", good}},
 	}
-	own := byGuard(t, w.broker.URL())
+	own := byGuard(t, w.broker)
 	for language := range commands {
 		url, log := w.service(language, w.dsn())
 		for _, c := range cases {

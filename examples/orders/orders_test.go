@@ -1,7 +1,6 @@
 package orders_test
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -119,12 +118,13 @@ func (w *world) nothingCrosses(t *testing.T) {
 func (w *world) aProbeFindsNothing(t *testing.T) {
 	server := httptest.NewServer(w.service.Handler())
 	defer server.Close()
+	shop := `broker: {issuer: "` + w.broker.URL() + `", account: shop, key_file: ` + w.broker.KeyFile("shop") + `, audience: orders}`
 	d, err := probe.ParseDescription([]byte(`
 service: orders
 base_url: ` + server.URL + `
 tenants:
-  a: {tenant: acme, token_env: A}
-  b: {tenant: globex, token_env: B}
+  a: {tenant: acme, ` + shop + `}
+  b: {tenant: globex, ` + shop + `}
 objects:
   - name: order
     create: {request: POST /orders, body: {note: "{marker} {witness}"}, id: /id}
@@ -137,11 +137,10 @@ objects:
       - {name: cancel, request: "DELETE /orders/{id}"}
 `))
 	w.must(err)
-	of := func(tenant string) probe.TokenSource {
-		token := w.broker.TokenFor("shop", "orders", tenant)
-		return func(context.Context) (credential.Secret, error) { return credential.NewSecret([]byte(token)), nil }
-	}
-	report, err := probe.Run(t.Context(), probe.Config{Description: d, TokenA: of("acme"), TokenB: of("globex")})
+	a, b, closeAll, err := d.Sources(probe.Environment{})
+	w.must(err)
+	defer closeAll()
+	report, err := probe.Run(t.Context(), probe.Config{Description: d, TokenA: a, TokenB: b})
 	w.must(err)
 	for _, c := range report.Cases {
 		if c.Verdict != probe.Clean {

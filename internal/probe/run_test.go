@@ -33,12 +33,7 @@ func newWorld(t *testing.T) *world {
 	broker.Tenants("acme", "globex")
 	broker.Service("orders")
 	broker.Worker("probe", "orders", "orders:read", "acme", "globex")
-	tokens, err := verifier.New(t.Context(), verifier.Config{Issuer: broker.URL(), Audience: "orders"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(tokens.Close)
-	w := &world{tokens: tokens, a: broker.TokenFor("probe", "orders", "acme"), b: broker.TokenFor("probe", "orders", "globex")}
+	w := &world{tokens: broker.Verifier("orders"), a: broker.TokenFor("probe", "orders", "acme"), b: broker.TokenFor("probe", "orders", "globex")}
 	w.sourceA, w.sourceB = always(w.a), always(w.b)
 	w.describe = func(base string) *probe.Description { return describe(t, base) }
 	return w

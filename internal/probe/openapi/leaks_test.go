@@ -12,7 +12,6 @@ import (
 	"github.com/tenantbroker/tenantbroker/internal/probe"
 	"github.com/tenantbroker/tenantbroker/internal/probe/leaky"
 	"github.com/tenantbroker/tenantbroker/internal/probe/openapi"
-	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
 // The attempts, of those that come of the sample's document, that each leak may
@@ -49,11 +48,7 @@ func TestTheSamplesDocumentFindsItsLeaksAndAccusesNothingElse(t *testing.T) {
 	broker.Tenants("acme", "globex")
 	broker.Service("orders")
 	broker.Worker("probe", "orders", "orders:read", "acme", "globex")
-	tokens, err := verifier.New(t.Context(), verifier.Config{Issuer: broker.URL(), Audience: "orders"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(tokens.Close)
+	tokens := broker.Verifier("orders")
 	always := func(tenant string) probe.TokenSource {
 		token := broker.TokenFor("probe", "orders", tenant)
 		return func(context.Context) (credential.Secret, error) { return credential.NewSecret([]byte(token)), nil }
