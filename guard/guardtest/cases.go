@@ -35,6 +35,9 @@ func (f *finder) route(r Route) {
 	if r.Kind == Reads || r.Kind == Lists {
 		f.cached(r, theirs)
 	}
+	if r.Kind == Reads || r.Kind == Lists && r.has("{id}") {
+		f.ownAfter(r, theirs)
+	}
 	if r.Kind == Reads || r.Kind == Creates && r.has("{id}") || r.Kind == Lists && r.has("{marker}") {
 		f.told(r)
 	}
@@ -176,6 +179,20 @@ func (f *finder) cached(r Route, theirs object) {
 				f.leak(r, "asked by "+ask, "B is answered %d", got.status)
 			}
 		}
+	}
+}
+
+// ownAfter has A read first, and B right after it what is B's own: a cache that is
+// asked behind the check of the id, under a key that names neither, gives it A's.
+func (f *finder) ownAfter(r Route, theirs object) {
+	own := f.object(f.B) // before A reads: what is made may empty a cache
+	f.ask(r, &f.A, []object{theirs})
+	got := f.ask(r, &f.B, []object{own})
+	switch {
+	case got.shows(theirs):
+		f.leak(r, "own after another's", "B asks for its own and is given A's: %d %s", got.status, got.body)
+	case !got.ok() || !got.shows(own):
+		f.leak(r, "own", "it doesn't work for B itself, after A: %d %s", got.status, got.body)
 	}
 }
 

@@ -23,7 +23,8 @@ type Kit struct {
 	// with 404 is gone.
 	Read Route
 	// Routes are the others. Each is tried as A on A's, which has to work, and then
-	// as B on A's and with no token, which must not.
+	// as B on A's and with no token, which must not. What shows A its own object has
+	// to show B its own too.
 	Routes []Route
 	// TenantNames are how a request could name a tenant, as a header, a parameter
 	// and a member of a JSON body. Nil: DefaultTenantNames.

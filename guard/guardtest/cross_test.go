@@ -25,9 +25,9 @@ type note struct {
 	tenant credential.Tenant
 }
 
-// sample is an application with one leak, or none.
+// sample is an application with one leak, or none, or with what looks like one.
 type sample struct {
-	leak string
+	leak, alike string
 
 	mu     sync.Mutex
 	notes  map[string]*note
@@ -41,7 +41,7 @@ func (s *sample) handler(g *guard.Guard) http.Handler {
 	mux := http.NewServeMux()
 	for pattern, f := range map[string]http.HandlerFunc{
 		"GET /notes/{id}": s.read, "GET /notes": s.list, "POST /notes": s.create, "POST /notes/batch": s.batch, "PUT /notes/{id}": s.update, "DELETE /notes/{id}": s.remove,
-		"GET /t/{tenant}/notes/{id}": s.ofPath,
+		"GET /t/{tenant}/notes/{id}": s.ofPath, "GET /notes/{id}/summary": s.summary,
 	} {
 		route := guard.Route{SharedCache: s.leak == "public"}
 		if strings.Contains(pattern, "{tenant}") && s.leak != "path" {
@@ -150,6 +150,32 @@ func (s *sample) ofPath(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_, _ = w.Write(s.json(found))
+}
+
+// summary looks whose the note is before it asks the cache, whose key has the tenant
+// and the id.
+func (s *sample) summary(w http.ResponseWriter, r *http.Request) {
+	found := s.find(w, r, "summary")
+	if found == nil {
+		return
+	}
+	key := "summary/" + found.tenant.String() + "/" + found.ID
+	switch {
+	case s.leak == "bare cache":
+		key = "summary"
+	case s.alike == "cache by id":
+		key = "summary/" + found.ID // whose it is has been looked at
+	}
+	s.mu.Lock()
+	kept := s.cache[key]
+	s.mu.Unlock()
+	if kept == nil {
+		kept = s.json(*found)
+		s.mu.Lock()
+		s.cache[key] = kept
+		s.mu.Unlock()
+	}
+	_, _ = w.Write(kept)
 }
 
 func (s *sample) json(v any) []byte {
@@ -297,10 +323,12 @@ func kit(t *testing.T, s *sample) guardtest.Kit {
 			s.issued++
 			id := fmt.Sprintf("id-%06d", s.issued)
 			s.notes[id] = &note{ID: id, Text: marker, tenant: credential.MustTenant(p.Tenant)}
+			clear(s.cache) // a write empties it, as many do
 			return id
 		},
 		Read: guardtest.Route{Name: "read", Path: "/notes/{id}"},
 		Routes: []guardtest.Route{
+			{Name: "summary", Path: "/notes/{id}/summary"},
 			{Name: "by path", Path: "/t/{tenant}/notes/{id}"},
 			{Name: "list", Kind: guardtest.Lists, Path: "/notes"},
 			{Name: "search", Kind: guardtest.Lists, Path: "/notes?q={marker}"},
@@ -317,13 +345,21 @@ func TestAnApplicationWithoutALeakIsNotAccused(t *testing.T) {
 	guardtest.Cross(t, kit(t, &sample{}))
 }
 
+// What looks like a leak and is none.
+func TestALookAlikeIsNotAccused(t *testing.T) {
+	for _, alike := range []string{"cache by id"} {
+		t.Run(alike, func(t *testing.T) { guardtest.Cross(t, kit(t, &sample{alike: alike})) })
+	}
+}
+
 // also are routes that a leak shows at too.
 var also = map[string][]string{
-	"public":           {"by path", "list", "search"},
+	"public":           {"by path", "list", "search", "summary"},
 	"list":             {"search", "create", "make"},
-	"header":           {"search", "remove", "make", "create"},
-	"parameter":        {"search", "update", "remove", "make", "create"},
-	"told in a header": {"remove", "update"},
+	"header":           {"search", "remove", "make", "create", "summary"},
+	"parameter":        {"search", "update", "remove", "make", "create", "summary"},
+	"told in a header": {"remove", "update", "summary"},
+	"error":            {"summary"},
 }
 
 // Each leak, alone, is found where it is.
@@ -341,6 +377,7 @@ func TestEachLeakIsFound(t *testing.T) {
 		"member":           {"update, member customer", "update, changed by another"},
 		"shared":           {"read, at once"},
 		"cache":            {"read, read after its owner"},
+		"bare cache":       {"summary, own after another's"},
 		"etag":             {"read, asked by If-None-Match"},
 		"error":            {"read, an id that exists"},
 		"public":           {"read, kept by a shared cache"},
@@ -380,6 +417,16 @@ func TestARouteThatDoesNotWorkIsToldOf(t *testing.T) {
 	k.Routes = append(k.Routes, guardtest.Route{Name: "export", Kind: guardtest.Lists, Path: "/export"})
 	found := k.Find(t)
 	if len(found) == 0 || !strings.HasPrefix(found[len(found)-1].String(), "export, own:") {
+		t.Errorf("%v", found)
+	}
+}
+
+// Neither would one that works for the one tenant only.
+func TestARouteThatDoesNotWorkForTheOtherTenantIsToldOf(t *testing.T) {
+	k := kit(t, &sample{})
+	k.Routes = []guardtest.Route{{Name: "of a", Path: "/t/a/notes/{id}"}}
+	found := k.Find(t)
+	if len(found) != 1 || !strings.HasPrefix(found[0].String(), "of a, own: it doesn't work for B itself") {
 		t.Errorf("%v", found)
 	}
 }
