@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -60,33 +61,37 @@ func certified(t *testing.T, folder, name string, by *x509.Certificate, byKey *e
 func TestNginxAsksWithACertificate(t *testing.T) {
 	folder := t.TempDir()
 	ca, caKey := certified(t, folder, "authority", nil, nil)
-	for _, name := range []string{"broker.example", "gateway.example", "worker.example"} {
+	for _, name := range []string{"broker.example.com", "gateway.example", "worker.example"} {
 		certified(t, folder, name, ca, caKey)
 	}
 	file := func(name string) string { return filepath.Join(folder, name) }
 	w := newWorld(t, brokertest.Configure(func(d *broker.Document) {
 		d.Check = broker.Checks{
-			Listen: "0.0.0.0:0", Audiences: orders, CertFile: file("broker.example.crt"), KeyFile: file("broker.example.key"),
+			Listen: "0.0.0.0:0", Audiences: orders, CertFile: file("broker.example.com.crt"), KeyFile: file("broker.example.com.key"),
 			ClientCAFile: file("authority.crt"), Proxies: "gateway.example",
 		}
 	}))
 	w.Tenants("t00", "t01")
 	w.Worker("worker-t00", orders, read, "t00")
 	token := w.mustToken(w.form("worker-t00", "t00")).AccessToken
-	address := "127.0.0.1" + strings.TrimPrefix(w.Internal().CheckAddress().String(), "[::]")
+	readme, err := os.ReadFile("../deploy/examples/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```nginx\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
+	if len(blocks) != 2 {
+		t.Fatalf("the README has %d blocks for nginx", len(blocks))
+	}
+	// A name, as it is in the README, that is known everywhere.
+	upstream := strings.Replace(blocks[0][1], "broker.example.com:9091", "localhost"+strings.TrimPrefix(w.Internal().CheckAddress().String(), "[::]"), 1)
 	for name, good := range map[string]bool{"gateway.example": true, "worker.example": false} {
 		url := startGuarding(t, w, pathBound(t).URL, func(s string) string {
-			plain := "proxy_pass http://" + w.Internal().CheckAddress().String()
+			plain := "proxy_pass http://" + w.Internal().CheckAddress().String() + "/v1/check?$check_question;"
 			if !strings.Contains(s, plain) {
 				t.Fatal("the example asks in another way")
 			}
-			return strings.Replace(s, plain, `proxy_ssl_protocols TLSv1.3;
-    proxy_ssl_certificate `+file(name+".crt")+`;
-    proxy_ssl_certificate_key `+file(name+".key")+`;
-    proxy_ssl_trusted_certificate `+file("authority.crt")+`;
-    proxy_ssl_verify on;
-    proxy_ssl_name broker.example;
-    proxy_pass https://`+address, 1)
+			ask := strings.NewReplacer("/etc/nginx/gateway", file(name), "/etc/nginx/broker-ca.pem", file("authority.crt")).Replace(blocks[1][1])
+			return upstream + strings.Replace(s, plain, ask, 1)
 		})
 		for path, want := range map[string]int{"/t/t00/orders": 200, "/t/t01/orders": 403} {
 			if !good {
