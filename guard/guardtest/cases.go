@@ -38,7 +38,7 @@ func (f *finder) route(r Route) {
 	if r.Kind == Reads || r.Kind == Lists && r.has("{id}") {
 		f.ownAfter(r, theirs)
 	}
-	if r.Kind == Reads || r.Kind == Creates && r.has("{id}") || r.Kind == Lists && r.has("{marker}") {
+	if r.Kind == Reads || r.writes() && r.has("{id}") || r.Kind == Lists && r.has("{marker}") {
 		f.told(r)
 	}
 	f.own(r, theirs)
@@ -46,6 +46,9 @@ func (f *finder) route(r Route) {
 
 // has reports whether the route has a place for something.
 func (r Route) has(place string) bool { return strings.Contains(r.Path+r.Body, place) }
+
+// writes reports whether a route makes, changes or removes something.
+func (r Route) writes() bool { return r.Kind == Changes || r.Kind == Removes || r.Kind == Creates }
 
 // attempt is a way to ask for what is A's.
 type attempt struct {
@@ -205,7 +208,7 @@ func (f *finder) places(r Route) []string {
 }
 
 // told compares A's object, as B is answered, with one that nobody has. A number
-// of results tells as much as an id.
+// of results tells as much as an id. Of what writes, the status is looked at only.
 func (f *finder) told(r Route) {
 	for _, in := range f.places(r) {
 		theirs := f.object(f.A)
@@ -215,8 +218,8 @@ func (f *finder) told(r Route) {
 			f.leak(r, "an id that exists", "B is answered %d %s for A's object, %d %s for none", there.status, there.body, nowhere.status, nowhere.body)
 			return
 		}
-		if r.Kind == Creates {
-			return // what was made has a text of its own
+		if r.writes() {
+			continue // what was made has a text of its own
 		}
 		f.same(r, there.said(theirs), nowhere.said(nobodys), f.askIn(in, r, &f.B, []object{either}).said(either))
 	}
@@ -254,7 +257,7 @@ func (f *finder) own(r Route, theirs object) {
 	if r.Kind == Creates && got.status == http.StatusConflict {
 		return // A's own is there already
 	}
-	if !got.ok() || (r.Kind != Changes && r.Kind != Creates && r.Kind != Removes && !got.shows(theirs)) {
+	if !got.ok() || !r.writes() && !got.shows(theirs) {
 		f.leak(r, "own", "it doesn't work for A itself, so it proves nothing: %d %s", got.status, got.body)
 	}
 }

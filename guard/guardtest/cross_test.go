@@ -81,9 +81,14 @@ func (s *sample) tenant(r *http.Request) credential.Tenant {
 
 // find is the one with the id, if it is the request's; nil otherwise.
 func (s *sample) find(w http.ResponseWriter, r *http.Request, unless string) *note {
+	changes := unless == "update" || unless == "remove"
 	s.mu.Lock()
 	found := s.notes[r.PathValue("id")]
 	s.mu.Unlock()
+	if found == nil && changes && s.alike == "no to all changes" {
+		http.Error(w, "not yours", http.StatusForbidden)
+		return nil
+	}
 	if found == nil {
 		guard.Refuse(w, r, guard.ErrNotFound)
 		return nil
@@ -97,7 +102,7 @@ func (s *sample) find(w http.ResponseWriter, r *http.Request, unless string) *no
 		}
 	}
 	if err := guard.Check(r.Context(), guard.Resource{Tenant: found.tenant, Type: "note", ID: found.ID}); err != nil {
-		if s.leak == "error" {
+		if s.leak == "error" || changes && (s.leak == "change error" || s.alike == "no to all changes") {
 			http.Error(w, "not yours", http.StatusForbidden)
 			return nil
 		}
@@ -347,7 +352,7 @@ func TestAnApplicationWithoutALeakIsNotAccused(t *testing.T) {
 
 // What looks like a leak and is none.
 func TestALookAlikeIsNotAccused(t *testing.T) {
-	for _, alike := range []string{"cache by id"} {
+	for _, alike := range []string{"cache by id", "no to all changes"} {
 		t.Run(alike, func(t *testing.T) { guardtest.Cross(t, kit(t, &sample{alike: alike})) })
 	}
 }
@@ -359,7 +364,7 @@ var also = map[string][]string{
 	"header":           {"search", "remove", "make", "create", "summary"},
 	"parameter":        {"search", "update", "remove", "make", "create", "summary"},
 	"told in a header": {"remove", "update", "summary"},
-	"error":            {"summary"},
+	"error":            {"summary", "update", "remove"},
 }
 
 // Each leak, alone, is found where it is.
@@ -380,6 +385,7 @@ func TestEachLeakIsFound(t *testing.T) {
 		"bare cache":       {"summary, own after another's"},
 		"etag":             {"read, asked by If-None-Match"},
 		"error":            {"read, an id that exists"},
+		"change error":     {"update, an id that exists", "remove, an id that exists"},
 		"public":           {"read, kept by a shared cache"},
 		"silent update":    {"update, changed by another"},
 		"told in a header": {"read, another tenant"},
