@@ -18,7 +18,7 @@ import (
 // same requests find and change them.
 func TestNobodyCrossesInAServiceOfAnotherLanguage(t *testing.T) {
 	w := newWorld(t, 4)
-	bouncer := w.postgres.BounceForTest(t, devpostgres.BouncerOptions{Database: "shop", Settings: map[string]string{"default_pool_size": "2"}})
+	bouncer := w.postgres.BounceForTest(t, devpostgres.BouncerOptions{Database: w.database, Settings: map[string]string{"default_pool_size": "2"}})
 	for language := range commands {
 		t.Run(language, func(t *testing.T) {
 			url, log := w.service(language, bouncer.DSN("shop_app", password))
@@ -30,11 +30,8 @@ func TestNobodyCrossesInAServiceOfAnotherLanguage(t *testing.T) {
 					t.Error("a token is in the log")
 				}
 			}
-			must(t, w.postgres.SQL(t.Context(), "shop", "ALTER TABLE shop.orders DISABLE ROW LEVEL SECURITY"))
-			defer func() {
-				must(t, w.postgres.SQL(t.Context(), "shop", "UPDATE shop.orders SET note = 'of ' || tenant",
-					"ALTER TABLE shop.orders ENABLE ROW LEVEL SECURITY"))
-			}()
+			w.sql("ALTER TABLE shop.orders DISABLE ROW LEVEL SECURITY")
+			defer w.sql("UPDATE shop.orders SET note = 'of ' || tenant", "ALTER TABLE shop.orders ENABLE ROW LEVEL SECURITY")
 			if crossings := w.cross(url); len(crossings) == 0 || w.changed() == 0 {
 				t.Errorf("without row security %d requests cross, %d rows are another's", len(crossings), w.changed())
 			}
@@ -108,17 +105,17 @@ func (w *world) attempt(url string, random *rand.Rand) string {
 // A role that row security does not bind is refused at start.
 func TestAServiceRefusesARoleThatRowSecurityDoesNotBind(t *testing.T) {
 	w := newWorld(t, 1)
-	must(t, w.postgres.SQL(t.Context(), "shop",
-		"CREATE ROLE bypass LOGIN BYPASSRLS PASSWORD '"+password+"'; CREATE ROLE owner LOGIN PASSWORD '"+password+"'",
-		"CREATE ROLE member LOGIN IN ROLE bypass PASSWORD '"+password+"'",
-		"CREATE TABLE shop.more (); ALTER TABLE shop.more OWNER TO owner"))
+	bypass, owner, member := w.database+"_bypass", w.database+"_owner", w.database+"_member" // roles are the whole server's
+	w.sql("CREATE ROLE "+bypass+" LOGIN BYPASSRLS PASSWORD '"+password+"'; CREATE ROLE "+owner+" LOGIN PASSWORD '"+password+"'",
+		"CREATE ROLE "+member+" LOGIN IN ROLE "+bypass+" PASSWORD '"+password+"'",
+		"CREATE TABLE shop.more (); ALTER TABLE shop.more OWNER TO "+owner)
 	for language := range commands {
 		folder := example(t, language)
 		for role, secret := range map[string]string{
-			devpostgres.Superuser: w.postgres.SuperPassword(), "bypass": password, "member": password, "owner": password,
+			devpostgres.Superuser: w.postgres.SuperPassword(), bypass: password, member: password, owner: password,
 		} {
 			cmd := command(language, folder, "service", "ISSUER="+w.broker.URL(), "AUDIENCE="+audience,
-				"DATABASE_URL="+w.postgres.DSN(role, secret, "shop"))
+				"DATABASE_URL="+w.postgres.DSN(role, secret, w.database))
 			timer := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
 			out, err := cmd.CombinedOutput()
 			timer.Stop()
@@ -153,7 +150,7 @@ func TestAServiceLogsWhoAndWhy(t *testing.T) {
 		if jti, _ := line["jti"].(string); len(jti) < 10 {
 			t.Errorf("%s: no jti in %v", language, line)
 		}
-		must(t, w.postgres.SQL(t.Context(), "shop", "REVOKE SELECT ON shop.orders FROM shop_app"))
+		w.sql("REVOKE SELECT ON shop.orders FROM shop_app")
 		a, err = ask(t.Context(), "GET", url+"/t/tenant-0/orders", "", "Authorization", "Bearer "+w.tokens["tenant-0"])
 		if err != nil || a.status != 500 || a.code() != "internal" || strings.Contains(a.body, "permission") {
 			t.Errorf("%s, a failure: %d %s %v", language, a.status, a.body, err)
@@ -161,6 +158,6 @@ func TestAServiceLogsWhoAndWhy(t *testing.T) {
 		for !strings.Contains(log.String(), "permission denied") { // the log has why
 			time.Sleep(time.Millisecond)
 		}
-		must(t, w.postgres.SQL(t.Context(), "shop", "GRANT SELECT ON shop.orders TO shop_app"))
+		w.sql("GRANT SELECT ON shop.orders TO shop_app")
 	}
 }

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -26,19 +28,45 @@ const (
 	password  = "0123456789abcdef-not-secret"
 )
 
+// postgres is one server for all tests, started by the first that asks. Each has a
+// database of its own there.
+var postgres struct {
+	once   sync.Once
+	server *devpostgres.Server
+	err    error
+	made   int // databases
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if postgres.server != nil {
+		postgres.server.Stop()
+	}
+	os.Exit(code)
+}
+
 // world is a broker, a database under pgguard's policies with orders of tenants,
 // and a token of each.
 type world struct {
 	*testing.T
 	broker   *brokertest.Broker
 	postgres *devpostgres.Server
+	database string
 	tenants  []string
 	tokens   map[string]string
 }
 
 func newWorld(t *testing.T, tenants int, opts ...brokertest.Option) *world {
 	t.Helper()
-	w := &world{T: t, broker: brokertest.Start(t, opts...), postgres: devpostgres.ForTest(t, devpostgres.Options{}), tokens: make(map[string]string)}
+	postgres.once.Do(func() { // and outlives the test that is first
+		postgres.server, postgres.err = devpostgres.Start(context.Background(), devpostgres.Options{})
+	})
+	must(t, postgres.err)
+	postgres.made++
+	w := &world{
+		T: t, broker: brokertest.Start(t, opts...), tokens: make(map[string]string),
+		postgres: postgres.server, database: fmt.Sprintf("shop_%d", postgres.made),
+	}
 	w.broker.Service(audience)
 	for i := range tenants {
 		tenant := fmt.Sprintf("tenant-%d", i)
@@ -51,13 +79,11 @@ func newWorld(t *testing.T, tenants int, opts ...brokertest.Option) *world {
 	must(t, err)
 	policies, err := pgguard.Policies{Tables: []pgguard.Table{table}, Role: "shop_app"}.SQL()
 	must(t, err)
-	must(t, w.postgres.SQL(t.Context(), "postgres", "CREATE DATABASE shop"))
-	must(t, w.postgres.SQL(t.Context(), "shop",
-		"CREATE SCHEMA shop; CREATE TABLE shop.orders (tenant text NOT NULL, id bigint PRIMARY KEY, note text NOT NULL)", policies,
-		"ALTER ROLE shop_app PASSWORD '"+password+"'"))
+	must(t, w.postgres.SQL(t.Context(), "postgres", "CREATE DATABASE "+w.database))
+	w.sql("CREATE SCHEMA shop; CREATE TABLE shop.orders (tenant text NOT NULL, id bigint PRIMARY KEY, note text NOT NULL)", policies,
+		"ALTER ROLE shop_app PASSWORD '"+password+"'")
 	for i, tenant := range w.tenants {
-		must(t, w.postgres.SQL(t.Context(), "shop",
-			fmt.Sprintf("INSERT INTO shop.orders SELECT '%s', n, 'of %[1]s' FROM generate_series(%d, %d) n", tenant, i*perTenant, (i+1)*perTenant-1)))
+		w.sql(fmt.Sprintf("INSERT INTO shop.orders SELECT '%s', n, 'of %[1]s' FROM generate_series(%d, %d) n", tenant, i*perTenant, (i+1)*perTenant-1))
 	}
 	return w
 }
@@ -70,12 +96,18 @@ func (w *world) service(language, dsn string) (url string, log *testlog.Buffer) 
 	return listening(w.T, cmd)
 }
 
-func (w *world) dsn() string { return w.postgres.DSN("shop_app", password, "shop") }
+func (w *world) dsn() string { return w.postgres.DSN("shop_app", password, w.database) }
+
+// sql runs statements as the superuser.
+func (w *world) sql(statements ...string) {
+	w.Helper()
+	must(w.T, w.postgres.SQL(w.Context(), w.database, statements...))
+}
 
 // changed counts orders whose note somebody else wrote.
 func (w *world) changed() (n int) {
 	w.Helper()
-	c, err := pgx.Connect(w.Context(), w.postgres.DSN(devpostgres.Superuser, w.postgres.SuperPassword(), "shop"))
+	c, err := pgx.Connect(w.Context(), w.postgres.DSN(devpostgres.Superuser, w.postgres.SuperPassword(), w.database))
 	must(w.T, err)
 	defer func() { _ = c.Close(context.WithoutCancel(w.Context())) }()
 	must(w.T, c.QueryRow(w.Context(), "SELECT count(*) FROM shop.orders WHERE note NOT IN ('of ' || tenant, 'by ' || tenant)").Scan(&n))
