@@ -51,7 +51,7 @@ func (t *trial) changeAs(ctx context.Context, who actor, d disguise) ([]Finding,
 	e := t.evidence()
 	e.shared, e.anonymous = false, who == nobody // to read it is one thing
 	var found []Finding
-	if who == asB && t.alone() && !t.object.Shared {
+	if who == asB && t.compares() {
 		of, err := t.around(ctx, func() error {
 			none, ids, err := t.nonsense(ctx, d)
 			if e.nonsense == nil {

@@ -145,6 +145,12 @@ func (a Attempt) safe() bool {
 	return safe(a.Step) && !slices.ContainsFunc(a.Then, func(s Step) bool { return !safe(s) })
 }
 
+// harmless reports an attempt that is not meant to change anything, and of which no
+// request could.
+func (a Attempt) harmless() bool {
+	return !a.changes() && a.safe() && !slices.ContainsFunc(a.Cleanup, func(s Step) bool { return !safe(s) })
+}
+
 // WouldChange reports whether the attempt would change or delete the object.
 func (a Attempt) WouldChange() bool { return a.changes() }
 

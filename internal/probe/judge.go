@@ -84,6 +84,7 @@ type evidence struct {
 	again     *answer   // nonsense once more, where its text differs from what was got; nil: none was made
 	witnesses []witness // of A's object
 	ownValues []witness // of B's
+	withheld  bool      // nonsense was not made, since somebody could have had that id
 	tenant    string    // A's
 	byID      bool      // the request names the object
 	shared    bool
@@ -107,7 +108,11 @@ func judge(e evidence) []Finding {
 		}
 	}
 	if e.byID && !last.ok() && e.namesTenant() {
-		found = append(found, Finding{Leak, "tenant", "the refusal names the tenant whose object it is"})
+		f := Finding{Leak, "tenant", "the refusal names the tenant whose object it is"}
+		if e.withheld && !e.anonymous { // perhaps each refusal does
+			f.Verdict = Suspect
+		}
+		found = append(found, f)
 	}
 	if f, ok := e.existence(last); ok && len(found) == 0 {
 		found = append(found, f)

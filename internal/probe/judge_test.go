@@ -101,6 +101,8 @@ func TestJudge(t *testing.T) {
 		"a name within a word":              {about(404, `{"error":"myacme"}`), ""},
 		"a tenant that the request named":   {about(404, `acme`).with(func(e *evidence) { e.got[0].sent += " acme" }), ""},
 		"a tenant that every refusal names": {about(404, `acme`).none(404, `acme`), ""},
+		"a tenant, and nothing to compare":  {about(404, `acme`).with(func(e *evidence) { e.withheld = true }), "suspect tenant"},
+		"a tenant that nobody is told":      {about(404, `acme`).with(func(e *evidence) { e.withheld, e.anonymous = true, true }), "leak tenant"},
 		"a tenant in what is not refused":   {about(200, `acme`), ""},
 		// Existence.
 		"403, and 404 for nobody's":  {about(403, "").none(404, ""), "leak existence"},

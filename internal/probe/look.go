@@ -110,7 +110,7 @@ func (t *trial) watched(ctx context.Context, send func() error) ([]Finding, erro
 func (t *trial) evidence() evidence {
 	return evidence{
 		witnesses: t.target.witnesses, ownValues: t.own.witnesses, tenant: t.run.tenant(asA),
-		byID: t.byID(), shared: t.object.Shared,
+		byID: t.byID(), shared: t.object.Shared, withheld: t.alone() && !t.object.Shared && !t.compares(),
 	}
 }
 
@@ -182,9 +182,10 @@ func sharedCacheable(a *answer) bool {
 	return open && !closed
 }
 
-// nonsense makes the same attempt, as B, for an id that nobody has.
+// nonsense makes the same attempt, as B, for an id that nobody has, where that is
+// sure enough.
 func (t *trial) nonsense(ctx context.Context, d disguise) (*answer, []string, error) {
-	if !t.alone() || t.object.Shared {
+	if !t.compares() {
 		return nil, nil, nil
 	}
 	none := *t.target

@@ -10,7 +10,8 @@ type Planned struct {
 
 // Plan says what a run would send, in its order, without sending anything.
 // Requests that a run repeats, to wait or because an object was damaged, are in
-// it once.
+// it once; those for an id that nobody has also where the ids turn out to be such
+// that a run does not send them.
 func (d *Description) Plan() []Planned {
 	var all []Planned
 	for i := range d.Objects {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/url"
 	"time"
+
+	"github.com/tenantbroker/tenantbroker/internal/unknown"
 )
 
 // trial is one attempt with one object, as everybody.
@@ -44,6 +46,13 @@ func (t *trial) byID() bool { return carries(t.attempt.Step, "id") }
 // alone reports whether the attempt is one request by id: only then is there the
 // same for an id that nobody has.
 func (t *trial) alone() bool { return t.byID() && len(t.attempt.Then) == 0 }
+
+// compares reports whether the attempt may be made for an id that nobody has. What
+// could change something is tried only with one that is certainly nobody's: under a
+// number there may be a third tenant's.
+func (t *trial) compares() bool {
+	return t.alone() && !t.object.Shared && (t.attempt.harmless() || unknown.Bits(text(t.target.id)) >= unknown.Certain)
+}
 
 // values stand for the names, where the object in question is i.
 func (t *trial) values(i *instance) values {
