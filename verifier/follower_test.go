@@ -1,157 +1,19 @@
 package verifier_test
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"math"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/tenantbroker/tenantbroker/credential/jwks"
 	"github.com/tenantbroker/tenantbroker/internal/testlog"
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
-
-// feedServer is a broker whose answers a test writes, for the faults that a real
-// one doesn't produce on demand.
-type feedServer struct {
-	*httptest.Server
-	mu    sync.Mutex
-	now   time.Time
-	asked []*http.Request
-	next  func(http.ResponseWriter, *http.Request)
-
-	tokens, refused, open atomic.Int64
-}
-
-func newFeedServer(t *testing.T) *feedServer {
-	f := &feedServer{now: time.Unix(vectorTime, 0)}
-	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f.mu.Lock()
-		f.asked = append(f.asked, r)
-		next := f.next
-		f.mu.Unlock()
-		next(w, r)
-	}))
-	ofTest := f.Config.ConnState
-	f.Config.ConnState = func(c net.Conn, state http.ConnState) {
-		switch state {
-		case http.StateNew:
-			f.open.Add(1)
-		case http.StateClosed, http.StateHijacked:
-			f.open.Add(-1)
-		}
-		if ofTest != nil {
-			ofTest(c, state)
-		}
-	}
-	f.Start()
-	t.Cleanup(f.Close)
-	f.says(`"complete":true`)
-	return f
-}
-
-func (f *feedServer) clock() time.Time {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.now
-}
-
-func (f *feedServer) advance(d time.Duration) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.now = f.now.Add(d)
-}
-
-func (f *feedServer) does(next func(http.ResponseWriter, *http.Request)) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.next = next
-}
-
-// answer is a whole answer with these members.
-func (f *feedServer) answer(t interface{ Fatal(...any) }, members string) string {
-	all := map[string]any{
-		"iss": f.URL, "seq": 1, "complete": false, "tokens": []string{}, "chains": []string{}, "keys": []string{},
-		"accounts": map[string]int{}, "tenants": map[string]int{}, "max_stale": 300,
-	}
-	if err := json.Unmarshal([]byte("{"+members+"}"), &all); err != nil {
-		t.Fatal(err)
-	}
-	b, err := json.Marshal(all)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
-
-type fatal struct{}
-
-func (fatal) Fatal(v ...any) { panic(v) }
-
-// says has it give this answer, to whatever it is asked.
-func (f *feedServer) says(members string) {
-	body := f.answer(fatal{}, members)
-	f.does(func(w http.ResponseWriter, _ *http.Request) { writeFeed(w, body) })
-}
-
-func writeFeed(w http.ResponseWriter, body string) {
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write([]byte(body))
-}
-
-func (f *feedServer) requests() []*http.Request {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return append([]*http.Request(nil), f.asked...)
-}
-
-// Token and Refused make it a source of tokens.
-func (f *feedServer) Token(context.Context) (string, error) {
-	f.tokens.Add(1)
-	return "secret-token", nil
-}
-
-func (f *feedServer) Refused() { f.refused.Add(1) }
-
-func (f *feedServer) config() verifier.FollowerConfig {
-	return verifier.FollowerConfig{Issuer: f.URL, Token: f, Now: f.clock}
-}
-
-func (f *feedServer) follower(t *testing.T, change ...func(*verifier.FollowerConfig)) *verifier.Follower {
-	t.Helper()
-	cfg := f.config()
-	for _, c := range change {
-		c(&cfg)
-	}
-	follower, err := verifier.NewFollower(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return follower
-}
-
-// run runs the follower until stop.
-func run(t *testing.T, f *verifier.Follower) (stop func()) {
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- f.Run(ctx) }()
-	return sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-}
 
 func TestAFollowerIsConfiguredWhole(t *testing.T) {
 	f := newFeedServer(t)
@@ -308,23 +170,6 @@ func TestCutOffForTooLongNothingIsAccepted(t *testing.T) {
 	}
 }
 
-// expect waits for a request that pred takes, of those after the first skip.
-func (f *feedServer) expect(t *testing.T, pred func(*http.Request) bool) *http.Request {
-	t.Helper()
-	for {
-		for _, r := range f.requests() {
-			if pred(r) {
-				return r
-			}
-		}
-		select {
-		case <-t.Context().Done():
-			t.Fatal("it never came")
-		case <-time.After(time.Millisecond): // looked at again; nothing rests on the time
-		}
-	}
-}
-
 func TestAFollowerAsksForWhatIsNew(t *testing.T) {
 	server := newFeedServer(t)
 	server.says(`"complete":true,"seq":41`)
@@ -413,103 +258,6 @@ func TestAFollowerWithoutRoomGoesOnWithoutWaiting(t *testing.T) {
 	if follower.Entries() != 1 {
 		t.Errorf("%d entries", follower.Entries())
 	}
-}
-
-func TestARefusedTokenIsReported(t *testing.T) {
-	server := newFeedServer(t)
-	var seen []verifier.Observation
-	observed := make(chan verifier.Observation, 100)
-	follower := server.follower(t, func(c *verifier.FollowerConfig) {
-		c.Observe = func(o verifier.Observation) {
-			select {
-			case observed <- o:
-			default:
-			}
-		}
-	})
-	server.does(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
-	stop := run(t, follower)
-	seen = append(seen, <-observed)
-	if seen[0].Err == nil || server.refused.Load() == 0 || follower.Err() == nil {
-		t.Errorf("%+v", seen[0])
-	}
-	server.says(`"seq":2,"tokens":["x"]`)
-	for o := range observed {
-		if o.Err == nil && o.News == 1 {
-			if o.Entries != 1 || o.Seq != 2 {
-				t.Errorf("%+v", o)
-			}
-			break
-		}
-	}
-	stop()
-	if follower.Err() != nil {
-		t.Errorf("%v", follower.Err())
-	}
-}
-
-func TestTokensThatCantBeHad(t *testing.T) {
-	server := newFeedServer(t)
-	cfg := server.config()
-	cfg.Token = verifier.TokenFunc(func(context.Context) (string, error) { return "", errors.New("none today") })
-	if _, err := verifier.NewFollower(t.Context(), cfg); !errors.Is(err, verifier.ErrUnavailable) || !strings.Contains(err.Error(), "none today") {
-		t.Errorf("%v", err)
-	}
-	cfg.Token = verifier.TokenFunc(server.Token)
-	server.does(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
-	if _, err := verifier.NewFollower(t.Context(), cfg); !errors.Is(err, verifier.ErrUnavailable) {
-		t.Errorf("%v", err)
-	}
-}
-
-// held are keys that a test changes.
-type held struct {
-	mu   sync.Mutex
-	set  jwks.Set
-	next jwks.Set
-	due  time.Time
-}
-
-func (h *held) Key(ctx context.Context, kid string) (jwks.Key, error) {
-	set, _ := h.Held()
-	return set.Key(ctx, kid)
-}
-
-func (h *held) Held() (jwks.Set, time.Time) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.set, h.due
-}
-
-func (h *held) Load(context.Context) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.set, h.due = h.next, h.due.Add(time.Hour)
-	return nil
-}
-
-// The keys that all verifiers hold are reported, and fetched anew when they are
-// due although nothing is verified; a poll under way ends early to say so.
-func TestHeldKeysAreReported(t *testing.T) {
-	f := newFixture(t)
-	server := newFeedServer(t)
-	follower := server.follower(t)
-	keys := f.set.Keys()
-	one := &held{set: jwks.NewSet(keys[0]), next: f.set, due: server.clock().Add(time.Hour)}
-	two := &held{set: f.set, next: f.set, due: server.clock().Add(24 * time.Hour)}
-	for _, source := range []jwks.Source{one, two, f.set} {
-		if _, err := verifier.New(t.Context(), verifier.Config{
-			Issuer: server.URL, Audience: vectorAudience, Keys: source, Now: server.clock, Revocations: follower,
-		}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	server.does(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	stop := run(t, follower)
-	defer stop()
-	server.expect(t, func(r *http.Request) bool { return r.URL.Query().Get("keys") == keys[0].ID() })
-	server.advance(time.Hour)
-	server.expect(t, func(r *http.Request) bool { return r.URL.Query().Get("keys") == keys[0].ID()+","+keys[1].ID() })
 }
 
 // A follower that has ended holds on to nothing, also not for the minute and a
