@@ -3,18 +3,9 @@ package guardtest
 import (
 	"encoding/json"
 	"io"
-	"maps"
 	"net/http"
-	"regexp"
-	"slices"
 	"strings"
-	"sync"
-
-	"github.com/tenantbroker/tenantbroker/internal/unknown"
 )
-
-// requestIDs differ between two answers that are otherwise the same.
-var requestIDs = regexp.MustCompile(`"request_id":"[^"]*"`)
 
 // route tries all cases of one route.
 func (f *finder) route(r Route) {
@@ -158,97 +149,12 @@ func (f *finder) judge(r Route, try attempt, theirs object, got answer) {
 	}
 }
 
-// cached has A read first, and B right after it, also with what A was told of the
-// answer's version.
-func (f *finder) cached(r Route, theirs object) {
-	first := f.ask(r, &f.A, []object{theirs})
-	for _, in := range f.places(r) {
-		if got := f.askIn(in, r, &f.B, []object{theirs}); r.gives(theirs, got) {
-			f.leak(r, "read after its owner", "A's answer is given to B: %d", got.status)
-		}
-	}
-	control := strings.ToLower(strings.Join(first.header.Values("Cache-Control"), ","))
-	if (!strings.Contains(control, "private") && !strings.Contains(control, "no-store")) || strings.Contains(control, "public") {
-		f.leak(r, "kept by a shared cache", "Cache-Control: %q", control)
-	}
-	for ask, told := range map[string]string{"If-None-Match": "Etag", "If-Modified-Since": "Last-Modified"} {
-		value := first.header.Get(told)
-		if value == "" {
-			continue
-		}
-		for _, in := range f.places(r) {
-			got := f.askIn(in, r, &f.B, []object{theirs}, func(q *http.Request) { q.Header.Set(ask, value) })
-			if got.status == http.StatusNotModified {
-				f.leak(r, "asked by "+ask, "B is answered %d", got.status)
-			}
-		}
-	}
-}
-
-// ownAfter has A read first, and B right after it what is B's own: a cache that is
-// asked behind the check of the id, under a key that names neither, gives it A's.
-func (f *finder) ownAfter(r Route, theirs object) {
-	own := f.object(f.B) // before A reads: what is made may empty a cache
-	f.ask(r, &f.A, []object{theirs})
-	got := f.ask(r, &f.B, []object{own})
-	switch {
-	case got.shows(theirs):
-		f.leak(r, "own after another's", "B asks for its own and is given A's: %d %s", got.status, got.body)
-	case !got.ok() || !got.shows(own):
-		f.leak(r, "own", "it doesn't work for B itself, after A: %d %s", got.status, got.body)
-	}
-}
-
 // places are the tenants that B may name where the route has a place for one.
 func (f *finder) places(r Route) []string {
 	if r.has("{tenant}") {
 		return []string{f.B.Tenant, f.A.Tenant}
 	}
 	return []string{f.B.Tenant}
-}
-
-// told compares A's object, as B is answered, with one that nobody has. A number
-// of results tells as much as an id. Of what writes, the status is looked at only.
-func (f *finder) told(r Route) {
-	for _, in := range f.places(r) {
-		theirs := f.object(f.A)
-		nobodys, either := object{id: unknown.ID(theirs.id), marker: newMarker()}, object{id: unknown.ID(theirs.id), marker: newMarker()}
-		there, nowhere := f.askIn(in, r, &f.B, []object{theirs}), f.askIn(in, r, &f.B, []object{nobodys})
-		if there.status != nowhere.status {
-			f.leak(r, "an id that exists", "B is answered %d %s for A's object, %d %s for none", there.status, there.body, nowhere.status, nowhere.body)
-			return
-		}
-		if r.writes() {
-			continue // what was made has a text of its own
-		}
-		f.same(r, there.said(theirs), nowhere.said(nobodys), f.askIn(in, r, &f.B, []object{either}).said(either))
-	}
-}
-
-// same compares what is said of A's object and of two that nobody has, in all that
-// is the same for these two.
-func (f *finder) same(r Route, said, unsaid, again map[string]string) {
-	parts := slices.Sorted(maps.Keys(said))
-	for part := range unsaid {
-		if _, both := said[part]; !both {
-			parts = append(parts, part)
-		}
-	}
-	for _, part := range parts {
-		if said[part] != unsaid[part] && again[part] == unsaid[part] {
-			f.leak(r, "an id that exists", "%s is %q for A's object, %q for none", part, said[part], unsaid[part])
-		}
-	}
-}
-
-// said is what an answer says, by part, whatever object it is about.
-func (a answer) said(about object) map[string]string {
-	plain := strings.NewReplacer(about.id, "ID", about.marker, "MARKER")
-	parts := map[string]string{"the body": requestIDs.ReplaceAllString(plain.Replace(a.body), "")}
-	for name, values := range a.header {
-		parts[name] = plain.Replace(strings.Join(values, ", "))
-	}
-	return parts
 }
 
 // own proves that a route works for whom it is for, at last.
@@ -259,33 +165,5 @@ func (f *finder) own(r Route, theirs object) {
 	}
 	if !got.ok() || !r.writes() && !got.shows(theirs) {
 		f.leak(r, "own", "it doesn't work for A itself, so it proves nothing: %d %s", got.status, got.body)
-	}
-}
-
-// atOnce has both parties read their own at the same time, again and again: what
-// is shared between requests shows one the other's.
-func (f *finder) atOnce() {
-	objects := []object{f.object(f.A), f.object(f.B)}
-	var (
-		readers sync.WaitGroup
-		mu      sync.Mutex
-		crossed string
-	)
-	for reader := range 8 {
-		own, other := objects[reader%2], objects[1-reader%2]
-		readers.Go(func() {
-			for range 50 {
-				got := f.ask(f.Read, &own.party, []object{own})
-				if got.shows(other) || !got.shows(own) {
-					mu.Lock()
-					crossed = got.body
-					mu.Unlock()
-				}
-			}
-		})
-	}
-	readers.Wait()
-	if crossed != "" {
-		f.leak(f.Read, "at once", "one is shown the other's: %s", crossed)
 	}
 }
