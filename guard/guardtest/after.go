@@ -49,7 +49,7 @@ func (f *finder) ownAfter(r Route, theirs object) {
 
 // atOnce has both parties read their own at the same time, again and again: what
 // is shared between requests shows one the other's.
-func (f *finder) atOnce() {
+func (f *finder) atOnce(r Route) {
 	objects := []object{f.object(f.A), f.object(f.B)}
 	var (
 		readers sync.WaitGroup
@@ -59,9 +59,10 @@ func (f *finder) atOnce() {
 	for reader := range 8 {
 		own, other := objects[reader%2], objects[1-reader%2]
 		readers.Go(func() {
-			for range 50 {
-				got := f.ask(f.Read, &own.party, []object{own})
-				if got.shows(other) || !got.shows(own) {
+			for range 25 {
+				got := f.ask(r, &own.party, []object{own})
+				// A list may have its own on another page by then, and another's never.
+				if got.shows(other) || r.Kind == Reads && got.ok() && !got.shows(own) {
 					mu.Lock()
 					crossed = got.body
 					mu.Unlock()
@@ -71,6 +72,6 @@ func (f *finder) atOnce() {
 	}
 	readers.Wait()
 	if crossed != "" {
-		f.leak(f.Read, "at once", "one is shown the other's: %s", crossed)
+		f.leak(r, "at once", "one is shown the other's: %s", crossed)
 	}
 }

@@ -98,10 +98,15 @@ func (k Kit) Find(t testing.TB) []Finding {
 	f := &finder{Kit: k, t: t}
 	read := k.Read
 	read.Kind = Reads
-	for _, r := range append([]Route{read}, k.Routes...) {
+	routes := append([]Route{read}, k.Routes...)
+	for _, r := range routes {
 		f.route(r)
 	}
-	f.atOnce()
+	for _, r := range routes {
+		if !r.writes() {
+			f.atOnce(r)
+		}
+	}
 	return f.found
 }
 

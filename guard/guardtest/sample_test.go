@@ -207,7 +207,26 @@ func (s *sample) list(w http.ResponseWriter, r *http.Request) {
 	if hits > 0 && text != "" {
 		w.Header().Set("X-Total", strconv.Itoa(hits))
 	}
-	_, _ = w.Write(s.json(all))
+	_, _ = w.Write(s.built(tenant, s.json(all)))
+}
+
+// built is a list in the room where lists are built, which is each tenant's own or,
+// in a leak, one for all.
+func (s *sample) built(tenant credential.Tenant, list []byte) []byte {
+	room := "room/" + tenant.String()
+	if s.leak == "shared list" {
+		room = "room"
+	}
+	if s.leak != "shared list" && s.alike != "shared in a tenant" {
+		return list
+	}
+	s.mu.Lock()
+	s.cache[room] = list
+	s.mu.Unlock()
+	time.Sleep(time.Millisecond) // others come by
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cache[room]
 }
 
 // create takes the client's id, which is each tenant's own.
@@ -227,8 +246,7 @@ func (s *sample) create(w http.ResponseWriter, r *http.Request) {
 		sent.tenant = other
 	}
 	if sent.ID == "" {
-		s.issued++
-		sent.ID = fmt.Sprintf("id-%06d", s.issued)
+		sent.ID = s.next()
 	}
 	key := sent.ID
 	taken := s.notes[key]
@@ -241,6 +259,20 @@ func (s *sample) create(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.notes[key] = &sent.note
+}
+
+// next is the id after the last that was given out. Four letters are soon all given
+// out.
+func (s *sample) next() string {
+	s.issued++
+	if s.alike != "few ids" {
+		return fmt.Sprintf("id-%06d", s.issued)
+	}
+	id := make([]byte, 4)
+	for i, rest := 3, s.issued; i >= 0; i, rest = i-1, rest/6 {
+		id[i] = "abcdef"[rest%6]
+	}
+	return string(id)
 }
 
 func (s *sample) batch(w http.ResponseWriter, r *http.Request) {

@@ -17,7 +17,7 @@ var requestIDs = regexp.MustCompile(`"request_id":"[^"]*"`)
 func (f *finder) told(r Route) {
 	for _, in := range f.places(r) {
 		theirs := f.object(f.A)
-		nobodys, either := object{id: unknown.ID(theirs.id), marker: newMarker()}, object{id: unknown.ID(theirs.id), marker: newMarker()}
+		nobodys, either := f.nobodys(theirs), f.nobodys(theirs)
 		there, nowhere := f.askIn(in, r, &f.B, []object{theirs}), f.askIn(in, r, &f.B, []object{nobodys})
 		if there.status != nowhere.status {
 			f.leak(r, "an id that exists", "B is answered %d %s for A's object, %d %s for none", there.status, there.body, nowhere.status, nowhere.body)
@@ -28,6 +28,19 @@ func (f *finder) told(r Route) {
 		}
 		f.same(r, there.said(theirs), nowhere.said(nobodys), f.askIn(in, r, &f.B, []object{either}).said(either))
 	}
+}
+
+// nobodys is an object that is not there. Ids that are given out one after the other
+// are soon hit by one that is made up.
+func (f *finder) nobodys(like object) object {
+	made := object{id: unknown.ID(like.id), marker: newMarker()}
+	for range 64 {
+		if !f.ask(f.Read, &f.A, []object{made}).ok() && !f.ask(f.Read, &f.B, []object{made}).ok() {
+			break
+		}
+		made.id = unknown.ID(like.id)
+	}
+	return made
 }
 
 // same compares what is said of A's object and of two that nobody has, in all that
