@@ -24,21 +24,23 @@ one from an OpenAPI document).
 It makes an object of each kind as both tenants, with values in it that are
 nowhere else, or finds some that are there; makes each attempt as A, so that what
 is cached is A's; then as B, as B with headers that name A's tenant, with the ETag
-that A was given, and without a token; looks whether A's object is as it was; and
-removes what it made, also where it is interrupted. Use tenants that are there for
-that, on a service that may hold what it makes for a while.
+that A was given, and without a token; looks whether A's object is as it was;
+makes objects as B that name A's tenant (plant), and looks whether A is shown
+them; and removes what it made, also where it is interrupted. Use tenants that are
+there for that, on a service that may hold what it makes for a while.
 
 Verdicts, the worst first:
 
   leak          a value of A's object in an answer to a request that did not
                 carry it; a change in A's object; an answer to B that depends on
-                whether A has the object; 304 for what only A was given
+                whether A has the object; 304 for what only A was given; an
+                answer to A that shows what B made in A's name
   suspect       to be looked at, not evidence: an answer that resembles A's, a
                 value too short to be evidence, an answer that shared caches
                 may keep
   inconclusive  the answers prove nothing: A's own attempt shows nothing either,
-                B can't even reach its own object, the service failed, a limit
-                was reached
+                B can't even reach its own object, nobody is shown what B made,
+                the service failed, a limit was reached
   clean         none of these
 
 Status, resemblance and time are reported and accuse nobody by themselves.
@@ -67,16 +69,19 @@ Description, with what may be left out in brackets:
         audience: NAME, [scope: "…"], [ca_file: F]}}
   [limits: {requests: 1000, per_second: 20, duration: 5m, timeout: 10s,
             body: 1048576}]
-  [forge: {headers: [X-Tenant, X-Tenant-Id], query: [tenant]}]
+  [forge: {headers: [X-Tenant, X-Tenant-Id], query: [tenant],
+           body: [tenant, tenant_id]}]        (body: of what B makes)
   objects:
     - name: order
       create: {request: POST /orders, body: {note: "{marker}", key: "{witness}"},
                [id: /id]}                     (else Location's last segment)
+                                              ({tenant}: whoever makes it)
       find: {request: GET /orders, id: /items/0/id}     (instead of create)
       [reveals: [/email]]                     (what only the owner sees)
-      read: GET /orders/{id}
+      read: GET /orders/{id}                  (or with {tenant}: who asks)
       [delete: "DELETE /orders/{id}"]
       [shared: true]                          (everybody may read it)
+      [plant: false]                          (B may make one for A)
       [may_damage: true]                      (attempts may change what was found)
       try:
         - {name: read, request: "GET /orders/{id}"}

@@ -27,8 +27,8 @@ the document itself, in x-tenantbroker-probe of an operation:
   control, changes, settle      of the attempt that is derived
   shared: true, reveals: […]    on the operation that reads an object
 
-and x-tenantbroker-probe: witness (or marker) on a property's schema puts that
-value there. References to other documents are not followed, and examples are
+and x-tenantbroker-probe: witness (or marker, tenant) on a property's schema puts
+that value there. References to other documents are not followed, and examples are
 taken from the document: look for some that would do harm.`
 
 func probeInitCommand(a *app) *cobra.Command {

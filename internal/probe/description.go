@@ -27,6 +27,7 @@ const (
 	MaxAttempts    = 50        // for one kind
 	MaxSteps       = 10        // before, after and for the cleaning up of one attempt
 	maxText        = 4096      // bytes of a request line or a header
+	maxForged      = 64        // bytes of a parameter or a member that names a tenant
 )
 
 // Description is a service and what to try with it, as it is written.
@@ -39,7 +40,7 @@ type Description struct {
 	// InsecureHTTP lets tokens go to another machine unencrypted.
 	InsecureHTTP bool `yaml:"insecure_http"`
 	// Forge are the places in which B names A's tenant. Absent: the headers
-	// X-Tenant and X-Tenant-Id.
+	// X-Tenant and X-Tenant-Id, and in what B makes the members tenant and tenant_id.
 	Forge   *Forge   `yaml:"forge"`
 	Objects []Object `yaml:"objects"`
 }
@@ -69,19 +70,13 @@ type Broker struct {
 	CAFile   string               `yaml:"ca_file"`
 }
 
-// Forge are headers and parameters of the query that name a tenant.
-type Forge struct {
-	Headers []string `yaml:"headers"`
-	Query   []string `yaml:"query"`
-}
-
 // Object is a kind of object: how one is had, and what is tried with it.
 type Object struct {
 	Name string `yaml:"name"`
 	// Create makes one; Find is where there are some already.
 	Create *Origin `yaml:"create,omitempty"`
 	Find   *Origin `yaml:"find,omitempty"`
-	Read   string  `yaml:"read"`             // request for one, by {id}
+	Read   string  `yaml:"read"`             // request for one, by {id}; {tenant} is who asks
 	Delete string  `yaml:"delete,omitempty"` // request that cleans up
 	// Reveals are JSON pointers (RFC 6901) into the answer to Read: values that
 	// nobody but the owner has.
@@ -89,8 +84,10 @@ type Object struct {
 	// Shared objects may be read by everybody, and changed by their owner only.
 	Shared bool `yaml:"shared,omitempty"`
 	// MayDamage lets attempts that change go at objects that were found.
-	MayDamage bool      `yaml:"may_damage,omitempty"`
-	Try       []Attempt `yaml:"try"`
+	MayDamage bool `yaml:"may_damage,omitempty"`
+	// Plant false: B may put such objects where A sees them.
+	Plant *bool     `yaml:"plant,omitempty"`
+	Try   []Attempt `yaml:"try"`
 }
 
 // Origin is the request that makes or finds an object, and where in the answer
@@ -195,15 +192,10 @@ func (d *Description) check() error {
 		return err
 	}
 	if d.Forge == nil {
-		d.Forge = &Forge{Headers: []string{"X-Tenant", "X-Tenant-Id"}}
+		d.Forge = defaultForge()
 	}
-	if len(d.Forge.Headers)+len(d.Forge.Query) > MaxSteps {
-		return fmt.Errorf("probe: forge: over %d places", MaxSteps)
-	}
-	for _, name := range d.Forge.Headers {
-		if err := checkHeader(name, ""); err != nil {
-			return fmt.Errorf("probe: forge: %w", err)
-		}
+	if err := d.Forge.check(); err != nil {
+		return fmt.Errorf("probe: forge: %w", err)
 	}
 	return d.checkObjects()
 }

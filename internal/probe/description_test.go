@@ -73,6 +73,12 @@ func TestADescriptionIsRefused(t *testing.T) {
 		"an anchor":                      {"service: orders", "service: &s orders", "anchors"},
 		"a number that is none":          {"{note: \"{witness}\"}", "{note: \"{witness}\", n: .nan}", "JSON has not"},
 		"a date":                         {"{note: \"{witness}\"}", "{note: \"{witness}\", n: 2026-01-01}", "JSON has not"},
+		"no name to forge":               {"objects:", "forge: {body: ['']}\nobjects:", "forge"},
+		"a long name to forge":           {"objects:", "forge: {query: [" + strings.Repeat("x", 65) + "]}\nobjects:", "1 to 64 bytes"},
+		"a name to forge of two lines":   {"objects:", "forge: {body: [\"a\\nb\"]}\nobjects:", "one line"},
+		"eleven places to forge":         {"objects:", "forge: {headers: [a, b, c, d], query: [a, b, c, d], body: [a, b, c]}\nobjects:", "over 10 places"},
+		"the tenant of an attempt":       {"\"GET /orders/{id}\"", "\"GET /orders/{id}?t={tenant}\"", "{tenant}"},
+		"planting what is found":         {"create: {request: POST /orders, body: {note: \"{witness}\"}, id: /id}", "plant: true\n    reveals: [/note]\n    find: {request: GET /orders, id: /items/0/id}", "plant goes with create"},
 		"a wait without end":             {"\"GET /orders/{id}\"", "\"GET /orders/{id}\", wait: 61s", "wait"},
 		"a settling without end":         {"\"GET /orders/{id}\"", "\"GET /orders/{id}\", settle: 61s", "settle"},
 	} {

@@ -62,13 +62,22 @@ func (r *run) have(ctx context.Context, o *Object, who actor) (*instance, error)
 	}
 	of := strings.ToUpper(string(who)) + "'s " + o.Name
 	i.given = append(i.given, newWitness("the id of "+of, fmt.Sprint(i.id)))
-	if o.Create != nil && carries(origin.Step, "witness") {
-		i.given = append(i.given, newWitness("the witness in "+of, secret))
-	}
-	if o.Create != nil && carries(origin.Step, "marker") {
-		i.given = append(i.given, newWitness("the marker in "+of, i.marker))
+	if o.Create != nil {
+		i.given = append(i.given, wordsIn(origin.Step, i.marker, secret, of)...)
 	}
 	return i, r.know(ctx, i)
+}
+
+// wordsIn are the words that a step puts into what it makes.
+func wordsIn(s Step, marker, secret, of string) []witness {
+	var all []witness
+	if carries(s, "witness") {
+		all = append(all, newWitness("the witness in "+of, secret))
+	}
+	if carries(s, "marker") {
+		all = append(all, newWitness("the marker in "+of, marker))
+	}
+	return all
 }
 
 // know reads an object as its owner, twice: what differs then differs always. Where
@@ -99,7 +108,12 @@ func (r *run) know(ctx context.Context, i *instance) error {
 }
 
 func (r *run) read(ctx context.Context, i *instance) (*answer, error) {
-	return r.sender.send(ctx, i.owner, Step{Request: i.object.Read}, values{"id": i.id}, map[string]string{"Cache-Control": "no-cache"}, nil)
+	return r.readAs(ctx, i.owner, i.object, i.id)
+}
+
+// readAs reads what is under an id, past caches.
+func (r *run) readAs(ctx context.Context, who actor, o *Object, id any) (*answer, error) {
+	return r.sender.send(ctx, who, Step{Request: o.Read}, values{"id": id, "tenant": r.tenant(who)}, map[string]string{"Cache-Control": "no-cache"}, nil)
 }
 
 // stable returns the values that two answers have in common.

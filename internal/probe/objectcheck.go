@@ -26,11 +26,11 @@ func (o *Object) Check() error {
 	if origin.ID == "" && o.Find != nil {
 		return errors.New("find needs id, a JSON pointer into the answer")
 	}
-	if err := checkRequest(o.Read, []string{"id"}); err != nil || !strings.Contains(o.Read, "{id}") {
+	if err := checkRequest(o.Read, []string{"id", "tenant"}); err != nil || !strings.Contains(o.Read, "{id}") {
 		return errors.Join(errors.New("read is not a request with {id}"), err)
 	}
 	if o.Delete != "" {
-		if err := checkRequest(o.Delete, []string{"id"}); err != nil {
+		if err := checkRequest(o.Delete, []string{"id", "tenant"}); err != nil {
 			return fmt.Errorf("delete: %w", err)
 		}
 	}
@@ -39,6 +39,9 @@ func (o *Object) Check() error {
 	}
 	if o.Find != nil && len(o.Reveals) == 0 && !o.Shared {
 		return errors.New("find needs reveals: where in the answer to read is what nobody else has")
+	}
+	if o.Plant != nil && o.Create == nil {
+		return errors.New("plant goes with create")
 	}
 	for _, p := range o.Reveals {
 		if !isPointer(p) || p == "" {

@@ -21,6 +21,7 @@ func (d *Description) Plan() []Planned {
 		for n := range p.object.Try {
 			p.attempt(&p.object.Try[n])
 		}
+		p.plant()
 		p.add("afterwards", "a", p.object.Read)
 		if p.object.Create != nil && p.object.Delete != "" {
 			p.add("clean up", "a", p.object.Delete)
@@ -109,5 +110,25 @@ func (p *planner) attempt(t *Attempt) {
 			p.chain(t, "a")
 			p.add(t.Name+", look after", "a", p.object.Read)
 		}
+	}
+}
+
+func (p *planner) plant() {
+	all := p.d.plantings(p.object)
+	if len(all) == 0 {
+		return
+	}
+	for _, of := range all {
+		p.add(PlantAttempt, of.name, of.step.Request)
+	}
+	p.origin("b")
+	p.origin("a")
+	for _, l := range p.object.looks() {
+		p.add(PlantAttempt+", look after", "a", l.step.Request)
+		p.add(PlantAttempt+", look after", "b", l.step.Request)
+	}
+	if p.object.Delete != "" {
+		p.add(PlantAttempt+", clean up", "b", p.object.Delete)
+		p.add(PlantAttempt+", clean up", "a", p.object.Delete)
 	}
 }

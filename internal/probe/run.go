@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +26,7 @@ type run struct {
 	sender *sender
 	now    func() time.Time
 	made   []*instance // in order of creation, by whomever
+	sown   []*seed     // what B made in A's name
 	later  []undo      // what could not be sent while it was tried
 	report *Report
 }
@@ -138,7 +140,19 @@ func (r *run) object(ctx context.Context, o *Object) error {
 			}
 		}
 	}
+	if err := recovering(func() error { return r.plant(ctx, o) }); err != nil {
+		r.unplanted(o, err)
+	}
 	return r.afterwards(ctx, target)
+}
+
+// unplanted says of what B would have made in A's name that it proves nothing.
+func (r *run) unplanted(o *Object, err error) {
+	for _, p := range r.d.plantings(o) {
+		if !slices.ContainsFunc(r.report.Cases, func(c Case) bool { return c.Object == o.Name && c.Attempt == PlantAttempt && c.As == p.name }) {
+			r.add(Case{Object: o.Name, Attempt: PlantAttempt, As: p.name, Request: p.step.Request, Findings: []Finding{{Inconclusive, "not_tried", plain(err)}}})
+		}
+	}
 }
 
 // afterwards looks at A's object once more: something may have changed it that
@@ -173,6 +187,7 @@ func (r *run) untried(o *Object, err error) {
 			r.add(Case{Object: o.Name, Attempt: t.Name, As: "b", Request: t.Request, Findings: why})
 		}
 	}
+	r.unplanted(o, err)
 	if !tried["afterwards"] { // or an object that was lost behind the last attempt would look clean
 		r.add(Case{Object: o.Name, Attempt: "afterwards", As: "a", Request: o.Read, Findings: why})
 	}
@@ -187,6 +202,9 @@ func (r *run) cleanUp(ctx context.Context) {
 	for _, u := range r.later {
 		r.undo(ctx, u)
 	}
+	for _, s := range r.sown {
+		r.unplant(ctx, s)
+	}
 	for n := len(r.made) - 1; n >= 0; n-- {
 		i := r.made[n]
 		what := fmt.Sprintf("%s %v of %s", i.object.Name, i.id, r.tenant(i.owner))
@@ -194,7 +212,7 @@ func (r *run) cleanUp(ctx context.Context) {
 			r.report.Left = append(r.report.Left, what+": the description has no delete")
 			continue
 		}
-		answer, err := r.sender.send(ctx, i.owner, Step{Request: i.object.Delete}, values{"id": i.id}, nil, nil)
+		answer, err := r.sender.send(ctx, i.owner, Step{Request: i.object.Delete}, values{"id": i.id, "tenant": r.tenant(i.owner)}, nil, nil)
 		switch {
 		case err != nil:
 			r.report.Left = append(r.report.Left, what+": "+plain(err))

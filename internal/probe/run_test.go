@@ -83,7 +83,7 @@ var expected = map[leaky.Leak]struct {
 	as       string
 	kind     string
 }{
-	leaky.Read:            {[]string{"read", "revoked", "print"}, "b", "content"},
+	leaky.Read:            {[]string{"read", "revoked", "print", "plant"}, "b", "content"},
 	leaky.ListFilter:      {[]string{"list"}, "b", "content"},
 	leaky.IDs:             {[]string{"ids"}, "b", "content"},
 	leaky.Existence:       {[]string{"read", "print", "summary", "history", "revoked", "update", "amend"}, "b", "existence"},
@@ -103,7 +103,13 @@ var expected = map[leaky.Leak]struct {
 	leaky.Update:          {[]string{"update"}, "b", "changed"},
 	leaky.Delete:          {[]string{"delete"}, "b", "changed"},
 	leaky.NoToken:         {[]string{"print"}, "no token", "content"},
+	leaky.PlantedBody:     {[]string{"plant"}, "b, body tenant of a", "planted"},
+	leaky.PlantedHeader:   {[]string{"plant"}, "b, header X-Tenant of a", "planted"},
 }
+
+// What proves nothing where a leak is on: whose a customer is that B made can't be
+// told where A is shown everybody's.
+var unproven = map[leaky.Leak]string{leaky.Read: "customer plant"}
 
 func TestEveryLeakIsFoundAndNothingElseAccused(t *testing.T) {
 	w := newWorld(t)
@@ -121,6 +127,9 @@ func TestEveryLeakIsFoundAndNothingElseAccused(t *testing.T) {
 			found := false
 			for _, c := range report.Cases {
 				for _, f := range c.Findings {
+					if f.Verdict == probe.Inconclusive && c.Object+" "+c.Attempt == unproven[leak] {
+						continue
+					}
 					if f.Verdict == probe.Leak && !slices.Contains(want.attempts, c.Attempt) || f.Verdict == probe.Suspect || f.Verdict == probe.Inconclusive {
 						t.Errorf("%s %s as %s: %s: %s", c.Object, c.Attempt, c.As, f.Verdict, f.Text)
 					}

@@ -25,10 +25,12 @@ const (
 	Update          Leak = "update"           // a change without a check
 	Delete          Leak = "delete"           // a removal without a check
 	NoToken         Leak = "no-token"         // a route without the guard
+	PlantedBody     Leak = "planted-body"     // what is made belongs to whom the body names
+	PlantedHeader   Leak = "planted-header"   // what is made belongs to whom a header names
 )
 
 // All are all leaks.
 var All = []Leak{
 	Read, ListFilter, IDs, Existence, CacheKey, CacheKeyBare, IgnoredID, Export, SearchIndex, HeaderBelieved, Batch, StalePermission,
-	Join, AdminRoute, ErrorMessage, OwnerNamed, ETag, Update, Delete, NoToken,
+	Join, AdminRoute, ErrorMessage, OwnerNamed, ETag, Update, Delete, NoToken, PlantedBody, PlantedHeader,
 }

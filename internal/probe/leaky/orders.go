@@ -13,6 +13,13 @@ func (s *service) create(kind string) http.HandlerFunc {
 		if !decode(w, r, &made) {
 			return
 		}
+		if said, err := credential.ParseTenant(made.Tenant); s.has(PlantedBody) && err == nil {
+			made.tenant = said
+		}
+		if said, err := credential.ParseTenant(r.Header.Get("X-Tenant")); s.has(PlantedHeader) && err == nil {
+			made.tenant = said
+		}
+		made.Tenant = ""
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		made.ID = kind[:3] + "_" + credential.NewID()

@@ -236,6 +236,8 @@ func (r *resource) body(o *operation) (body any, carries bool) {
 			members[name], carries = []any{"{id}", "{own}"}, true
 		case is(p, "string") && slices.Contains(r.callsID(), strings.ToLower(name)) && len(o.names) == 0:
 			members[name], carries = "{id}", true
+		case members[name] != nil && slices.Contains(r.tenants(o), name):
+			members[name] = "{tenant_a}"
 		case o.method != "POST" && free(p) && !r.reference(name):
 			if _, there := members[name]; there || o.body == nil {
 				members[name] = "changed by the probe"

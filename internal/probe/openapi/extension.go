@@ -47,7 +47,7 @@ func extensionOf(members map[string]any) (extension, error) {
 	return e, nil
 }
 
-// placed is the value that a property asks for: witness, marker or none.
+// placed is the value that a property asks for: witness, marker, tenant or none.
 func placed(members map[string]any) string {
 	text, _ := members[extensionName].(string)
 	return text

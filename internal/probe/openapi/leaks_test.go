@@ -17,7 +17,7 @@ import (
 // The attempts, of those that come of the sample's document, that each leak may
 // be found by; the first has to find it. An object is before the slash.
 var expected = map[leaky.Leak][]string{
-	leaky.Read:            {"order/read", "order/revoked", "order/print", "customer/read"},
+	leaky.Read:            {"order/read", "order/revoked", "order/print", "customer/read", "order/plant", "customer/plant"},
 	leaky.ListFilter:      {"order/list"},
 	leaky.IDs:             {"order/ids"},
 	leaky.Existence:       {"order/read", "order/revoked", "order/print", "order/summary", "order/history", "order/full", "order/update", "order/amend", "customer/read"},
@@ -37,11 +37,14 @@ var expected = map[leaky.Leak][]string{
 	leaky.Update:          {"order/update", "notice/update"},
 	leaky.Delete:          {"order/delete", "customer/delete", "notice/delete"},
 	leaky.NoToken:         {"order/print"},
+	leaky.PlantedBody:     {"order/plant", "customer/plant", "ticket/plant"},
+	leaky.PlantedHeader:   {"order/plant", "customer/plant"},
 }
 
 // What proves nothing where a leak is on: the cache keeps what an attempt before
-// put there, so that not even A is shown its own.
-var unproven = map[leaky.Leak]string{leaky.CacheKeyBare: "order/summary"}
+// put there, so that not even A is shown its own. Nor can it be told whose a customer
+// is that B made, where A is shown everybody's.
+var unproven = map[leaky.Leak]string{leaky.CacheKeyBare: "order/summary", leaky.Read: "customer/plant"}
 
 func TestTheSamplesDocumentFindsItsLeaksAndAccusesNothingElse(t *testing.T) {
 	broker := brokertest.Start(t)

@@ -152,8 +152,28 @@ func (o *operation) answers(of *openapi3.Operation) {
 // 3.1 section 4.8.12.1).
 var ignored = []string{"Accept", "Authorization", "Content-Type"}
 
-// line is the request with its parameters filled in: those of the path that are
-// given, the others and the required ones of the query from their examples.
+// namesTenant reports what is called like a tenant: Tenant, tenant_id, X-Tenant-Id.
+func namesTenant(name string) bool {
+	plain := strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(name))
+	plain = strings.TrimPrefix(plain, "x")
+	return plain == "tenant" || plain == "tenantid"
+}
+
+// ofTenant are the parameters of the query and headers that name the tenant, as
+// line takes them.
+func (o *operation) ofTenant() map[string]string {
+	given := map[string]string{}
+	for _, p := range o.parameters {
+		if before, ok := map[string]string{"query": "?", "header": "header "}[p.In]; ok && namesTenant(p.Name) && free(p.Schema) {
+			given[before+p.Name] = "{tenant}"
+		}
+	}
+	return given
+}
+
+// line is the request with its parameters filled in: those that are given, the
+// others of the path and the required ones from their examples. A name that is
+// given has "?" before it in the query, and "header " in a header.
 func (o *operation) line(given map[string]string) (string, map[string]string, error) {
 	path := o.path
 	for _, name := range o.names {
@@ -170,8 +190,11 @@ func (o *operation) line(given map[string]string) (string, map[string]string, er
 	query, headers := "", map[string]string{}
 	for _, p := range o.parameters {
 		key := url.QueryEscape(p.Name)
-		value, ok := given["?"+p.Name]
+		value, ok := given[map[string]string{"query": "?", "header": "header "}[p.In]+p.Name]
 		switch {
+		case ok && p.In == "header":
+			headers[p.Name] = value
+			continue
 		case ok && p.In == "query":
 		case !p.Required || p.In != "query" && p.In != "header" || p.In == "header" && slices.Contains(ignored, http.CanonicalHeaderKey(p.Name)):
 			continue

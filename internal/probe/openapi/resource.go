@@ -158,7 +158,7 @@ func (r *resource) derive() error {
 
 // made derives how one is made, with the words in it that tell it from others.
 func (r *resource) made(o *probe.Object) error {
-	request, headers, err := r.create.line(nil)
+	request, headers, err := r.create.line(r.create.ofTenant())
 	switch {
 	case err != nil:
 		return err
@@ -180,6 +180,11 @@ func (r *resource) made(o *probe.Object) error {
 	}
 	if r.markerIn = marker; marker != "" {
 		body[marker] = "{marker}"
+	}
+	for _, name := range r.tenants(r.create) {
+		if body != nil {
+			body[name] = "{tenant}"
+		}
 	}
 	o.Create = &probe.Origin{Step: probe.Step{Request: request, Headers: headers, Body: bodyOrNil(body)}, ID: r.idPointer}
 	return nil
@@ -273,7 +278,7 @@ func (r *resource) words(body map[string]any) (marker, witness string) {
 			marker = name
 		case word == "witness":
 			witness = name
-		case free(p) && !r.reference(name) && (len(shows.properties) == 0 || shows.has(name)):
+		case word != "tenant" && free(p) && !r.reference(name) && (len(shows.properties) == 0 || shows.has(name)):
 			candidates = append(candidates, name)
 		}
 	}
@@ -296,6 +301,19 @@ func (r *resource) words(body map[string]any) (marker, witness string) {
 	return marker, witness
 }
 
+// tenants are the properties in which an operation is told the tenant: those that are
+// called so, or that the document names.
+func (r *resource) tenants(o *operation) []string {
+	var all []string
+	of := shapeOf(o.request)
+	for _, name := range of.names() {
+		if p := of.properties[name]; placed(extensionsOf(p)) == "tenant" || namesTenant(name) && free(p) {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
 func extensionsOf(s *openapi3.SchemaRef) map[string]any {
 	if s == nil || s.Value == nil {
 		return nil
@@ -310,7 +328,7 @@ func extensionsOf(s *openapi3.SchemaRef) map[string]any {
 // a kind of objects.
 func (r *resource) reference(name string) bool {
 	small := strings.ToLower(name)
-	return r.kinds[small] || small == "id" || strings.HasSuffix(small, "_id") || strings.HasSuffix(name, "Id") || strings.HasSuffix(name, "ID")
+	return r.kinds[small] || namesTenant(name) || small == "id" || strings.HasSuffix(small, "_id") || strings.HasSuffix(name, "Id") || strings.HasSuffix(name, "ID")
 }
 
 // sample is a body that the operation takes.

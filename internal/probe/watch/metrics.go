@@ -61,6 +61,9 @@ func newMetrics(c Config) *metrics {
 		for _, a := range o.Try {
 			m.leaks.WithLabelValues(o.Name, a.Name)
 		}
+		if c.Description.Plants(&o) {
+			m.leaks.WithLabelValues(o.Name, probe.PlantAttempt)
+		}
 	}
 	for _, v := range verdicts {
 		m.cases.WithLabelValues(string(v))

@@ -150,6 +150,7 @@ func TestALeakStaysUntilTheSameAttemptShowsNone(t *testing.T) {
 	}
 	w.comes(report(probe.Clean, probe.Clean), nil)
 	leaks(0, 0)
+	w.shows(`leaks{attempt="plant",object="order",service="orders"} 0`)
 	w.comes(report(probe.Leak, probe.Clean), nil)
 	leaks(1, 0)
 	for _, k := range []struct {
