@@ -129,12 +129,14 @@ func (r reach) send(ctx context.Context, c *http.Client, url, token string) (cro
 		return "", false, err
 	}
 	want := fmt.Sprintf("%s|worker-%s|%s|", r.own, r.own, read+" orders:write")
+	// Some proxies have the client take a header of its own away.
+	gone := resp.StatusCode == http.StatusUnauthorized && slices.Contains(r.headers, [2]string{"Connection", "close, Authorization"})
 	switch {
 	case resp.StatusCode == http.StatusOK && r.own != r.path:
 		return fmt.Sprintf("the token of %s opened %s: %s", r.own, r.path, body), false, nil
 	case resp.StatusCode == http.StatusOK && string(body) != want:
 		return fmt.Sprintf("the service was told %q, want %q", body, want), false, nil
-	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusForbidden:
+	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusForbidden && !gone:
 		return fmt.Sprintf("%s at %s: status %d", r.own, r.path, resp.StatusCode), false, nil
 	}
 	return "", resp.StatusCode == http.StatusOK, nil

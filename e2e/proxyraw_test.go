@@ -5,22 +5,23 @@ import (
 	"net/http"
 	"os"
 	"regexp"
-	"strings"
 	"testing"
 )
 
-// question is what an example has its proxy ask, found by an expression.
-func question(t *testing.T, file, expression string) string {
+// questions are what an example has its proxy ask, found by an expression.
+func questions(t *testing.T, file, expression string) (all []string) {
 	t.Helper()
 	raw, err := os.ReadFile("../deploy/examples/" + file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := regexp.MustCompile(expression).FindAllSubmatch(raw, -1)
-	if len(found) != 1 {
-		t.Fatalf("%s asks %d questions", file, len(found))
+	for _, found := range regexp.MustCompile(expression).FindAllSubmatch(raw, -1) {
+		all = append(all, string(found[1]))
 	}
-	return string(found[0][1])
+	if len(all) == 0 {
+		t.Fatalf("%s asks nothing", file)
+	}
+	return all
 }
 
 // Envoy's ext_authz over HTTP asks with the client's method and host, the
@@ -30,8 +31,8 @@ func question(t *testing.T, file, expression string) string {
 func TestEnvoysQuestions(t *testing.T) {
 	w, tokens := newCheckWorld(t, 2)
 	address := w.Internal().CheckAddress().String()
-	prefix := question(t, "envoy.yaml", `# +path_prefix: "([^"]+)"`)
-	override := question(t, "envoy.yaml", `\n +path_override: "([^"]+)"`)
+	prefix := questions(t, "envoy.yaml", `# +path_prefix: "([^"]+)"`)[0]
+	overrides := questions(t, "envoy.yaml", `\n +path_override: "([^"]+)"`)
 	const own = "x-envoy-internal: true\r\nx-forwarded-for: 127.0.0.1\r\nx-envoy-expected-rq-timeout-ms: 2000\r\n"
 	ask := func(method, target, headers string) (int, string) {
 		answers, err := exchange(t.Context(), address, fmt.Sprintf("%s %s HTTP/1.1\r\nhost: orders.example\r\ncontent-length: 0\r\n%s%s\r\n", method, target, headers, own), 1)
@@ -50,9 +51,21 @@ func TestEnvoysQuestions(t *testing.T) {
 			if status, tenant := ask(method, prefix+path, good); status != want || (tenant == "t00") != (want == 200) {
 				t.Errorf("%s, path_prefix, %s: %d %q, want %d", method, path, status, tenant, want)
 			}
-			if status, tenant := ask(method, override, good+"x-forwarded-uri: "+path+"\r\n"); status != want || (tenant == "t00") != (want == 200) {
-				t.Errorf("%s, path_override, %s: %d %q, want %d", method, path, status, tenant, want)
+			for _, override := range overrides {
+				if status, tenant := ask(method, override, good+"x-forwarded-uri: "+path+"\r\n"); status != want || (tenant == "t00") != (want == 200) {
+					t.Errorf("%s, %s, %s: %d %q, want %d", method, override, path, status, tenant, want)
+				}
 			}
+		}
+	}
+	w.Worker("reader", orders, read, "t00")
+	reader := "authorization: Bearer " + w.mustToken(w.form("reader", "t00")).AccessToken + "\r\nx-forwarded-uri: /t/t00/orders\r\n"
+	if len(overrides) != 2 {
+		t.Fatalf("%q", overrides)
+	}
+	for i, want := range []int{200, 403} { // to read, to write
+		if status, _ := ask("GET", overrides[i], reader); status != want {
+			t.Errorf("%s, who may read: %d", overrides[i], status)
 		}
 	}
 	for name, headers := range map[string]string{
@@ -71,40 +84,5 @@ func TestEnvoysQuestions(t *testing.T) {
 	status, err := statusOf(t.Context(), address, "POST "+prefix+"/t/t00/orders HTTP/1.1\r\nhost: x\r\nx-envoy-auth-partial-body: false\r\ncontent-length: 2\r\n"+good+"\r\n{}")
 	if err != nil || status != "400" {
 		t.Errorf("with_request_body: %s %v", status, err)
-	}
-}
-
-// Traefik's ForwardAuth asks by GET at an address that stays the same, with the
-// client's headers that are allowed, and says in X-Forwarded-* what was asked
-// for. Traefik itself doesn't run here.
-func TestTraefiksQuestions(t *testing.T) {
-	w, tokens := newCheckWorld(t, 2)
-	address := w.Internal().CheckAddress().String()
-	target := question(t, "traefik.yaml", `address: "http://127\.0\.0\.1:9091(/v1/check\?[^"]+)"`)
-	for name, tc := range map[string]struct {
-		headers string
-		want    int
-	}{
-		"own":                        {"Authorization: Bearer " + tokens["t00"] + "\r\nX-Forwarded-Uri: /t/t00/orders?a=b\r\n", 200},
-		"another's":                  {"Authorization: Bearer " + tokens["t00"] + "\r\nX-Forwarded-Uri: /t/t01/orders\r\n", 403},
-		"dots":                       {"Authorization: Bearer " + tokens["t00"] + "\r\nX-Forwarded-Uri: /t/t00/../t01/orders\r\n", 403},
-		"no path":                    {"Authorization: Bearer " + tokens["t00"] + "\r\n", 403},
-		"the client's path beside":   {"Authorization: Bearer " + tokens["t00"] + "\r\nX-Forwarded-Uri: /t/t01/x\r\nX-Forwarded-Uri: /t/t00/x\r\n", 403},
-		"two Authorization headers":  {"Authorization: Bearer " + tokens["t00"] + "\r\nAuthorization: Bearer " + tokens["t01"] + "\r\nX-Forwarded-Uri: /t/t00/x\r\n", 401},
-		"no token":                   {"X-Forwarded-Uri: /t/t00/x\r\n", 401},
-		"an absolute target's path":  {"Authorization: Bearer " + tokens["t00"] + "\r\nX-Forwarded-Uri: //t/t00/x\r\n", 403},
-		"other words for the method": {"Authorization: Bearer " + tokens["t00"] + "\r\nX-Forwarded-Uri: /t/t00/x\r\nX-Http-Method-Override: DELETE\r\n", 200},
-	} {
-		request := "GET " + target + " HTTP/1.1\r\nHost: 127.0.0.1:9091\r\nUser-Agent: Go-http-client/1.1\r\n" + tc.headers +
-			"X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Host: orders.example\r\nX-Forwarded-Method: DELETE\r\nX-Forwarded-Proto: http\r\nAccept-Encoding: gzip\r\n\r\n"
-		answers, err := exchange(t.Context(), address, strings.Repeat(request, 2), 2) // on one connection
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		for _, a := range answers {
-			if a.StatusCode != tc.want {
-				t.Errorf("%s: %d, want %d", name, a.StatusCode, tc.want)
-			}
-		}
 	}
 }

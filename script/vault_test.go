@@ -14,11 +14,13 @@ import (
 func vaultTree(t *testing.T, version string) (run func() (out, said string, err error), built, own string) {
 	t.Helper()
 	folder, cache, path := t.TempDir(), t.TempDir(), t.TempDir()
-	text, err := os.ReadFile("vault")
-	if err != nil {
-		t.Fatal(err)
+	for _, script := range []string{"vault", "once"} {
+		text, err := os.ReadFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(folder, "script", script), string(text))
 	}
-	write(t, filepath.Join(folder, "script", "vault"), string(text))
 	write(t, filepath.Join(folder, "deploy", "devvault", "go.mod"), "module example.com/vault\n\ngo 1.26\n")
 	write(t, filepath.Join(folder, "deploy", "devvault", "main.go"),
 		"package main\n\nimport \"fmt\"\n\nfunc main() { fmt.Println(\"Vault v"+version+", built today\") }\n")

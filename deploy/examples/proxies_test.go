@@ -1,11 +1,15 @@
 // Package examples holds the configurations of proxies to what keeps tenants
-// apart in them. nginx's is tried in a real nginx (e2e); of Envoy and Traefik
-// Debian has no package, so here each setting that a crossing hangs on is held by itself.
+// apart in them. nginx's and Traefik's are tried in a real nginx and a real
+// Traefik (e2e); there is no package of Envoy to try, so here each setting that a
+// crossing hangs on is held by itself.
 package examples
 
 import (
 	_ "embed"
+	"iter"
 	"reflect"
+	"regexp"
+	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
@@ -16,6 +20,9 @@ var envoy []byte
 
 //go:embed traefik.yaml
 var traefik []byte
+
+//go:embed nginx.conf
+var nginx string
 
 // holds compares a part of a configuration with all that it may say.
 func holds(t *testing.T, what string, got any, want string) {
@@ -90,10 +97,17 @@ route_config:
     - name: orders
       domains: ["*"]
       routes:
+        - match: {prefix: "/t/", headers: [{name: ":method", string_match: {safe_regex: {regex: "GET|HEAD"}}}]}
+          route: {cluster: orders}
+          typed_per_filter_config:
+            may-write: {"@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute, disabled: true}
         - match: {prefix: "/t/"}
           route: {cluster: orders}
+          typed_per_filter_config:
+            may-read: {"@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute, disabled: true}
+      request_headers_to_remove: [x-forwarded-uri, authorization]
 `)
-	if len(filters) != 3 {
+	if len(filters) != 4 {
 		t.Fatalf("%d filters", len(filters))
 	}
 	holds(t, "the first filter", filters[0], `
@@ -106,12 +120,19 @@ typed_config:
       - remove: x-subject
       - remove: x-client-id
       - remove: x-scope
+      - remove: x-tenant-id
+      - remove: x-original-url
+      - remove: x-original-uri
+      - remove: x-rewrite-url
+      - remove: x-forwarded-prefix
+      - remove: x-http-method-override
       - append:
           header: {key: x-forwarded-uri, value: "%REQ(:PATH)%"}
           append_action: OVERWRITE_IF_EXISTS_OR_ADD
 `)
-	holds(t, "the second filter", filters[1], `
-name: envoy.filters.http.ext_authz
+	for i, name := range []string{"read", "write"} {
+		holds(t, "who asks for "+name, filters[i+1], `
+name: may-`+name+`
 typed_config:
   "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
   transport_api_version: V3
@@ -119,7 +140,7 @@ typed_config:
   clear_route_cache: false
   http_service:
     server_uri: {uri: "http://127.0.0.1:9091", cluster: broker, timeout: 2s}
-    path_override: "/v1/check?audience=orders&scope=orders:read&tenant_at=/t/{tenant}"
+    path_override: "/v1/check?audience=orders&scope=orders:`+name+`&tenant_at=/t/{tenant}"
     authorization_response:
       allowed_upstream_headers:
         patterns: [{exact: x-tenant}, {exact: x-subject}, {exact: x-client-id}, {exact: x-scope}]
@@ -128,7 +149,8 @@ typed_config:
   allowed_headers:
     patterns: [{exact: authorization}, {exact: x-forwarded-uri}]
 `)
-	holds(t, "the third filter", filters[2], `
+	}
+	holds(t, "the last filter", filters[3], `
 name: envoy.filters.http.router
 typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
 `)
@@ -137,21 +159,79 @@ typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router
 func TestTraefikKeepsTenantsApart(t *testing.T) {
 	config := parsed(t, traefik)
 	holds(t, "what Traefik routes", at(t, config, "http", "routers"), `
-orders:
+orders-read:
+  entryPoints: [web]
+  rule: PathPrefix(`+"`/t/`) && (Method(`GET`) || Method(`HEAD`)"+`)
+  middlewares: [client-says, may-read, checked]
+  service: orders
+orders-write:
   entryPoints: [web]
   rule: PathPrefix(`+"`/t/`"+`)
-  middlewares: [client-says, check]
+  middlewares: [client-says, may-write, checked]
   service: orders
 `)
-	holds(t, "what Traefik does before", at(t, config, "http", "middlewares"), `
-client-says:
-  headers:
-    customRequestHeaders: {X-Tenant: "", X-Subject: "", X-Client-Id: "", X-Scope: "", X_Tenant: "", X_Subject: "", X_Client_Id: "", X_Scope: ""}
-check:
-  forwardAuth:
-    address: "http://127.0.0.1:9091/v1/check?audience=orders&scope=orders:read&tenant_at=/t/{tenant}"
-    trustForwardHeader: false
-    authRequestHeaders: [Authorization]
-    authResponseHeaders: [X-Tenant, X-Subject, X-Client-Id, X-Scope]
+	for _, name := range []string{"read", "write"} {
+		holds(t, "who asks for "+name, at(t, config, "http", "middlewares", "may-"+name), `
+forwardAuth:
+  address: "http://127.0.0.1:9091/v1/check?audience=orders&scope=orders:`+name+`&tenant_at=/t/{tenant}"
+  trustForwardHeader: false
+  authRequestHeaders: [Authorization]
+  authResponseHeaders: [X-Tenant, X-Subject, X-Client-Id, X-Scope]
+  maxResponseBodySize: 4096
 `)
+	}
+}
+
+// What nginx's example takes from a request, since frameworks or the service
+// believe it, the others take too.
+func TestAllTakeTheSameHeadersAway(t *testing.T) {
+	var taken []string
+	for _, line := range regexp.MustCompile(`proxy_set_header (X-[A-Za-z-]+) `).FindAllStringSubmatch(nginx, -1) {
+		taken = append(taken, line[1])
+	}
+	if len(taken) < 11 {
+		t.Fatalf("nginx takes %q", taken)
+	}
+	says, _ := at(t, parsed(t, traefik), "http", "middlewares", "client-says", "headers", "customRequestHeaders").(map[string]any)
+	removed := map[string]bool{}
+	for name, value := range says {
+		removed[strings.ToLower(name)] = value == "" // which has Traefik take it away
+	}
+	for _, name := range taken {
+		if !removed[strings.ToLower(name)] {
+			t.Errorf("Traefik leaves %s", name)
+		}
+		written := name == "X-Forwarded-Uri" // over the client's, and taken away after the question
+		if name := strings.ToLower(name); !written && !strings.Contains(string(envoy), "remove: "+name+"\n") {
+			t.Errorf("Envoy leaves %s", name)
+		}
+	}
+	for _, name := range []string{"X-Tenant", "X-Subject", "X-Client-Id", "X-Scope"} { // as a CGI-like service would read it too
+		for spelling := range spellings(name) {
+			if !removed[strings.ToLower(spelling)] {
+				t.Errorf("Traefik leaves %s", spelling)
+			}
+		}
+	}
+}
+
+// spellings are a header's name with each of its dashes as it is, or an underscore.
+func spellings(name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		dashes := strings.Count(name, "-")
+		for set := range 1 << dashes {
+			spelled, seen := []byte(name), 0
+			for i := range spelled {
+				if spelled[i] == '-' {
+					if set>>seen&1 == 1 {
+						spelled[i] = '_'
+					}
+					seen++
+				}
+			}
+			if !yield(string(spelled)) {
+				return
+			}
+		}
+	}
 }

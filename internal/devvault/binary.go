@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/tenantbroker/tenantbroker/internal/child"
 )
 
 // Built is the version that script/vault builds; its name holds it.
@@ -29,16 +29,8 @@ func Binary(ctx context.Context) (string, error) {
 			return path, nil
 		}
 	}
-	cache := os.Getenv("XDG_CACHE_HOME") // as script/vault has it, on every system
-	if cache == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", fmt.Errorf("%w: %w", ErrNoVault, err)
-		}
-		cache = filepath.Join(home, ".cache")
-	}
-	path := filepath.Join(cache, "tenantbroker", "bin", "vault-"+Built)
-	if _, err := exec.LookPath(path); err != nil {
+	path, err := child.Built("vault", Built)
+	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrNoVault, err)
 	}
 	return path, nil
