@@ -41,13 +41,20 @@ func (m *Manager) refresh(ctx context.Context) error {
 	return nil
 }
 
-// openAll opens the keys that have the right to sign. A home that has lost one
-// since may have lost others, so they are looked at again.
+// openAll opens the keys that have the right to sign, the active one first: what
+// keeps another from being opened is no reason not to try it. A home that has
+// lost one since may have lost others, so they are looked at again.
 func (m *Manager) openAll(ctx context.Context, st stored) {
 	before, away := m.broken, make(map[string]error) // homes that were out of reach just now
 	m.broken = make(map[string]error)
 	lost := make(map[string]bool)
-	for kid, part := range st.private {
+	active, _ := st.ring.Active()
+	kids := slices.Collect(maps.Keys(st.private))
+	if i := slices.Index(kids, active.ID); i > 0 {
+		kids[0], kids[i] = kids[i], kids[0]
+	}
+	for _, kid := range kids {
+		part := st.private[kid]
 		if err := m.open(ctx, st, kid, part, away); err != nil {
 			m.broken[kid] = err
 			lost[part.row.Home] = lost[part.row.Home] || errors.Is(err, ErrLost) && !errors.Is(before[kid], ErrLost)
@@ -117,8 +124,8 @@ func (m *Manager) open(ctx context.Context, st stored, kid string, part privateP
 		return err
 	}
 	signer, err := openChecked(ctx, home, Stored{Home: part.row.Home, Public: st.public[kid], Blob: part.row.Sealed})
-	if errors.Is(err, ErrUnavailable) {
-		away[part.row.Home] = err
+	if _, held := errors.AsType[*heldOff](err); errors.Is(err, ErrUnavailable) && !held {
+		away[part.row.Home] = err // whoever is next may wait as long; what was held off took no time
 	}
 	if err != nil {
 		return err

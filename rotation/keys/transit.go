@@ -62,12 +62,11 @@ type TransitConfig struct {
 //
 // It has goroutines while it waits for Vault: Close ends and awaits them.
 type Transit struct {
-	config  TransitConfig
-	log     *slog.Logger
-	tasks   *tasks
-	circuit *circuit
-	stats   transitStats
-	refused refusals
+	config   TransitConfig
+	tasks    *tasks
+	circuits *circuits
+	stats    transitStats
+	refused  refusals
 }
 
 // NewTransit returns the home. Nothing is sent to Vault before it is used. What
@@ -96,12 +95,11 @@ func NewTransit(ctx context.Context, c TransitConfig) (*Transit, error) {
 	if err := errors.Join(CheckTransitMount(c.Mount), CheckTransitName(c.Prefix)); err != nil {
 		return nil, err
 	}
-	t := &Transit{config: c, log: c.Logger, tasks: newTasks(ctx)}
-	if t.log == nil {
-		t.log = slog.New(slog.DiscardHandler)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	t.circuit = newCircuit(t.tasks, t.log)
-	return t, nil
+	tasks := newTasks(ctx)
+	return &Transit{config: c, tasks: tasks, circuits: newCircuits(tasks, c.Logger)}, nil
 }
 
 // Close ends what goes on: signatures that wait fail. It returns when no
@@ -265,18 +263,22 @@ func (t *Transit) read(ctx context.Context, mount, name string) (info vault.Tran
 	return info, err
 }
 
-// call makes one call to Vault about a key, unless it is known to be down. A
-// failure to reach it is known from then on, until looking at the key succeeds.
-// That a policy forbids the call says nothing of signing, which goes on.
+// circuit returns what keeps callers off a Transit key.
+func (t *Transit) circuit(mount, name string) *circuit { return t.circuits.of(mount + "/" + name) }
+
+// call makes one call to Vault about a Transit key, unless it is known to be out
+// of reach. A failure to reach it is known from then on, until looking at the key
+// succeeds. That a policy forbids the call says nothing of signing, which goes on.
 func (t *Transit) call(ctx context.Context, mount, name string, do func(context.Context) error) error {
-	if err := t.circuit.err(); err != nil {
+	c := t.circuit(mount, name)
+	if err := c.err(); err != nil {
 		return err
 	}
 	bounded, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	err := transitError(do(bounded))
 	if errors.Is(err, ErrUnavailable) && !errors.Is(err, vault.ErrForbidden) && ctx.Err() == nil {
-		t.circuit.trip(err, func(ctx context.Context) error {
+		c.trip(err, func(ctx context.Context) error {
 			_, err := t.config.Engine(mount).Key(ctx, name)
 			if errors.Is(err, vault.ErrForbidden) {
 				return nil // it answers

@@ -14,12 +14,13 @@ type transitKey struct {
 	home    *Transit
 	at      transitBlob
 	alg     credential.Algorithm
+	circuit *circuit
 	batch   *batcher
 	refused atomic.Pointer[error] // Vault refused this key: it is opened anew
 }
 
 func newTransitKey(t *Transit, at transitBlob, alg credential.Algorithm) *transitKey {
-	k := &transitKey{home: t, at: at, alg: alg}
+	k := &transitKey{home: t, at: at, alg: alg, circuit: t.circuit(at.Mount, at.Key)}
 	k.batch = &batcher{tasks: t.tasks, batch: t.config.Batch, calls: t.config.Calls, waiting: t.config.Waiting, patience: signPatience, call: k.call}
 	return k
 }
@@ -29,7 +30,7 @@ func (k *transitKey) Ready() error {
 	if refused := k.refused.Load(); refused != nil {
 		return *refused
 	}
-	return k.home.circuit.err()
+	return k.circuit.ready()
 }
 
 // Doubtful implements Remote.
@@ -74,15 +75,17 @@ func (k *transitKey) call(ctx context.Context, inputs [][]byte) []signed {
 	return out
 }
 
-// failed draws the consequences of a call that failed: if Vault is out of reach,
-// for all keys; if it refused, for this one.
+// failed draws the consequences of a call that failed: if Vault is out of reach
+// or lets nobody sign, for all versions of the Transit key, which its paths and
+// so policies and quotas are of; if it refused, for this version. Other Transit
+// keys go on, whatever the error: a standby's must not stop the active one.
 func (k *transitKey) failed(ctx context.Context, err error) error {
 	err = transitError(err)
 	switch {
 	case ctx.Err() != nil: // the home was closed
 		return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
 	case errors.Is(err, ErrUnavailable):
-		k.home.circuit.trip(err, k.probe)
+		k.circuit.trip(err, k.probe)
 	default:
 		err = fmt.Errorf("%w: it refuses to sign with version %d of %s/%s: %w", ErrUnavailable, k.at.Version, k.at.Mount, k.at.Key, err)
 		k.refused.CompareAndSwap(nil, &err)
@@ -101,7 +104,7 @@ type TransitStats struct {
 	Signatures uint64 // that were asked of Vault
 	Calls      uint64 // in so many calls
 	Failed     uint64 // of which so many failed as a whole
-	Outages    uint64 // times that Vault was found out of reach
+	Outages    uint64 // times that Vault was found out of reach, for one Transit key
 	Probes     uint64 // calls that found out whether it was back
 }
 
@@ -119,6 +122,6 @@ func (s *transitStats) add(n int, err error) {
 func (t *Transit) Stats() TransitStats {
 	return TransitStats{
 		Signatures: t.stats.signatures.Load(), Calls: t.stats.calls.Load(), Failed: t.stats.failed.Load(),
-		Outages: t.circuit.trips.Load(), Probes: t.circuit.probes.Load(),
+		Outages: t.circuits.trips.Load(), Probes: t.circuits.probes.Load(),
 	}
 }
