@@ -16,7 +16,9 @@ func (f *finder) cached(r Route, theirs object) {
 		}
 	}
 	control := strings.ToLower(strings.Join(first.header.Values("Cache-Control"), ","))
-	if (!strings.Contains(control, "private") && !strings.Contains(control, "no-store")) || strings.Contains(control, "public") {
+	own := strings.Contains(control, "private") || strings.Contains(control, "no-store")
+	kept := r.Method == "" || r.Method == http.MethodGet // by default; of others what says so (RFC 9110, 9.3.3)
+	if kept && !own || strings.Contains(control, "public") {
 		f.leak(r, "kept by a shared cache", "Cache-Control: %q", control)
 	}
 	for ask, told := range map[string]string{"If-None-Match": "Etag", "If-Modified-Since": "Last-Modified"} {

@@ -23,13 +23,13 @@ func (f *finder) route(r Route) {
 			return
 		}
 	}
-	if r.Kind == Reads || r.Kind == Lists {
+	if !r.writes() {
 		f.cached(r, theirs)
 	}
-	if r.Kind == Reads || r.Kind == Lists && r.has("{id}") {
+	if r.Kind == Reads || !r.writes() && r.has("{id}") {
 		f.ownAfter(r, theirs)
 	}
-	if r.Kind == Reads || r.writes() && r.has("{id}") || r.Kind == Lists && r.has("{marker}") {
+	if r.Kind == Reads || r.has("{id}") || r.has("{marker}") && (r.Kind == Lists || r.Kind == Creates) {
 		f.told(r)
 	}
 	f.own(r, theirs)
@@ -119,12 +119,12 @@ func member(r *http.Request, name, value string) {
 	r.Body, r.ContentLength = io.NopCloser(strings.NewReader(string(body))), int64(len(body))
 }
 
-// about is what a request names: A's object, in a batch after one of the caller's.
-// What is written to it is nothing that is there already.
+// about is what a request names: A's object, in a batch between two of the caller's,
+// since some look at the first only and some forget all but the last. What is written to it is nothing that is there already.
 func (f *finder) about(r Route, as *Party, theirs object) []object {
 	switch {
 	case r.Kind == Batches && as != nil:
-		return []object{f.object(*as), theirs}
+		return []object{f.object(*as), theirs, f.object(*as)}
 	case r.Kind == Changes || r.Kind == Creates:
 		return []object{{theirs.party, theirs.id, newMarker()}}
 	}

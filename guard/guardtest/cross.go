@@ -50,7 +50,7 @@ const (
 	// Lists shows several, such as a list, a search, an export: the caller's own.
 	Lists
 	// Batches shows several that are asked for by id: {id} stands for a list of
-	// them in JSON, without its brackets.
+	// them in JSON, without its brackets, in which A's is between two of B's.
 	Batches
 	// Changes changes one object.
 	Changes

@@ -190,11 +190,14 @@ func (s *sample) json(v any) []byte {
 }
 
 func (s *sample) list(w http.ResponseWriter, r *http.Request) {
-	tenant, text := s.tenant(r), r.URL.Query().Get("q")
+	tenant, text, of := s.tenant(r), r.URL.Query().Get("q"), r.URL.Query().Get("of")
 	all, hits := []note{}, 0
 	s.mu.Lock()
 	for _, n := range s.notes {
-		if strings.Contains(n.Text, text) && (s.leak == "count" || n.tenant == tenant) {
+		if of != "" && n.ID != of {
+			continue
+		}
+		if strings.Contains(n.Text, text) && (s.leak == "count" || s.leak == "filter count" && of != "" || n.tenant == tenant) {
 			hits++
 		}
 		searched := text != "" && s.leak == "search"
@@ -204,7 +207,7 @@ func (s *sample) list(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Unlock()
 	w.Header().Set("X-Query", text) // an echo is no leak
-	if hits > 0 && text != "" {
+	if hits > 0 && text+of != "" {
 		w.Header().Set("X-Total", strconv.Itoa(hits))
 	}
 	_, _ = w.Write(s.built(tenant, s.json(all)))
@@ -250,9 +253,14 @@ func (s *sample) create(w http.ResponseWriter, r *http.Request) {
 	}
 	key := sent.ID
 	taken := s.notes[key]
+	for _, n := range s.notes {
+		if s.leak == "name taken" && n.Text == sent.Text {
+			taken = n
+		}
+	}
 	switch {
 	case taken != nil && s.leak == "overwrite":
-	case taken != nil && taken.tenant != sent.tenant && s.leak != "taken":
+	case taken != nil && taken.tenant != sent.tenant && s.leak != "taken" && s.leak != "name taken":
 		key = sent.tenant.String() + "/" + sent.ID
 	case taken != nil:
 		w.WriteHeader(http.StatusConflict)
@@ -261,18 +269,10 @@ func (s *sample) create(w http.ResponseWriter, r *http.Request) {
 	s.notes[key] = &sent.note
 }
 
-// next is the id after the last that was given out. Four letters are soon all given
-// out.
+// next is the id after the last that was given out.
 func (s *sample) next() string {
 	s.issued++
-	if s.alike != "few ids" {
-		return fmt.Sprintf("id-%06d", s.issued)
-	}
-	id := make([]byte, 4)
-	for i, rest := 3, s.issued; i >= 0; i, rest = i-1, rest/6 {
-		id[i] = "abcdef"[rest%6]
-	}
-	return string(id)
+	return fmt.Sprintf("id-%06d", s.issued)
 }
 
 func (s *sample) batch(w http.ResponseWriter, r *http.Request) {
@@ -281,15 +281,38 @@ func (s *sample) batch(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no ids", http.StatusBadRequest)
 		return
 	}
-	all := []note{}
+	key := "batch/" + s.tenant(r).String() + strings.Join(asked.IDs, ",")
+	if s.leak == "batch cache" {
+		key = "batch/" + strings.Join(asked.IDs, ",")
+	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if kept := s.cache[key]; kept != nil {
+		_, _ = w.Write(kept)
+		return
+	}
+	all, last := []note{}, error(nil)
 	for _, id := range asked.IDs {
-		if n := s.notes[id]; n != nil && (s.leak == "batch" || guard.Check(r.Context(), guard.Resource{Tenant: n.tenant, Type: "note", ID: id}) == nil) {
+		n, err := s.notes[id], guard.ErrNotFound
+		if n != nil {
+			err = guard.Check(r.Context(), guard.Resource{Tenant: n.tenant, Type: "note", ID: id})
+		}
+		last = err
+		switch {
+		case n != nil && (err == nil || s.leak == "batch" || s.leak == "batch last"):
 			all = append(all, *n)
+		case s.alike == "batch all or none", s.leak == "batch error" && n != nil:
+			http.Error(w, "not all are yours", http.StatusForbidden)
+			return
 		}
 	}
-	s.mu.Unlock()
-	_, _ = w.Write(s.json(all))
+	if s.leak == "batch last" && last != nil {
+		guard.Refuse(w, r, last)
+		return
+	}
+	body, _ := json.Marshal(all) // of two texts
+	s.cache[key] = body
+	_, _ = w.Write(body)
 }
 
 func (s *sample) update(w http.ResponseWriter, r *http.Request) {
