@@ -162,10 +162,12 @@ var (
 	killedEnding   = []struct {
 		do, stage string
 		lost      bool // Vault has forgotten the lease
+		over      bool // its time is, and nobody released it
 	}{
-		{"release", "end recorded", false}, {"pass", "ending", false}, {"pass", "revoked", false}, {"pass", "cleared", false}, {"pass", "role deleted", false},
-		{"pass", "gone", false}, {"pass", "revoked", true}, {"pass", "role to drop a lost user", true}, {"pass", "lost user dropped", true},
-		{"pass", "cleared", true}, {"pass", "role deleted", true}, {"pass", "gone", true},
+		{"release", "end recorded", false, false}, {"pass", "ending", false, false}, {"pass", "revoked", false, false}, {"pass", "cleared", false, false},
+		{"pass", "role deleted", false, false}, {"pass", "gone", false, false}, {"pass", "revoked", true, false}, {"pass", "role to drop a lost user", true, false},
+		{"pass", "lost user dropped", true, false}, {"pass", "cleared", true, false}, {"pass", "role deleted", true, false}, {"pass", "gone", true, false},
+		{"pass", "revoked", true, true}, {"pass", "role to drop a lost user", true, true}, {"pass", "lost user dropped", true, true}, {"pass", "role deleted", true, true},
 	}
 	killedOrphaned = []string{"orphan cleared", "orphan recorded", "orphan removed"}
 )
@@ -328,6 +330,10 @@ func TestKilledWhileALeaseEnds(t *testing.T) {
 		if c.lost {
 			name += ", of one that Vault has lost"
 		}
+		reason := "released"
+		if c.over {
+			name, reason = name+" and whose time is over", "expired"
+		}
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			h := w.token("worker", "acme", w.grant("worker", tenants("acme")))
@@ -335,7 +341,9 @@ func TestKilledWhileALeaseEnds(t *testing.T) {
 			if c.lost {
 				w.lose(g)
 			}
-			if c.do == "pass" {
+			if c.over {
+				w.clock.pass(2 * time.Minute)
+			} else if c.do == "pass" {
 				w.must(w.m.Release(t.Context(), h, g.ID))
 			}
 			w.crash(childTask{Do: c.do, Lease: g.ID, Stage: c.stage}, h)
@@ -345,7 +353,7 @@ func TestKilledWhileALeaseEnds(t *testing.T) {
 			}
 			ends := 0
 			for _, r := range w.records() {
-				if r == "lease.ended released" || r == "lease.gone released" {
+				if r == "lease.ended "+reason || r == "lease.gone "+reason {
 					ends++
 				}
 			}

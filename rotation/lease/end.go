@@ -25,7 +25,7 @@ func (m *Manager) begin(tx store.Tx, next, cur *row, reason string, settle time.
 	}
 	now := m.instant()
 	next.State, next.Next = Ending, nil
-	next.Ends = &ending{Reason: reason, Since: now, NextAt: now, SettleAt: settle, Early: next.Lease != "" && now.Before(next.ExpiresAt)}
+	next.Ends = &ending{Reason: reason, Since: now, NextAt: now, SettleAt: settle}
 	return next.put(tx, cur)
 }
 

@@ -205,18 +205,6 @@ func (w *world) super(sql string) {
 	w.must(w.server.SQL(w.Context(), w.database, sql))
 }
 
-// lose has Vault forget a lease whose user stays, as after its storage was rolled
-// back.
-func (w *world) lose(g Granted) {
-	w.Helper()
-	w.super(`ALTER FUNCTION tenantbroker.drop_user(text) RENAME TO kept; CREATE FUNCTION tenantbroker.drop_user(text) RETURNS void LANGUAGE sql AS ''; GRANT EXECUTE ON FUNCTION tenantbroker.drop_user(text) TO tenantbroker_vault`)
-	w.must(w.client.Leases().Revoke(w.Context(), w.row(g.ID).Lease))
-	w.super(`DROP FUNCTION tenantbroker.drop_user(text); ALTER FUNCTION tenantbroker.kept(text) RENAME TO drop_user`)
-	if w.users() != 1 {
-		w.Fatal("the user is gone with it")
-	}
-}
-
 // forget loses the row of a lease, as a store that was restored does.
 func (w *world) forget(g Granted) {
 	w.Helper()
@@ -227,36 +215,6 @@ func (w *world) forget(g Granted) {
 		}
 		return l.remove(tx)
 	}))
-}
-
-// A lease that Vault has lost with its storage is ended in the database all the
-// same.
-func TestALeaseThatVaultHasLost(t *testing.T) {
-	t.Run("and is released", func(t *testing.T) {
-		w := newWorld(t)
-		h := w.token("worker", "acme", w.grant("worker", tenants("acme")))
-		g := w.obtain(h, "database:orders")
-		w.lose(g)
-		w.must(w.m.Release(t.Context(), h, g.ID))
-		w.pass()
-		if n, left, roles := w.users(), w.all(), w.roles(); n != 0 || len(left) != 0 || len(roles) != 0 {
-			t.Errorf("%d users, %d rows, roles %v are left", n, len(left), roles)
-		}
-	})
-	t.Run("and is renewed", func(t *testing.T) {
-		w := newWorld(t)
-		grant := w.grant("worker", tenants("acme"))
-		g := w.obtain(w.token("worker", "acme", grant), "database:orders")
-		w.lose(g)
-		w.clock.pass(2 * time.Second)
-		if _, err := w.m.Renew(t.Context(), w.token("worker", "acme", grant), g.ID, 5*time.Minute); !errors.Is(err, ErrNotFound) {
-			t.Errorf("%v", err)
-		}
-		w.pass()
-		if n, left := w.users(), w.all(); n != 0 || len(left) != 0 {
-			t.Errorf("%d users, %d rows are left; on record %q", n, len(left), w.records())
-		}
-	})
 }
 
 // What is in Vault and in no row comes from a store that was lost or restored.

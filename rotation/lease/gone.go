@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/tenantbroker/tenantbroker/rotation/vault"
 	"github.com/tenantbroker/tenantbroker/store"
 )
 
@@ -36,7 +34,7 @@ func (m *Manager) attempt(ctx context.Context, id string, retry bool) error {
 	began := m.now()
 	bound, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	failed := m.makeGone(bound, l)
+	found, failed := m.makeGone(bound, l)
 	if failed != nil {
 		m.failures.Add(1)
 	}
@@ -69,7 +67,7 @@ func (m *Manager) attempt(ctx context.Context, id string, retry bool) error {
 			next.Ends.NextAt = earlier(cur.Ends.SettleAt, now.Add(settleLook))
 			return next.put(tx, cur)
 		}
-		tx.Append(m.record(cur, "lease.gone", cur.Ends.Reason))
+		tx.Append(m.record(cur, "lease.gone", cur.Ends.Reason+found))
 		gone = true
 		return cur.remove(tx)
 	})
@@ -85,38 +83,48 @@ func (m *Manager) hangs(l *row) bool {
 	return hangs
 }
 
-// makeGone revokes all that the lease has in Vault, and returns nil when it was
-// seen that nothing is left.
-func (m *Manager) makeGone(ctx context.Context, l *row) error {
+// makeGone revokes all that the lease has in Vault, and returns without an error
+// when it was seen that nothing is left. found is what the record says beside
+// the reason.
+//
+// Vault takes the end of a lease that it doesn't know for done. So it is asked
+// first; and of one that it doesn't know, since it has ended it, or since its
+// storage was rolled back, the user is dropped.
+func (m *Manager) makeGone(ctx context.Context, l *row) (found string, err error) {
 	lost := false
-	if l.Ends.Early && l.User != "" {
+	if l.Lease != "" {
 		known, err := m.vault.Known(ctx, l.Lease)
 		if err != nil {
-			return fmt.Errorf("look: %w", err)
+			return "", fmt.Errorf("look: %w", err)
 		}
-		lost = !known // Vault would have ended it at its end only
+		lost = !known
 	}
 	if l.Lease != "" && !lost {
 		m.asked.Store(l.ID, true)
 		if err := m.vault.Revoke(ctx, l.Lease); err != nil {
-			return fmt.Errorf("revoke: %w", err)
+			return "", fmt.Errorf("revoke: %w", err)
 		}
 	}
 	m.at("revoked")
 	if lost {
+		unasked := m.lostUnasked(l) // before the time that dropping takes
 		if err := m.dropLost(ctx, l); err != nil {
-			return fmt.Errorf("drop the user of a lease that Vault has lost: %w", err)
+			return "", fmt.Errorf("drop the user of a lease that Vault doesn't know: %w", err)
+		}
+		if unasked {
+			m.log.Warn("Vault had lost a lease before its time, or somebody revoked it there; its user was dropped", "lease", l.ID, "tenant", l.Tenant)
+			found = vaultLost
 		}
 	}
 	if err := m.clear(ctx, l.Mount, l.Role); err != nil {
-		return err
+		return "", err
 	}
 	m.at("cleared")
 	if err := m.vault.DeleteRole(ctx, l.Mount, l.Role); err != nil {
-		return fmt.Errorf("delete the role: %w", err)
+		return "", fmt.Errorf("delete the role: %w", err)
 	}
 	m.at("role deleted")
-	return nil
+	return found, nil
 }
 
 // clear revokes every lease of a role, and looks whether none is left.
@@ -143,46 +151,6 @@ func (m *Manager) clear(ctx context.Context, mount, role string) error {
 		return fmt.Errorf("%d leases are left after they were revoked", len(left))
 	}
 	return nil
-}
-
-// plainUser is a name that needs no quoting in a statement.
-var plainUser = regexp.MustCompile(`^[A-Za-z0-9_.@-]{1,63}$`)
-
-// dropLost removes a user that Vault has forgotten, by a role whose way to make
-// a user is to drop that one. The lease that Vault makes of it is of nobody.
-func (m *Manager) dropLost(ctx context.Context, l *row) error {
-	target, known := m.targets.find(l.Of)
-	switch {
-	case !known:
-		return errors.New("the target is not in the configuration any more, so there is no connection to do it with")
-	case !plainUser.MatchString(l.User):
-		return errors.New("the user has a name that can't be put into a statement")
-	}
-	err := m.vault.PutRole(ctx, l.Mount, l.Role, vault.Role{
-		Database: target.Connection, DefaultTTL: time.Minute, MaxTTL: time.Minute,
-		CreationStatements:   []string{"SELECT tenantbroker.drop_user('" + l.User + "')"},
-		RevocationStatements: []string{dropUser},
-	})
-	if err != nil {
-		return err
-	}
-	m.at("role to drop a lost user")
-	made, err := m.vault.Credentials(ctx, l.Mount, l.Role)
-	if err != nil {
-		return err
-	}
-	m.at("lost user dropped")
-	if m.lostUnasked(l) {
-		m.log.Warn("Vault had lost a lease before its time, or somebody revoked it there; its user was dropped", "lease", l.ID, "tenant", l.Tenant)
-	}
-	return m.vault.Revoke(ctx, made.LeaseID)
-}
-
-// lostUnasked reports that a lease which Vault doesn't know was ended neither by
-// this broker nor by its time. Of what an earlier process did nothing is known.
-func (m *Manager) lostUnasked(l *row) bool {
-	_, asked := m.asked.Load(l.ID)
-	return !asked && !l.Ends.Since.Before(m.since) && m.now().Before(l.ExpiresAt)
 }
 
 // backoff doubles from minBackoff to maxBackoff, less up to a quarter of it.

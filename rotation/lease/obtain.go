@@ -88,6 +88,7 @@ func (m *Manager) obtainUser(ctx context.Context, h Holder, q Request, l *row) (
 		if err := room(tx, l); err != nil {
 			return err
 		}
+		l.Connection = target.Connection
 		return l.put(tx, nil)
 	})
 	if err != nil {
@@ -142,6 +143,7 @@ func (e *halfway) Unwrap() error { return e.cause }
 func (m *Manager) activate(ctx context.Context, h Holder, q Request, l *row, user vault.Credentials, ends time.Time) (Granted, error) {
 	made := l.copy()
 	made.State, made.Lease, made.User, made.ExpiresAt = Active, user.LeaseID, user.Username, earlier(l.ExpiresAt, ends)
+	made.Kept = ends
 	var refused error
 	err := m.update(ctx, func(tx store.Tx) error {
 		refused = nil
@@ -263,6 +265,12 @@ const (
 	renewUser = "SELECT tenantbroker.renew_user('{{name}}', '{{expiration}}')"
 	dropUser  = "SELECT tenantbroker.drop_user('{{name}}')"
 )
+
+// dropNamed is dropUser for a name that Vault doesn't fill in. It is in hex, as
+// Vault cuts statements at semicolons and looks for braces in them.
+func dropNamed(user string) string {
+	return fmt.Sprintf("SELECT tenantbroker.drop_user(convert_from(decode('%x', 'hex'), 'UTF8'))", user)
+}
 
 func createUser(tenant credential.Tenant, t Target) string {
 	return fmt.Sprintf("SELECT tenantbroker.create_user('{{name}}', '{{password}}', '{{expiration}}', '%s', '%s', %d)",

@@ -176,6 +176,9 @@ func (m *Manager) renewed(ctx context.Context, l *row, end time.Time) (Granted, 
 			return m.toEnd(tx, next, cur, s.reason, time.Time{})
 		}
 		next.ExpiresAt, next.Next = end, nil
+		if end.After(next.Kept) {
+			next.Kept = end
+		}
 		if s.endsBefore(next) {
 			next.ExpiresAt = s.bound()
 		}

@@ -46,6 +46,9 @@ type row struct {
 	Lease string `json:"lease,omitempty"` // Vault's id of it; database, once it is known
 	User  string `json:"user,omitempty"`  // of the database, once it is known
 	Path  string `json:"path,omitempty"`  // kv
+	// Connection is Vault's name of the database that the user was made in,
+	// whatever the target says since.
+	Connection string `json:"connection,omitempty"`
 
 	Grant     string    `json:"grant"`
 	Terms     string    `json:"terms"` // of the grant, hex
@@ -60,6 +63,7 @@ type row struct {
 	CreatedAt time.Time `json:"created_at"`
 	UsedAt    time.Time `json:"used_at"` // made or last renewed
 	ExpiresAt time.Time `json:"expires_at"`
+	Kept      time.Time `json:"kept,omitzero"`  // by Vault, unless it is told to end it; database
 	Until     time.Time `json:"until"`          // whatever is renewed
 	Made      string    `json:"made,omitempty"` // the mark of the target that it was made of
 
@@ -80,8 +84,6 @@ type ending struct {
 	NextAt   time.Time `json:"next_at"`
 	// SettleAt: until then Vault may still be making what nobody waits for.
 	SettleAt time.Time `json:"settle_at,omitzero"`
-	// Early: it ends before its time, so that Vault must know of it.
-	Early bool `json:"early,omitempty"`
 }
 
 // digits in ASCII order, so that ids sort by their time.
