@@ -82,7 +82,9 @@ Description, with what may be left out in brackets:
       [delete: "DELETE /orders/{id}"]
       [shared: true]                          (everybody may read it)
       [plant: false]                          (B may make one for A)
-      [may_damage: true]                      (attempts may change what was found)
+      [may_damage: true]                      (attempts may change what was found;
+                                               else none that could, unless it
+                                               says changes: false)
       try:
         - {name: read, request: "GET /orders/{id}"}
         - {name: search, request: "GET /search?q={marker}", [settle: 5s]}

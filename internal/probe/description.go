@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"net/textproto"
 	"net/url"
@@ -83,7 +82,7 @@ type Object struct {
 	Reveals []string `yaml:"reveals,omitempty"`
 	// Shared objects may be read by everybody, and changed by their owner only.
 	Shared bool `yaml:"shared,omitempty"`
-	// MayDamage lets attempts that change go at objects that were found.
+	// MayDamage lets attempts that change, or may, go at objects that were found.
 	MayDamage bool `yaml:"may_damage,omitempty"`
 	// Plant false: B may put such objects where A sees them.
 	Plant *bool     `yaml:"plant,omitempty"`
@@ -128,30 +127,6 @@ type Attempt struct {
 	Then    []Step        `yaml:"then,omitempty"`
 	Cleanup []Step        `yaml:"cleanup,omitempty"` // as whoever made the attempt
 }
-
-func (a Attempt) changes() bool {
-	if a.Changes != nil {
-		return *a.Changes
-	}
-	method, _, _ := strings.Cut(a.Request, " ")
-	return method == http.MethodPut || method == http.MethodPatch || method == http.MethodDelete
-}
-
-// safe reports an attempt of which no request could change anything.
-func (a Attempt) safe() bool {
-	return safe(a.Step) && !slices.ContainsFunc(a.Then, func(s Step) bool { return !safe(s) })
-}
-
-// harmless reports an attempt that is not meant to change anything, and of which no
-// request could.
-func (a Attempt) harmless() bool {
-	return !a.changes() && a.safe() && !slices.ContainsFunc(a.Cleanup, func(s Step) bool { return !safe(s) })
-}
-
-// WouldChange reports whether the attempt would change or delete the object.
-func (a Attempt) WouldChange() bool { return a.changes() }
-
-func (a Attempt) controlled() bool { return a.Control == nil || *a.Control }
 
 // ParseDescription reads a description: YAML, one document of at most
 // MaxDescription bytes, 20,000 values, 40 levels and 200 keys in one mapping,

@@ -94,18 +94,46 @@ func TestADescriptionIsRefused(t *testing.T) {
 	}
 }
 
+// What was there before belongs to somebody: every request of an attempt counts.
 func TestWhatWasFoundIsNotDamagedUnasked(t *testing.T) {
 	found := strings.Replace(small, `create: {request: POST /orders, body: {note: "{witness}"}, id: /id}`,
 		"find: {request: GET /orders, id: /items/0/id}\n    reveals: [/note]", 1)
-	if _, err := probe.ParseDescription([]byte(found)); err != nil {
-		t.Fatal(err)
+	with := func(text, attempt string) error {
+		_, err := probe.ParseDescription([]byte(strings.Replace(text, `{name: read, request: "GET /orders/{id}"}`, "{name: it, "+attempt+"}", 1)))
+		return err
 	}
-	harm := strings.Replace(found, `"GET /orders/{id}"}`, `"DELETE /orders/{id}"}`, 1)
-	if _, err := probe.ParseDescription([]byte(harm)); err == nil || !strings.Contains(err.Error(), "may_damage") {
-		t.Errorf("%v", err)
-	}
-	if _, err := probe.ParseDescription([]byte(strings.Replace(harm, "    read:", "    may_damage: true\n    read:", 1))); err != nil {
-		t.Error(err)
+	for attempt, harms := range map[string]bool{
+		`request: "GET /orders/{id}"`:                                                                              false,
+		`request: "QUERY /orders/{id}", body: {id: "{id}"}`:                                                        false,
+		`request: POST /exports`:                                                                                   false,
+		`request: POST /exports, save: {e: /id}, then: [{request: "DELETE /exports/{e}"}]`:                         false,
+		`request: POST /exports, save: {e: /id}, cleanup: [{request: "DELETE /exports/{e}"}]`:                      false,
+		`request: POST /orders/batch, body: {ids: ["{id}", "{own}"]}, changes: false`:                              false,
+		`request: "GET /orders/{id}", then: [{request: "DELETE /orders/{id}/lock"}], changes: false`:               false,
+		`request: "GET /orders", save: {o: /items/0/id}, then: [{request: "DELETE /orders/{o}"}]`:                  true,
+		`request: "DELETE /orders/{id}"`:                                                                           true,
+		`request: "PUT /orders/{id}", body: {a: 1}`:                                                                true,
+		`request: "PATCH /orders", body: {a: 1}`:                                                                   true,
+		`request: "POST /orders/{id}/cancel"`:                                                                      true,
+		`request: POST /orders/batch, body: {ids: ["{id}", "{own}"]}`:                                              true,
+		`request: POST /orders/cancel, headers: {X-Order: "{id}"}`:                                                 true,
+		`request: "GET /orders/{id}/cancel", changes: true`:                                                        true,
+		`request: "GET /orders/{id}", then: [{request: "DELETE /orders/{id}"}]`:                                    true,
+		`request: "GET /orders/{id}", then: [{request: "GET /orders/{id}"}, {request: "POST /orders/{id}/close"}]`: true,
+		`request: "GET /orders/{id}", cleanup: [{request: "DELETE /orders/{id}"}]`:                                 true,
+		`request: "GET /orders/{id}", before: [{as: a, request: "DELETE /orders/{id}"}]`:                           true,
+		`request: "GET /orders/{id}", before: [{as: b, request: "PUT /orders/{own}"}]`:                             true,
+	} {
+		err := with(found, attempt)
+		if harms != (err != nil && strings.Contains(err.Error(), "may_damage")) || !harms && err != nil {
+			t.Errorf("%s: %v", attempt, err)
+		}
+		if err := with(strings.Replace(found, "    read:", "    may_damage: true\n    read:", 1), attempt); err != nil {
+			t.Errorf("%s: may damage: %v", attempt, err)
+		}
+		if err := with(small, attempt); err != nil {
+			t.Errorf("%s: on what the probe makes: %v", attempt, err)
+		}
 	}
 }
 

@@ -61,8 +61,8 @@ func (o *Object) Check() error {
 		if err := t.Check(); err != nil {
 			return fmt.Errorf("try %s: %w", t.Name, err)
 		}
-		if t.changes() && o.Find != nil && !o.MayDamage {
-			return fmt.Errorf("try %s would change an object that was there before: may_damage: true if it may", t.Name)
+		if t.MayDamage() && o.Find != nil && !o.MayDamage {
+			return fmt.Errorf("try %s could change an object that was there before: may_damage: true if it may, changes: false on the attempt if it does not", t.Name)
 		}
 	}
 	return nil

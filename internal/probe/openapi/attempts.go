@@ -164,8 +164,8 @@ func (d *Draft) add(r *resource, o *operation, a probe.Attempt) {
 		d.note(o.String(), "%v", err)
 		return
 	}
-	if r.object.Create == nil && a.WouldChange() && !r.object.MayDamage {
-		d.note(o.String(), "not tried with objects that were there before (may_damage)")
+	if r.object.Create == nil && a.MayDamage() && !r.object.MayDamage {
+		d.note(o.String(), "not tried with objects that were there before, which it could change (may_damage; changes: false where it does not)")
 		return
 	}
 	r.object.Try = append(r.object.Try, a)
