@@ -58,7 +58,7 @@ func (p *Pool) Run(ctx context.Context, every time.Duration, ack func(ctx contex
 	defer tick.Stop()
 	for {
 		version, err := p.follow(ctx)
-		if err == nil && version > acknowledged {
+		if err == nil && version != acknowledged { // a store that begins anew counts anew
 			if err = ack(ctx, version); err == nil {
 				acknowledged = version
 			}

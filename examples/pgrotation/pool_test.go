@@ -6,8 +6,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -43,6 +45,30 @@ func TestAnAttemptInFlightHoldsTheAcknowledgementUp(t *testing.T) {
 	}
 	if err := p.awaitOthers(over, 2); err != nil {
 		t.Errorf("nothing is in flight with the former login: %v", err)
+	}
+}
+
+// What the pool has is acknowledged whenever it is another than before, also if
+// whoever counts the versions has begun anew.
+func TestALowerVersionIsAcknowledgedToo(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	versions, said := []uint64{7, 7, 2, 2}, []uint64(nil)
+	p := &Pool{connecting: map[uint64]int{}}
+	p.source = func(context.Context) (Login, error) {
+		p.use(Login{"a", "x", versions[0]}) // so that no connection is tried
+		defer func() { versions = versions[1:] }()
+		if len(versions) == 1 {
+			cancel()
+		}
+		return p.login(), nil
+	}
+	err := p.Run(ctx, time.Millisecond, func(_ context.Context, version uint64) error {
+		said = append(said, version)
+		return nil
+	}, func(err error) { t.Error(err) })
+	if err != nil || !slices.Equal(said, []uint64{7, 2}) {
+		t.Errorf("%v, %v", said, err)
 	}
 }
 

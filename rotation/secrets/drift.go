@@ -9,7 +9,7 @@ import (
 // checkDrift looks whether the value is as the broker left it, and says so when
 // that changed.
 func (m *Manager) checkDrift(ctx context.Context, rec record, kind Kind) error {
-	found, err := m.inspectNow(ctx, rec, kind)
+	found, err := m.inspectNow(ctx, rec, kind, false)
 	next := rec.state.clone()
 	switch {
 	case errors.Is(err, ErrAway):
@@ -39,11 +39,11 @@ func (m *Manager) checkDrift(ctx context.Context, rec record, kind Kind) error {
 	return err
 }
 
-func (m *Manager) inspectNow(ctx context.Context, rec record, kind Kind) (Inspection, error) {
+func (m *Manager) inspectNow(ctx context.Context, rec record, kind Kind, begins bool) (Inspection, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	w := m.work(rec, kind)
-	w.Step, w.Old = "", Slot{}
+	w.Step, w.Old, w.Begins = "", Slot{}, begins
 	if rec.state.Current != nil {
 		w.Old = *rec.state.Current
 	}

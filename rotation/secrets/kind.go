@@ -86,6 +86,8 @@ type Work struct {
 	// GivenUp: the rotation failed before promote, and Clean removes the new
 	// value too.
 	GivenUp bool
+	// Begins, of Inspect: a rotation begins with what it finds.
+	Begins bool
 
 	crash func(point string)
 	kind  Kind
@@ -121,6 +123,10 @@ type Inspection struct {
 	Drift string
 	// Found is what is there now, for a rotation that begins with it.
 	Found Handle
+	// Stamp is the newest version that a broker has written there, as consumers
+	// know it, for a rotation that begins; 0: none is found. It is above what this
+	// broker knows of where its store, or the declaration, is younger than the value.
+	Stamp uint64
 }
 
 // Finding is what Look found.

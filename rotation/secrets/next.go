@@ -127,8 +127,10 @@ func (s State) idle(now time.Time, p Policy, seen Seen) Decision {
 }
 
 // begin is the state with a new rotation. found is what is out there when no
-// current value is known, or it was changed and an operator forces on.
-func (s State) begin(now time.Time, nonce string, steps []Step, found Handle) State {
+// current value is known, or it was changed and an operator forces on. stamp is
+// the newest version that is written there: the new one is above it, since
+// consumers may have seen it.
+func (s State) begin(now time.Time, nonce string, steps []Step, found Handle, stamp uint64) State {
 	next := s.clone()
 	cause := Cause{Scheduled: true}
 	if s.Asked != nil {
@@ -136,6 +138,9 @@ func (s State) begin(now time.Time, nonce string, steps []Step, found Handle) St
 	}
 	if found != nil {
 		next.Versions++
+	}
+	next.Versions = max(next.Versions, stamp)
+	if found != nil {
 		next.Current = &Slot{Version: next.Versions, Handle: found}
 	}
 	a := &Attempt{Nonce: nonce, Cause: cause, StartedAt: now, Steps: steps, Step: steps[0], Since: now}

@@ -160,7 +160,7 @@ func (o *one) move(t *rapid.T, now time.Time, pairBusy bool) {
 			steps = []Step{Stage, Apply, Prove, Promote, Drain, Clean, Retire}
 			slices.SortFunc(steps, func(a, b Step) int { return slices.Index(order, a) - slices.Index(order, b) })
 		}
-		o.state = o.state.begin(now, credential.NewID(), steps, nil)
+		o.state = o.state.begin(now, credential.NewID(), steps, nil, 0)
 	case GoOn:
 		o.state = o.state.done(now, Done, nil)
 	case GiveUp:
@@ -321,7 +321,7 @@ func TestNext_ElsewhereHolds(t *testing.T) {
 }
 
 func TestNext_GivesUpAfterItsTries(t *testing.T) {
-	s := State{Current: &Slot{Version: 1}, Versions: 1, Asked: &Cause{}}.begin(t0, "n", order, nil)
+	s := State{Current: &Slot{Version: 1}, Versions: 1, Asked: &Cause{}}.begin(t0, "n", order, nil, 0)
 	now, tries := t0, 0
 	for {
 		d := s.Next(now, Policy{}, Seen{})
@@ -349,7 +349,7 @@ func TestNext_GivesUpAfterItsTries(t *testing.T) {
 
 // While a backend is away nothing was refused, so nothing is given up.
 func TestNext_AwayIsNoTry(t *testing.T) {
-	s := State{}.begin(t0, "n", order, nil)
+	s := State{}.begin(t0, "n", order, nil, 0)
 	for range 10 * maxTries {
 		s = s.intend(t0, nil).erred(t0, "away", 0, false, true)
 	}
@@ -358,5 +358,21 @@ func TestNext_AwayIsNoTry(t *testing.T) {
 	}
 	if n := len(s.Attempt.Journal); n > maxJournal {
 		t.Errorf("%d entries", n)
+	}
+}
+
+// A new version is above those that this broker knows, and those that it finds.
+func TestBegin_AboveEveryVersion(t *testing.T) {
+	for _, c := range []struct {
+		known, stamp uint64
+		found        Handle
+		current, new uint64
+	}{
+		{3, 0, nil, 3, 4}, {3, 3, nil, 3, 4}, {3, 7, nil, 3, 8}, {0, 7, Handle{}, 7, 8}, {0, 0, Handle{}, 1, 2}, {3, 2, Handle{}, 4, 5}, {3, 7, Handle{}, 7, 8},
+	} {
+		s := State{Current: &Slot{Version: c.known}, Versions: c.known}.begin(t0, "n", order, c.found, c.stamp)
+		if s.Current.Version != c.current || s.Attempt.New.Version != c.new || s.Attempt.Old.Version != c.current {
+			t.Errorf("%+v: current %d, new %d", c, s.Current.Version, s.Attempt.New.Version)
+		}
 	}
 }

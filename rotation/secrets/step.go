@@ -14,7 +14,7 @@ import (
 // begin looks what is there, and begins a rotation unless another has changed
 // it and nobody forces on.
 func (m *Manager) begin(ctx context.Context, rec record, kind Kind) error {
-	found, err := m.inspectNow(ctx, rec, kind)
+	found, err := m.inspectNow(ctx, rec, kind, true)
 	now := instant(m.now())
 	asked := rec.state.Asked
 	if err != nil {
@@ -38,7 +38,7 @@ func (m *Manager) begin(ctx context.Context, rec record, kind Kind) error {
 	case found.Drift != "" || rec.state.Current == nil:
 		adopted = found.Found
 	}
-	next := rec.state.begin(now, credential.NewID(), kind.Steps(), adopted)
+	next := rec.state.begin(now, credential.NewID(), kind.Steps(), adopted, found.Stamp)
 	why := "scheduled"
 	if asked != nil {
 		why = asked.Reason

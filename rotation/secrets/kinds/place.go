@@ -227,16 +227,53 @@ func (p *Place) lookPublished(ctx context.Context, kv Store, w *secrets.Work) (s
 	return secrets.Finding{What: secrets.Elsewhere, Note: note}, nil
 }
 
-// inspect compares what consumers read with what the broker left there.
-func (p *Place) inspect(ctx context.Context, kv Store, w *secrets.Work) (secrets.Inspection, error) {
+// maxStamp bounds the versions that are taken for a broker's: what is above it
+// nobody has reached by rotating.
+const maxStamp = 1 << 40
+
+// stamp is the version that a broker has written beside a value; 0: none.
+func stamp(v vault.KVValue) uint64 {
+	text, _ := v.Data[versionField].(string)
+	if n := ParseVersion(text); n <= maxStamp {
+		return n
+	}
+	return 0
+}
+
+// newestStamp is that of now, or of the newest before it that has one: somebody
+// may have written over it by hand.
+func (p *Place) newestStamp(ctx context.Context, kv Store, now vault.KVValue) (uint64, error) {
+	found := stamp(now)
+	for n := now.Version - 1; found == 0 && n > 0 && n > now.Version-maxLookBack; n-- {
+		v, err := kv.GetVersion(ctx, p.Path, n)
+		if err != nil && !errors.Is(err, vault.ErrNotFound) {
+			return 0, fromVault(err)
+		}
+		if err == nil {
+			found = stamp(v)
+		}
+	}
+	return found, nil
+}
+
+// inspect compares what consumers read with what the broker left there. For a
+// rotation that begins it finds out how far the versions had come.
+func (p *Place) inspect(ctx context.Context, kv Store, w *secrets.Work) (in secrets.Inspection, err error) {
 	now, gone, err := latest(ctx, kv, p.Path)
 	if err != nil {
 		return secrets.Inspection{}, err
 	}
+	if w.Begins {
+		defer func() {
+			if err == nil {
+				in.Stamp, err = p.newestStamp(ctx, kv, now)
+			}
+		}()
+	}
 	if now.Version == 0 && w.Old.Version == 0 {
 		return secrets.Inspection{}, nil
 	}
-	in := secrets.Inspection{Found: secrets.Handle{handleVersion: strconv.Itoa(now.Version)}}
+	in = secrets.Inspection{Found: secrets.Handle{handleVersion: strconv.Itoa(now.Version)}}
 	if w.Old.Version == 0 {
 		return in, nil
 	}
