@@ -35,7 +35,8 @@ type Kind interface {
 	// changes nothing; what it returns is kept with the intent.
 	Prepare(ctx context.Context, w *Work) (Handle, error)
 	// Do carries out a step. It is not called again before Look has told that
-	// the step did not happen. What it returns is kept in w.New.
+	// the step did not happen. What it returns is kept in w.New; in Clean, where
+	// GivenUp, with the value that stays.
 	Do(ctx context.Context, w *Work) (Handle, error)
 	// Look finds out whether a step that was begun has happened.
 	Look(ctx context.Context, w *Work) (Finding, error)

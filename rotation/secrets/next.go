@@ -170,7 +170,12 @@ func (s State) done(now time.Time, what What, more Handle) State {
 	next := s.clone()
 	a := next.Attempt
 	a.note(now, what, "")
-	a.Intent, a.New.Handle = false, a.New.Handle.with(more)
+	a.Intent = false
+	if a.Failed != "" { // there is no new value: what is to be known is of the one that stays
+		next.keep(more)
+	} else {
+		a.New.Handle = a.New.Handle.with(more)
+	}
 	if a.Failed == "" {
 		switch a.Step {
 		case Prove:
@@ -183,7 +188,7 @@ func (s State) done(now time.Time, what What, more Handle) State {
 		}
 	}
 	if next.Current != nil && next.Current.Nonce == a.Nonce {
-		next.Current.Handle = a.New.Handle
+		next.keep(a.New.Handle)
 	}
 	at := slices.Index(a.Steps, a.Step)
 	if at < 0 || at+1 >= len(a.Steps) {
@@ -191,6 +196,15 @@ func (s State) done(now time.Time, what What, more Handle) State {
 	}
 	a.enter(now, a.Steps[at+1])
 	return next
+}
+
+// keep adds to what is known of the current value.
+func (s *State) keep(more Handle) {
+	if s.Current != nil && len(more) > 0 {
+		current := *s.Current
+		current.Handle = current.Handle.with(more)
+		s.Current = &current
+	}
 }
 
 // enter begins a step. What was forced was the step before; what is forced

@@ -347,6 +347,20 @@ func TestNext_GivesUpAfterItsTries(t *testing.T) {
 	}
 }
 
+// What cleaning up after a rotation that was given up has found out is of the
+// value that stays. The state before it is left as it was.
+func TestNext_WhatIsKnownStaysWithTheValueThatStays(t *testing.T) {
+	before := State{Current: &Slot{Version: 1, Handle: Handle{"at": "1"}}, Versions: 1}.begin(t0, "n", order, nil, 0).giveUp(t0, "refused")
+	after := before.intend(t0, nil).done(t0, Done, Handle{"at": "2"})
+	if after.Current.Handle["at"] != "2" || before.Current.Handle["at"] != "1" || before.Attempt.New.Handle["at"] != "" {
+		t.Errorf("before %v, after %v", before.Current.Handle, after.Current.Handle)
+	}
+	none := State{}.begin(t0, "n", order, nil, 0).giveUp(t0, "refused").intend(t0, nil).done(t0, Done, Handle{"at": "1"})
+	if none.Current != nil || none.Last == nil {
+		t.Errorf("%+v", none)
+	}
+}
+
 // While a backend is away nothing was refused, so nothing is given up.
 func TestNext_AwayIsNoTry(t *testing.T) {
 	s := State{}.begin(t0, "n", order, nil, 0)

@@ -80,7 +80,7 @@ func (*Secret) Steps() []secrets.Step {
 func (*Secret) Effects(step secrets.Step) []string {
 	return map[secrets.Step][]string{
 		secrets.Stage: {"write"}, secrets.Apply: {"add"}, secrets.Promote: {"publish"},
-		secrets.Retire: {"destroy", "remove"}, secrets.Clean: {"withdraw", "unstage"},
+		secrets.Retire: {"destroy", "remove"}, secrets.Clean: append(slices.Clone(fenceEffects), "withdraw", "unstage"),
 	}[step]
 }
 
@@ -225,15 +225,19 @@ func (k *Secret) Do(ctx context.Context, w *secrets.Work) (secrets.Handle, error
 		}
 		return nil, k.drop(ctx, w, "remove", spec, former(w))
 	case secrets.Clean:
+		now, landed, err := place.fence(ctx, store, w)
+		if err != nil {
+			return nil, err
+		}
+		if landed && !w.Forced {
+			return nil, drift("%s is of the rotation that was given up, and consumers read it", place.Path)
+		}
 		if w.GivenUp {
-			if err := place.unpublished(ctx, store, w); err != nil {
-				return nil, err
-			}
 			if err := k.drop(ctx, w, "withdraw", spec, []string{credentialID(w)}); err != nil {
 				return nil, err
 			}
 		}
-		return nil, place.unstage(ctx, store, w)
+		return now, place.unstage(ctx, store, w)
 	}
 	return nil, fmt.Errorf("client-secret: no step %s", w.Step)
 }
@@ -326,7 +330,7 @@ func (k *Secret) Look(ctx context.Context, w *secrets.Work) (secrets.Finding, er
 				return gone, err
 			}
 		}
-		return place.lookUnstaged(ctx, store)
+		return place.lookCleaned(ctx, store, w)
 	}
 	return secrets.Finding{}, fmt.Errorf("client-secret: nothing to look for in %s", w.Step)
 }

@@ -62,6 +62,7 @@ type crashOrder struct {
 	Kind, Store, Vault, Token, Secret, Point string
 	Version                                  uint64 // of the rotation
 	Unproven                                 bool   // the proof of the new value fails
+	Unheard                                  bool   // publishing it has no answer, and is given up
 }
 
 const crashEnv = "TENANTBROKER_TEST_CRASH"
@@ -80,11 +81,14 @@ func TestKilledAtEveryPoint(t *testing.T) {
 			t.Errorf("%s has no side effects", name)
 		}
 		for _, point := range points {
-			if !strings.Contains(point, "/withdraw/") { // only of one that was given up
+			if !givingUp(point) {
 				t.Run(point, func(t *testing.T) { killedAt(t, c, name, point) })
 			}
-			if strings.Contains(point, "/clean/") {
+			if strings.Contains(point, "/clean/") && !fencing(point) {
 				t.Run("given up/"+point, func(t *testing.T) { killedGivingUp(t, c, name, point) })
+			}
+			if strings.Contains(point, "/clean/") && slices.Contains(c.kind(nil, nil).Effects(secrets.Clean), "fence") {
+				t.Run("unheard/"+point, func(t *testing.T) { killedFencing(t, c, name, point) })
 			}
 		}
 	}
@@ -101,6 +105,15 @@ func TestKilledAtEveryPointOfTheFirstRotation(t *testing.T) {
 		t.Run(name, func(t *testing.T) { killedAtFirst(t, c, name, 1) })
 	}
 	t.Run("kv that was there", func(t *testing.T) { killedAtFirst(t, &foundKV{}, "kv", 2) })
+}
+
+// givingUp reports whether only a rotation that was given up comes there.
+func givingUp(point string) bool { return strings.Contains(point, "/withdraw/") || fencing(point) }
+
+// fencing reports whether only one comes there whose new value may still reach
+// consumers.
+func fencing(point string) bool {
+	return strings.Contains(point, "/fence/") || strings.Contains(point, "/erase/")
 }
 
 func killedAtFirst(t *testing.T, c crashing, kind string, version uint64) {
@@ -140,7 +153,7 @@ func firstPoints(t *testing.T, c crashing, version uint64) (passed []string) {
 	w := declared(t, c)
 	w.passing(func(point string) { passed = append(passed, point) }, func(m *secrets.Manager, _ *registry.Registry) { w.rotatedWell(m, version) })
 	for _, point := range secrets.Points(c.kind(nil, nil)) {
-		if !slices.Contains(passed, point) && !strings.Contains(point, "/withdraw/") && !strings.Contains(point, "/retire/") {
+		if !slices.Contains(passed, point) && !givingUp(point) && !strings.Contains(point, "/retire/") {
 			t.Errorf("a first rotation doesn't pass %s", point)
 		}
 	}
@@ -215,6 +228,48 @@ func killedGivingUp(t *testing.T, c crashing, kind, point string) {
 	})
 	wants("after:")
 	c.settled(w, 1, 2)
+}
+
+// A rotation whose publishing has no answer is given up; the process that cleans
+// up is killed. Then Vault carries the write out after all, and refuses it.
+func killedFencing(t *testing.T, c crashing, kind, point string) {
+	w, old, before := declared(t, c), any(nil), 0
+	if !strings.Contains(point, "/erase/") { // which is where there was nothing before
+		w, old = furnished(t, c)
+		before = 1
+	}
+	order := w.order(kind, point)
+	order.Version, order.Unheard = uint64(before+1), true
+	w.kill(order)
+	w.process(func(m *secrets.Manager, _ *registry.Registry) {
+		w.must(rotateUntil(t.Context(), m, w.name, func(st secrets.Status) bool { return st.Last != nil && st.Last.Failed != "" }))
+		st, err := m.Get(t.Context(), admin, w.name)
+		w.must(err)
+		if st.Drift != "" || st.Problem != "" {
+			t.Errorf("drift %q, problem %q", st.Drift, st.Problem)
+		}
+	})
+	late := map[string]any{"value": "late", "tenantbroker_version": "2"}
+	if _, err := w.client.KV("secret").Put(t.Context(), "shared/"+w.name, late, before); !errors.Is(err, vault.ErrConflict) {
+		t.Errorf("a late write reaches consumers: %v", err)
+	}
+	if before == 0 {
+		if v, err := w.client.KV("secret").Get(t.Context(), "shared/"+w.name); !errors.Is(err, vault.ErrNotFound) {
+			t.Errorf("consumers, who had nothing, are given %d fields: %v", len(v.Data), err)
+		}
+	} else if now, version := c.given(w); version != 1 || !c.valid(w, now) || !c.valid(w, old) {
+		t.Errorf("the old value is not what it was: version %d", version)
+	}
+	w.process(func(m *secrets.Manager, _ *registry.Registry) {
+		w.must(m.Rotate(t.Context(), admin, w.name, 0, false))
+		w.rotatedWell(m, 2)
+	})
+	if now, version := c.given(w); version != 2 || !c.valid(w, now) {
+		t.Errorf("after: version %d", version)
+	}
+	if before > 0 && c.valid(w, old) {
+		t.Error("the old value is still valid")
+	}
 }
 
 func killedAt(t *testing.T, c crashing, kind, point string) {
@@ -302,7 +357,7 @@ func rotateUntil(ctx context.Context, m *secrets.Manager, id string, ok func(sec
 		if ok(st) {
 			return nil
 		}
-		if a := st.Attempt; a != nil && a.Step == secrets.Prove && a.Error != "" && a.Abort == "" {
+		if a := st.Attempt; a != nil && a.Abort == "" && (a.Step == secrets.Prove && a.Error != "" || a.Step == secrets.Promote && a.Error == unheardOf) {
 			if err := m.Abort(ctx, admin, id, 0); err != nil {
 				return err
 			}
@@ -359,6 +414,9 @@ func crashChild() error {
 		if order.Unproven {
 			return unproven{kind}
 		}
+		if order.Unheard {
+			return unheard{kind}
+		}
 		return kind
 	}, func(point string) {
 		if point == order.Point {
@@ -377,6 +435,18 @@ type unproven struct{ secrets.Kind }
 func (k unproven) Do(ctx context.Context, w *secrets.Work) (secrets.Handle, error) {
 	if w.Step == secrets.Prove {
 		return nil, errors.New("it does not work")
+	}
+	return k.Kind.Do(ctx, w)
+}
+
+// unheard is a kind whose publishing is on its way, for all that anyone knows.
+type unheard struct{ secrets.Kind }
+
+const unheardOf = "no answer"
+
+func (k unheard) Do(ctx context.Context, w *secrets.Work) (secrets.Handle, error) {
+	if w.Step == secrets.Promote {
+		return nil, errors.New(unheardOf)
 	}
 	return k.Kind.Do(ctx, w)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/store/registry"
@@ -50,7 +51,8 @@ func (*KV) Steps() []secrets.Step {
 // Effects implements secrets.Kind.
 func (*KV) Effects(step secrets.Step) []string {
 	return map[secrets.Step][]string{
-		secrets.Stage: {"write"}, secrets.Promote: {"publish"}, secrets.Retire: {"destroy"}, secrets.Clean: {"unstage"},
+		secrets.Stage: {"write"}, secrets.Promote: {"publish"}, secrets.Retire: {"destroy"},
+		secrets.Clean: append(slices.Clone(fenceEffects), "unstage"),
 	}[step]
 }
 
@@ -123,7 +125,11 @@ func (k *KV) Do(ctx context.Context, w *secrets.Work) (secrets.Handle, error) {
 	case secrets.Retire:
 		return nil, place.retire(ctx, store, w)
 	case secrets.Clean:
-		return nil, place.unstage(ctx, store, w)
+		now, _, err := place.fence(ctx, store, w)
+		if err != nil {
+			return nil, err
+		}
+		return now, place.unstage(ctx, store, w)
 	}
 	return nil, fmt.Errorf("kv: no step %s", w.Step)
 }
@@ -155,7 +161,7 @@ func (k *KV) Look(ctx context.Context, w *secrets.Work) (secrets.Finding, error)
 	case secrets.Retire:
 		return place.lookRetired(ctx, store, w)
 	case secrets.Clean:
-		return place.lookUnstaged(ctx, store)
+		return place.lookCleaned(ctx, store, w)
 	}
 	return secrets.Finding{}, fmt.Errorf("kv: nothing to look for in %s", w.Step)
 }

@@ -76,6 +76,41 @@ func TestClientSecret_NotWithdrawnWhileItIsRead(t *testing.T) {
 	w.until("given up", gaveUp)
 }
 
+// Vault carries a write out when nobody waits for it any more and the rotation
+// was given up: it is refused, so that consumers never read what was withdrawn.
+func TestClientSecret_NoWriteLandsAfterItIsWithdrawn(t *testing.T) {
+	for name, before := range map[string]uint64{"over a value": 1, "where there was none": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.declareSecret(nil)
+			if before > 0 {
+				w.rotate(before)
+			}
+			var sent map[string]any
+			w.at("client-secret/promote/publish/before", func() {
+				staged, err := w.root.KV("secret").Get(w.Context(), w.path()+".next")
+				w.must(err)
+				sent = staged.Data
+				w.breaks("secret/data/"+w.path(), devvault.Fault{Times: 1, Status: http.StatusGatewayTimeout, Body: `{"errors":["timeout"]}`})
+				w.must(w.m.Abort(t.Context(), admin, w.name, 0))
+			})
+			w.ask(false)
+			w.until("given up", gaveUp)
+			if _, err := w.root.KV("secret").Put(w.Context(), w.path(), sent, int(before)); !errors.Is(err, vault.ErrConflict) {
+				t.Errorf("it lands: %v", err)
+			}
+			if before > 0 && !w.works(w.read().Data["client_secret"]) {
+				t.Error("consumers read a client secret that was withdrawn")
+			}
+			if _, err := w.root.KV("secret").Get(w.Context(), w.path()); before == 0 && !errors.Is(err, vault.ErrNotFound) {
+				t.Errorf("consumers, who had nothing, are given something: %v", err)
+			}
+			w.rotate(2) // the broker's own doing is no drift
+		})
+	}
+}
+
 // A client secret that ended by itself, since Vault was away for long, is no
 // other's change: the next rotation mends it.
 func TestClientSecret_ThatHasEndedIsNoDrift(t *testing.T) {

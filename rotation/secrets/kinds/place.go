@@ -291,16 +291,6 @@ func (p *Place) inspect(ctx context.Context, kv Store, w *secrets.Work) (in secr
 	return in, nil
 }
 
-// unpublished refuses to take a value away that consumers read after all: a
-// write that landed after the rotation was given up.
-func (p *Place) unpublished(ctx context.Context, kv Store, w *secrets.Work) error {
-	now, gone, err := latest(ctx, kv, p.Path)
-	if err == nil && !w.Forced && !gone && written(now, w.Nonce) {
-		return drift("version %d of %s is of the rotation that was given up, and consumers read it", now.Version, p.Path)
-	}
-	return err
-}
-
 // retire destroys every version before the new one.
 func (p *Place) retire(ctx context.Context, kv Store, w *secrets.Work) error {
 	now, gone, err := latest(ctx, kv, p.Path)
@@ -349,11 +339,16 @@ func (p *Place) unstage(ctx context.Context, kv Store, w *secrets.Work) error {
 	return fromVault(w.Effect("unstage", func() error { return kv.DeleteAll(ctx, p.staged()) }))
 }
 
-func (p *Place) lookUnstaged(ctx context.Context, kv Store) (secrets.Finding, error) {
-	_, err := kv.Metadata(ctx, p.staged())
+// lookCleaned finds out whether fence and unstage have been.
+func (p *Place) lookCleaned(ctx context.Context, kv Store, w *secrets.Work) (secrets.Finding, error) {
+	fenced, err := p.lookFenced(ctx, kv, w)
+	if err != nil || fenced.What != secrets.FoundDone {
+		return fenced, err
+	}
+	_, err = kv.Metadata(ctx, p.staged())
 	switch {
 	case errors.Is(err, vault.ErrNotFound):
-		return secrets.Finding{What: secrets.FoundDone}, nil
+		return fenced, nil
 	case err != nil:
 		return secrets.Finding{}, fromVault(err)
 	}

@@ -67,6 +67,7 @@ func (*StaticPair) Steps() []secrets.Step {
 func (*StaticPair) Effects(step secrets.Step) []string {
 	return map[secrets.Step][]string{
 		secrets.Apply: {"rotate"}, secrets.Promote: {"publish"}, secrets.Retire: {"rotate", "destroy"},
+		secrets.Clean: fenceEffects,
 	}[step]
 }
 
@@ -167,8 +168,9 @@ func (k *StaticPair) Do(ctx context.Context, w *secrets.Work) (secrets.Handle, e
 		return p.promote(ctx, w)
 	case secrets.Retire:
 		return nil, p.retire(ctx, w)
-	case secrets.Clean: // nobody was given the new password of one that failed
-		return nil, nil
+	case secrets.Clean: // nobody was given the new password of one that failed, and nobody will be
+		now, _, err := p.Publish.fence(ctx, p.kv, w)
+		return now, err
 	}
 	return nil, fmt.Errorf("database-static-pair: no step %s", w.Step)
 }
@@ -187,7 +189,7 @@ func (k *StaticPair) Look(ctx context.Context, w *secrets.Work) (secrets.Finding
 	case secrets.Retire:
 		return p.lookRetired(ctx, w)
 	case secrets.Clean:
-		return secrets.Finding{What: secrets.FoundDone}, nil
+		return p.Publish.lookFenced(ctx, p.kv, w)
 	}
 	return secrets.Finding{}, fmt.Errorf("database-static-pair: nothing to look for in %s", w.Step)
 }
