@@ -20,7 +20,6 @@ import (
 	"github.com/tenantbroker/tenantbroker/brokertest"
 	"github.com/tenantbroker/tenantbroker/internal/broker"
 	"github.com/tenantbroker/tenantbroker/internal/devvault"
-	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
 // outage is how long a fault lasts at least: long against every pause between
@@ -240,12 +239,7 @@ func (b *vaultBroker) awaitToken(t *testing.T) (raw string) {
 // verified holds the token to what a service would.
 func (b *vaultBroker) verified(t *testing.T, raw string) {
 	t.Helper()
-	v, err := verifier.New(t.Context(), verifier.Config{Issuer: b.URL(), Audience: orders})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer v.Close()
-	if _, err := v.Verify(t.Context(), raw); err != nil {
+	if _, err := b.Verifier(orders).Verify(t.Context(), raw); err != nil {
 		t.Errorf("%s: %v", b.home, err)
 	}
 }
