@@ -52,9 +52,9 @@ const (
 	// Batches shows several that are asked for by id: {id} stands for a list of
 	// them in JSON, without its brackets, in which A's is between two of B's.
 	Batches
-	// Changes changes one object.
+	// Changes changes one object, or several where there is [{id}], as for Batches.
 	Changes
-	// Removes deletes one object.
+	// Removes deletes one object, or several where there is [{id}].
 	Removes
 	// Creates makes an object that holds {marker}, of the id that the client says if
 	// there is {id}: B may at most make one of its own.

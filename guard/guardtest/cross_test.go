@@ -46,6 +46,7 @@ func kit(t *testing.T, s *sample) guardtest.Kit {
 			{Name: "create", Kind: guardtest.Creates, Method: http.MethodPost, Path: "/notes", Body: `{"id":"{id}","text":"{marker}"}`},
 			{Name: "make", Kind: guardtest.Creates, Method: http.MethodPost, Path: "/notes", Body: `{"text":"{marker}"}`},
 			{Name: "update", Kind: guardtest.Changes, Method: http.MethodPut, Path: "/notes/{id}", Body: `{"text":"{marker}"}`},
+			{Name: "empty", Kind: guardtest.Removes, Method: http.MethodPost, Path: "/notes/remove", Body: `{"ids":[{id}]}`},
 			{Name: "remove", Kind: guardtest.Removes, Method: http.MethodDelete, Path: "/notes/{id}"},
 		},
 	}
@@ -66,8 +67,8 @@ func TestALookAlikeIsNotAccused(t *testing.T) {
 var also = map[string][]string{
 	"public":           {"filtered", "by path", "list", "search", "summary"},
 	"list":             {"filtered", "search", "create", "make"},
-	"header":           {"filtered", "search", "remove", "make", "create", "summary"},
-	"parameter":        {"filtered", "search", "update", "remove", "make", "create", "summary"},
+	"header":           {"empty", "filtered", "search", "remove", "make", "create", "summary"},
+	"parameter":        {"empty", "filtered", "search", "update", "remove", "make", "create", "summary"},
 	"told in a header": {"remove", "update", "summary"},
 	"error":            {"summary", "update", "remove"},
 	"shared list":      {"filtered"},
@@ -82,6 +83,7 @@ func TestEachLeakIsFound(t *testing.T) {
 		"list":             {"list, another tenant"},
 		"search":           {"search, another tenant"},
 		"batch":            {"batch, another tenant"},
+		"remove all":       {"empty, changed by another"},
 		"batch last":       {"batch, another tenant"},
 		"batch cache":      {"batch, read after its owner"},
 		"batch error":      {"batch, an id that exists"},

@@ -37,7 +37,7 @@ func (s *sample) handler(g *guard.Guard) http.Handler {
 	mux := http.NewServeMux()
 	for pattern, f := range map[string]http.HandlerFunc{
 		"GET /notes/{id}": s.read, "GET /notes": s.list, "POST /notes": s.create, "POST /notes/batch": s.batch, "PUT /notes/{id}": s.update, "DELETE /notes/{id}": s.remove,
-		"GET /t/{tenant}/notes/{id}": s.ofPath, "GET /notes/{id}/summary": s.summary,
+		"GET /t/{tenant}/notes/{id}": s.ofPath, "GET /notes/{id}/summary": s.summary, "POST /notes/remove": s.removeAll,
 	} {
 		route := guard.Route{SharedCache: s.leak == "public"}
 		if strings.Contains(pattern, "{tenant}") && s.leak != "path" {
@@ -356,4 +356,29 @@ func (s *sample) remove(w http.ResponseWriter, r *http.Request) {
 		delete(s.notes, found.ID)
 		s.mu.Unlock()
 	}
+}
+
+// removeAll removes those that are the caller's, and answers for the others as if
+// they were not there.
+func (s *sample) removeAll(w http.ResponseWriter, r *http.Request) {
+	var asked struct{ IDs []string }
+	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+		http.Error(w, "no ids", http.StatusBadRequest)
+		return
+	}
+	tenant, removed := s.tenant(r), 0
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, id := range asked.IDs {
+		n := s.notes[id]
+		if n == nil || n.tenant != tenant && (i == 0 || s.leak != "remove all") {
+			if s.leak == "remove all" {
+				break
+			}
+			continue
+		}
+		delete(s.notes, id)
+		removed++
+	}
+	_, _ = fmt.Fprintf(w, `{"removed":%d}`, removed)
 }
