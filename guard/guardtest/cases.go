@@ -3,6 +3,7 @@ package guardtest
 import (
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 )
@@ -168,7 +169,14 @@ func (f *finder) own(r Route, theirs object) {
 	if r.Kind == Creates && got.status == http.StatusConflict {
 		return // A's own is there already
 	}
-	if !got.ok() || !r.writes() && !got.shows(theirs) {
+	switch {
+	case !got.ok() || !r.writes() && !got.shows(theirs):
 		f.leak(r, "own", "it doesn't work for A itself, so it proves nothing: %d %s", got.status, got.body)
+	case !r.writes() && r.has("{marker}"):
+		// What is looked for may come back though nothing is found.
+		none := nobodys(theirs)
+		if maps.Equal(got.said(theirs), f.ask(r, &f.A, []object{none}).said(none)) {
+			f.leak(r, "own", "it finds nothing for A itself, so it proves nothing: %d %s", got.status, got.body)
+		}
 	}
 }

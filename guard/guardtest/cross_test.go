@@ -152,3 +152,12 @@ func TestARouteThatDoesNotWorkForTheOtherTenantIsToldOf(t *testing.T) {
 		t.Errorf("%v", found)
 	}
 }
+
+// Nor does a search that finds nothing, as one whose index is written later, though
+// it repeats what was looked for.
+func TestASearchThatFindsNothingIsToldOf(t *testing.T) {
+	found := kit(t, &sample{alike: "late index"}).Find(t)
+	if len(found) != 1 || !strings.HasPrefix(found[0].String(), "search, own: it finds nothing") {
+		t.Errorf("%v", found)
+	}
+}

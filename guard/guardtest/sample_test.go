@@ -194,7 +194,7 @@ func (s *sample) list(w http.ResponseWriter, r *http.Request) {
 	all, hits := []note{}, 0
 	s.mu.Lock()
 	for _, n := range s.notes {
-		if of != "" && n.ID != of {
+		if of != "" && n.ID != of || text != "" && s.alike == "late index" {
 			continue
 		}
 		if strings.Contains(n.Text, text) && (s.leak == "count" || s.leak == "filter count" && of != "" || n.tenant == tenant) {
