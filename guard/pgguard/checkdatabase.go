@@ -50,7 +50,7 @@ type Accepted struct {
 
 // CheckDatabase refuses, at a service's start, to go on with a database that leaves
 // rows of tenants open to its role: by a table without the policies, a view, a
-// function or a grant. It is for what CheckRole does not look at, and returns what
+// function, a foreign key or a grant. It is for what CheckRole does not look at, and returns what
 // Inspect finds of SeverityError but for what is accepted. Warnings and notes are for
 // brokerctl guard check, behind each migration. It takes as long as Inspect, which
 // o.Timeout bounds.

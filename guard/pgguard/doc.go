@@ -42,7 +42,8 @@
 //
 // A foreign key asks no policy when it is checked, nor when it acts: without the
 // tenant on both sides, ON DELETE CASCADE takes rows of one tenant with those of
-// another. The SQL of Policies warns of those. The form that holds:
+// another. The SQL of Policies warns of those, and CheckDatabase refuses them. The
+// form that holds:
 //
 //	PRIMARY KEY (tenant, id) -- of orders
 //	FOREIGN KEY (tenant, order_id) REFERENCES orders (tenant, id) ON DELETE CASCADE -- of items

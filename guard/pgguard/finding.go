@@ -61,6 +61,7 @@ const (
 	kindPublished         Kind = "published"          // a note
 	kindUniqueTells       Kind = "unique-tells"       // a note
 	kindReferenceTells    Kind = "reference-tells"    // a note
+	kindReferenceActs     Kind = "reference-acts"     // takes rows of tenants along; a warning where no role can have it act
 )
 
 // Kinds are all kinds, in the order of their names.
@@ -106,4 +107,5 @@ var kinds = map[Kind]struct {
 	kindPublished:         {SeverityNote, "Subscribers get the rows of all tenants: see that they may."},
 	kindUniqueTells:       {SeverityNote, "Let unique keys begin with the tenant."},
 	kindReferenceTells:    {SeverityNote, "Let foreign keys hold the tenant on both sides."},
+	kindReferenceActs:     {SeverityError, "Let foreign keys hold the tenant on both sides, or not act; of a table that all tenants share, REVOKE DELETE and UPDATE of its key."},
 }

@@ -3,6 +3,7 @@ package pgguard_test
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -176,6 +177,7 @@ var openings = []struct{ open, closed, want string }{
 	{"CREATE PUBLICATION out FOR TABLE shop.orders", "DROP PUBLICATION out", "note published PUBLICATION \"out\""},
 	{"CREATE UNIQUE INDEX wide ON shop.orders (id, note) INCLUDE (tenant)", "DROP INDEX shop.wide", "note unique-tells shop.orders"},
 	{"ALTER TABLE shop.heirs ADD writer text; ALTER TABLE shop.heirs ADD CONSTRAINT f FOREIGN KEY (writer, id) REFERENCES shop.orders", "ALTER TABLE shop.heirs DROP writer", "note reference-tells shop.heirs"},
+	{"ALTER TABLE shop.heirs ADD writer text; ALTER TABLE shop.heirs ADD CONSTRAINT f FOREIGN KEY (writer, id) REFERENCES shop.orders ON DELETE CASCADE", "ALTER TABLE shop.heirs DROP writer", "error reference-acts shop.heirs"},
 }
 
 // differs are kinds that are judged by what the policies call.
@@ -223,10 +225,17 @@ func TestInspectFindsWhatIsOpen(t *testing.T) {
 			}
 		})
 	}
+	guide, err := os.ReadFile("../../docs/guides/postgres-check.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, kind := range pgguard.Kinds() {
 		tried := slices.ContainsFunc(openings, func(c struct{ open, closed, want string }) bool { return strings.Fields(c.want)[1] == string(kind) })
 		if !tried && !slices.Contains([]string{"function-changed", "not-signed", "keys-readable"}, string(kind)) { // below
 			t.Errorf("nothing opens by %s", kind)
+		}
+		if !strings.Contains(string(guide), "`"+string(kind)+"`") {
+			t.Errorf("the guide has no %s", kind)
 		}
 	}
 }
