@@ -65,7 +65,7 @@ func (s *server) newFollowing(cfg Config) (*following, error) {
 	s.workloads["revocations"] = w
 	made := &following{
 		hub: f.Hub, members: f.Members, polls: polls{most: f.Polls, of: make(map[crowd]int)},
-		answers: answers{store: s.store, issuer: cfg.Issuer.String(), reading: make(chan struct{}, readersAtOnce)},
+		answers: answers{store: s.store, now: s.now, issuer: cfg.Issuer.String(), reading: make(chan struct{}, readersAtOnce)},
 	}
 	if cfg.Metrics != nil {
 		err = cfg.Metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -78,6 +78,19 @@ func TestAFollowerOfOneTenantSeesNothingOfOthers(t *testing.T) {
 	if later := w.feed(acme, fmt.Sprintf("?after=%d", own.Seq)); later.Seq != own.Seq || len(later.Tenants) != 0 {
 		t.Errorf("another's suspension shows: %+v", later)
 	}
+	// Nor does it show in whether a place counts as one that nobody was given: who
+	// could look for the newest place by halves would know when others revoke.
+	lo, hi := uint64(0), uint64(1)<<62
+	for lo < hi {
+		if mid := lo + (hi-lo+1)/2; w.feed(acme, fmt.Sprintf("?after=%d", mid)).Complete {
+			hi = mid - 1
+		} else {
+			lo = mid
+		}
+	}
+	if newest := w.feed(whole, "").Seq; lo != own.Seq {
+		t.Errorf("acme's service finds %d; its own newest place is %d, that of all %d", lo, own.Seq, newest)
+	}
 	all := w.feed(whole, "")
 	if len(all.Tokens) != 2 || len(all.Chains) != 2 || len(all.Accounts) != 2 || len(all.Tenants) != 1 {
 		t.Errorf("control: %+v", all)

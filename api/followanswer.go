@@ -42,6 +42,7 @@ type feedAnswer struct {
 // waited for the same entry, share one reading of the store.
 type answers struct {
 	store   store.Store
+	now     func() time.Time
 	issuer  string
 	reading chan struct{} // a slot for each reading
 	turns   turns
@@ -122,14 +123,15 @@ func (a *answers) read(ctx context.Context, who crowd, view revocation.View, ask
 	}
 	var page revocation.Page
 	err = a.store.View(ctx, func(r store.Reader) (err error) {
-		if page, err = revocation.Read(r, view, ask.from, maxFeedEntries); err != nil {
-			return err
+		if !ask.all {
+			if ask.all, err = revocation.Ahead(r, view, ask.after, a.now()); err != nil {
+				return err
+			}
+			if ask.all {
+				ask.after, ask.from = 0, 0
+			}
 		}
-		if !ask.all && ask.after > page.Through {
-			// It has seen what this store has not: a backup was restored.
-			ask.all, ask.after = true, 0
-			page, err = revocation.Read(r, view, 0, maxFeedEntries)
-		}
+		page, err = revocation.Read(r, view, ask.from, maxFeedEntries)
 		return err
 	})
 	if err != nil {

@@ -201,6 +201,29 @@ func Read(r store.Reader, view View, after uint64, limit int) (p Page, err error
 	return p, nil
 }
 
+// clocks is how far the clocks of replicas may differ, which give out the places.
+const clocks = credential.MaxLeeway
+
+// Ahead reports whether a follower that was given this place has seen what the
+// feed has not: a backup was restored, and places may come again that it takes
+// for read. It is to be told everything.
+//
+// For a view of one tenant that is said of a place that lies ahead of the clock
+// and of all that it sees, not of the newest there is: who could ask for that
+// would find out, place by place, when others revoke. Up to the clock nothing is
+// amiss, since what comes next comes after it.
+func Ahead(r store.Reader, view View, after uint64, now time.Time) (bool, error) {
+	if view.tenant.IsSystem() {
+		newest, err := Newest(r)
+		return after > newest, err
+	}
+	if after <= uint64(now.Add(-clocks).UnixMicro()) {
+		return false, nil
+	}
+	p, err := Read(r, view, after-1, 1) // what it was given last is among them
+	return len(p.Entries) == 0, err
+}
+
 // scan returns the entries that the view may show; of the whole feed no more
 // than tell that there are more than limit.
 func scan(r store.Reader, view View, after uint64, limit int) (found []Entry, err error) {

@@ -338,6 +338,57 @@ func TestARestoredFeedGoesOnAfterTheLostOne(t *testing.T) {
 	}
 }
 
+// A tenant's follower is ahead where its place lies in the time to come and it sees
+// nothing there, whatever others do; never at what it was given, nor where what it
+// was given has left.
+func TestWhoIsAheadOfTheFeed(t *testing.T) {
+	st := open(t)
+	ahead := func(v View, after uint64, now time.Time) (is bool) {
+		t.Helper()
+		if err := st.View(t.Context(), func(r store.Reader) (err error) {
+			is, err = Ahead(r, v, after, now)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return is
+	}
+	chain := func(tenant credential.Tenant, at time.Time) uint64 {
+		update(t, st, func(tx store.Tx) error {
+			_, err := AddChain(tx, at, tenant, fmt.Sprint(tenant, at), credential.MustAccountID("a"))
+			return err
+		})
+		return read(t, st, Whole(), 0, 1000).Through
+	}
+	ours := chain(acme, t0)
+	for now, want := range map[time.Time]bool{t0.Add(-time.Hour): true, t0: true, t0.Add(clocks - time.Second): true, t0.Add(clocks + time.Second): false} {
+		if ahead(Within(globex), ours, now) != want || ahead(Within(globex), ours+1, now) != want {
+			t.Errorf("at another's place, %v after it: not %t", now.Sub(t0), want)
+		}
+		if ahead(Within(acme), ours, now) || ahead(Within(acme), ours-1, now) || ahead(Within(acme), 0, now) {
+			t.Errorf("at what it was given, %v after it", now.Sub(t0))
+		}
+	}
+	theirs := chain(globex, t0.Add(time.Second))
+	if !ahead(Within(acme), ours+1, t0) || !ahead(Within(acme), theirs, t0) || ahead(Within(globex), theirs, t0) {
+		t.Error("what others revoke makes a difference")
+	}
+	if ahead(Whole(), theirs, t0.Add(time.Hour)) || !ahead(Whole(), theirs+1, t0.Add(time.Hour)) {
+		t.Error("who sees everything knows the newest place")
+	}
+	update(t, st, func(tx store.Tx) error { return AddKeys(tx, t0.Add(2*time.Second), "kid") })
+	if everyone := theirs + 1e6; ahead(Within(acme), ours+1, t0) || ahead(Within(acme), everyone, t0) || !ahead(Within(acme), everyone+1, t0) {
+		t.Error("keys are seen by everybody")
+	}
+	// What it was given is said no more: no reason to tell it that the store is
+	// another one.
+	later := t0.Add(8 * 24 * time.Hour)
+	sweepAll(t, st, later)
+	if ahead(Within(acme), theirs+1e6, later) {
+		t.Error("ahead by what has left")
+	}
+}
+
 func TestPlacesGrowWhateverTheClockDoes(t *testing.T) {
 	st := open(t)
 	last := uint64(0)
