@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -96,17 +97,34 @@ func (f *finder) attempt(r Route, try attempt, theirs object) bool {
 		f.leak(r, "changed by another", "%s: A's object was %q and is %q", try.name, before.body, after.body)
 		return false
 	}
-	if r.Kind == Creates {
+	switch {
+	case r.Kind == Creates:
 		f.planted(r, try, about[0])
+	case r.Kind == Changes && r.has("{id}") && !r.many() && try.as != nil:
+		f.moved(r, try)
 	}
 	return true
 }
 
-// planted looks whether what somebody else has made is among A's.
-func (f *finder) planted(r Route, try attempt, made object) {
-	for _, list := range f.Routes {
-		if list.Kind == Lists && !list.has("{marker}") && f.ask(list, &f.A, []object{made}).shows(made) {
-			f.leak(r, try.name, "what B made is in A's %s", list.Name)
+// moved has B change what is its own in the same way, which may make it A's.
+func (f *finder) moved(r Route, try attempt) {
+	own := f.object(f.B)
+	changed := object{own.party, own.id, newMarker()}
+	f.askIn(try.in, r, &f.B, []object{changed}, try.change)
+	f.planted(r, try, changed, own)
+}
+
+// planted looks whether what B has made or changed, known by one of its markers, is
+// A's now.
+func (f *finder) planted(r Route, try attempt, made ...object) {
+	for _, show := range append([]Route{f.Read}, f.Routes...) {
+		lists := show.Kind == Lists && !show.has("{marker}")
+		if show.Name != f.Read.Name && !lists || !slices.ContainsFunc(made, f.ask(show, &f.A, made[:1]).shows) {
+			continue
+		}
+		// Of a route that shows A whatever is B's it tells nothing.
+		if other := f.object(f.B); !f.ask(show, &f.A, []object{other}).shows(other) {
+			f.leak(r, try.name, "what B made is in A's %s", show.Name)
 		}
 	}
 }
@@ -126,7 +144,8 @@ func member(r *http.Request, name, value string) {
 }
 
 // about is what a request names: A's object, in a batch between two of the caller's,
-// since some look at the first only and some forget all but the last. What is written to it is nothing that is there already.
+// since some look at the first only and some forget all but the last. What is
+// written to it is nothing that is there already.
 func (f *finder) about(r Route, as *Party, theirs object) []object {
 	switch {
 	case r.many() && as != nil:

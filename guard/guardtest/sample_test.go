@@ -15,8 +15,9 @@ import (
 
 // note is what the sample keeps.
 type note struct {
-	ID   string `json:"id"`
-	Text string `json:"text"`
+	ID       string `json:"id"`
+	Text     string `json:"text"`
+	Customer string `json:"customer,omitempty"` // data, unless a leak believes it
 
 	tenant credential.Tenant
 }
@@ -234,10 +235,7 @@ func (s *sample) built(tenant credential.Tenant, list []byte) []byte {
 
 // create takes the client's id, which is each tenant's own.
 func (s *sample) create(w http.ResponseWriter, r *http.Request) {
-	var sent struct {
-		note
-		Customer string
-	}
+	var sent note
 	if err := json.NewDecoder(r.Body).Decode(&sent); err != nil {
 		http.Error(w, "no note", http.StatusBadRequest)
 		return
@@ -266,7 +264,7 @@ func (s *sample) create(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusConflict)
 		return
 	}
-	s.notes[key] = &sent.note
+	s.notes[key] = &sent
 }
 
 // next is the id after the last that was given out.
@@ -338,8 +336,14 @@ func (s *sample) update(w http.ResponseWriter, r *http.Request) {
 	}
 	if found := s.find(w, r, "update"); found != nil {
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		found.Text = sent.Text
-		s.mu.Unlock()
+		switch other, err := credential.ParseTenant(sent.Customer); {
+		case err == nil && s.leak == "move":
+			found.tenant = other
+		case s.alike == "a customer is kept":
+			found.Customer = sent.Customer
+		}
 	}
 }
 
