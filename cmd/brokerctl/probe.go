@@ -97,6 +97,12 @@ Description, with what may be left out in brackets:
             - {request: "GET /exports/{export}", until: {/state: done}}
             - {request: "GET /exports/{export}/file"}
           [cleanup: [{request: "DELETE /exports/{export}"}]]
+        - name: comment
+          request: POST /comments
+          body: {order: "{id}", text: "{planted}"}
+          save: {comment: /id}
+          seen: ["GET /orders/{id}/comments"]
+          [cleanup: [{request: "DELETE /comments/{comment}"}]]
         - name: unshared
           before: [{as: a, request: "DELETE /orders/{id}/shares/{tenant_b}"}]
           request: GET /orders/{id}
@@ -104,7 +110,8 @@ Description, with what may be left out in brackets:
 
 Of an attempt's own requests {id} is A's object, {own} B's; {marker} is a value of
 A's object that requests may carry, {witness} one that they may not; {tenant_a}
-and {tenant_b}; and what was saved. control: false is for attempts that nobody,
+and {tenant_b}; and what was saved. seen says where A would be shown {planted}, a
+word that is new each time: it is a leak where others put it there. control: false is for attempts that nobody,
 not even A, should get an answer to; changes: true for a POST that changes the
 object. Paths in it are relative to its folder.`
 

@@ -126,6 +126,9 @@ type Attempt struct {
 	Before  []Step        `yaml:"before,omitempty"`
 	Then    []Step        `yaml:"then,omitempty"`
 	Cleanup []Step        `yaml:"cleanup,omitempty"` // as whoever made the attempt
+	// Seen are requests by which A would be shown {planted}, a word that what the
+	// attempt makes holds: others must not put it where A sees it.
+	Seen []string `yaml:"seen,omitempty"`
 }
 
 // ParseDescription reads a description: YAML, one document of at most

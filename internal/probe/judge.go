@@ -85,6 +85,10 @@ type evidence struct {
 	witnesses []witness // of A's object
 	ownValues []witness // of B's
 	withheld  bool      // nonsense was not made, since somebody could have had that id
+	made      []glance  // what A saw of what was made
+	madeByA   []glance  // of what A made itself
+	madeOwn   []glance  // of what B made with its own object
+	plants    bool      // something is made that A could be shown
 	tenant    string    // A's
 	byID      bool      // the request names the object
 	shared    bool
@@ -95,11 +99,11 @@ type evidence struct {
 
 // judge says what an answer to somebody else shows of A's object.
 func judge(e evidence) []Finding {
-	var found []Finding
 	last := e.got[len(e.got)-1]
 	if e.shared {
 		return nil // everybody may read it
 	}
+	found := e.planted()
 	for _, w := range e.witnesses {
 		if f, ok := e.shown(w); ok {
 			found = append(found, f)
@@ -217,7 +221,10 @@ func (e evidence) doubts() []Finding {
 		if !r.ok() {
 			return doubt("A itself gets status %d here", r.status)
 		}
-		if !slices.ContainsFunc(e.witnesses, func(w witness) bool { return w.in(r) }) {
+		if why := e.unplanted(); e.plants && why != "" {
+			return doubt("%s", why)
+		}
+		if !e.plants && !slices.ContainsFunc(e.witnesses, func(w witness) bool { return w.in(r) }) {
 			return doubt("the answer to A itself shows nothing of A's object")
 		}
 	}

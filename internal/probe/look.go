@@ -16,6 +16,7 @@ func (t *trial) look(ctx context.Context) error {
 		if e.reference, err = t.reference(ctx, e.witnesses); err != nil {
 			return err
 		}
+		e.madeByA = t.made
 		t.ofA(e.reference)
 		if !t.attempt.safe() { // what A itself changed is how A's object is
 			if err := t.run.know(ctx, t.target); err != nil {
@@ -28,7 +29,7 @@ func (t *trial) look(ctx context.Context) error {
 		if before, err = t.watched(ctx, func() error {
 			own, err := t.chain(ctx, asB, t.own, disguise{})
 			if e.own == nil {
-				e.own = own
+				e.own, e.madeOwn = own, t.made
 			}
 			return err
 		}); err != nil {
@@ -61,7 +62,7 @@ func (t *trial) look(ctx context.Context) error {
 	found, err := t.watched(ctx, func() error {
 		got, err := t.chain(ctx, nobody, t.target, disguise{})
 		if e.got == nil {
-			e.got, e.witnesses = got, t.target.witnesses
+			e.got, e.witnesses, e.made = got, t.target.witnesses, t.made
 		}
 		return err
 	})
@@ -77,7 +78,7 @@ func (t *trial) look(ctx context.Context) error {
 // lookAs makes the attempt as B, for an id that nobody has and for A's.
 func (t *trial) lookAs(ctx context.Context, d disguise, e evidence) (evidence, []Finding, error) {
 	e.got = nil
-	e.entitled = d.name == "b" && t.attempt.controlled() && !t.byID()
+	e.entitled = d.name == "b" && t.attempt.controlled() && !t.byID() && !t.attempt.plantsBy()
 	found, err := t.watched(ctx, func() error {
 		none, ids, err := t.nonsense(ctx, d)
 		if err == nil && e.nonsense == nil {
@@ -88,7 +89,7 @@ func (t *trial) lookAs(ctx context.Context, d disguise, e evidence) (evidence, [
 		}
 		got, err := t.chain(ctx, asB, t.target, d)
 		if e.got == nil {
-			e.got, e.witnesses = got, t.target.witnesses
+			e.got, e.witnesses, e.made = got, t.target.witnesses, t.made
 		}
 		return err
 	})
@@ -110,7 +111,7 @@ func (t *trial) watched(ctx context.Context, send func() error) ([]Finding, erro
 func (t *trial) evidence() evidence {
 	return evidence{
 		witnesses: t.target.witnesses, ownValues: t.own.witnesses, tenant: t.run.tenant(asA),
-		byID: t.byID(), shared: t.object.Shared, withheld: t.alone() && !t.object.Shared && !t.compares(),
+		byID: t.byID(), shared: t.object.Shared, plants: t.attempt.plantsBy(), withheld: t.alone() && !t.object.Shared && !t.compares(),
 	}
 }
 
@@ -122,7 +123,7 @@ func (t *trial) reference(ctx context.Context, witnesses []witness) ([]*answer, 
 			return nil, err
 		}
 		last := all[len(all)-1]
-		shows := slices.ContainsFunc(witnesses, func(w witness) bool { return w.in(last) })
+		shows := shown(t.made) || slices.ContainsFunc(witnesses, func(w witness) bool { return w.in(last) })
 		if shows || !t.run.now().Before(end) {
 			return all, nil
 		}

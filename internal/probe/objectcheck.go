@@ -61,6 +61,9 @@ func (o *Object) Check() error {
 		if err := t.Check(); err != nil {
 			return fmt.Errorf("try %s: %w", t.Name, err)
 		}
+		if t.plantsBy() && o.Shared {
+			return fmt.Errorf("try %s: seen proves nothing of what everybody may read", t.Name)
+		}
 		if t.MayDamage() && o.Find != nil && !o.MayDamage {
 			return fmt.Errorf("try %s could change an object that was there before: may_damage: true if it may, changes: false on the attempt if it does not", t.Name)
 		}
@@ -79,10 +82,13 @@ func (o *Object) origin() *Origin {
 // so that each name was saved before it is used.
 func (t *Attempt) Check() error {
 	names := []string{"id", "own", "marker", "tenant_a", "tenant_b", "other_marker"}
+	if err := t.checkSeen(&names); err != nil {
+		return err
+	}
 	if t.Settle < 0 || t.Settle > time.Minute {
 		return errors.New("settle is at most 1m")
 	}
-	if len(t.Before)+len(t.Then)+len(t.Cleanup) > MaxSteps {
+	if len(t.Before)+len(t.Then)+len(t.Cleanup)+len(t.Seen) > MaxSteps {
 		return fmt.Errorf("over %d steps", MaxSteps)
 	}
 	for part, steps := range [][]Step{t.Before, {t.Step}, t.Then, t.Cleanup} {
@@ -98,6 +104,29 @@ func (t *Attempt) Check() error {
 				names = append(names, name)
 			}
 		}
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return name == "planted" })
+	for _, request := range t.Seen {
+		if err := checkRequest(request, names); err != nil {
+			return fmt.Errorf("seen: %w", err)
+		}
+	}
+	return nil
+}
+
+// checkSeen takes places where A would see {planted}, where that is sent.
+func (t *Attempt) checkSeen(names *[]string) error {
+	if !t.plantsBy() {
+		return nil
+	}
+	*names = append(*names, "planted")
+	switch {
+	case t.changes():
+		return errors.New("seen is for what makes something, and not for what changes the object (changes: false)")
+	case !slices.ContainsFunc(append([]Step{t.Step}, t.Then...), func(s Step) bool { return carries(s, "planted") && !safe(s) }):
+		return errors.New("seen: nothing that is made holds {planted}")
+	case slices.ContainsFunc(t.Seen, func(request string) bool { return !safe(Step{Request: request}) }):
+		return errors.New("seen: a request that only reads (GET, HEAD or QUERY)")
 	}
 	return nil
 }

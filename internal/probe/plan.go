@@ -56,6 +56,9 @@ func (p *planner) chain(t *Attempt, as string) {
 	for _, s := range t.Then {
 		p.add(t.Name+", then", as, s.Request)
 	}
+	for _, request := range t.Seen {
+		p.add(t.Name+", look after", "a", request)
+	}
 	p.cleanup(t, as)
 }
 

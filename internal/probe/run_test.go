@@ -104,7 +104,8 @@ var expected = map[leaky.Leak]struct {
 	leaky.Delete:          {[]string{"delete"}, "b", "changed"},
 	leaky.NoToken:         {[]string{"print"}, "no token", "content"},
 	leaky.PlantedBody:     {[]string{"plant"}, "b, body tenant of a", "planted"},
-	leaky.PlantedHeader:   {[]string{"plant"}, "b, header X-Tenant of a", "planted"},
+	leaky.PlantedHeader:   {[]string{"plant", "below"}, "b, header X-Tenant of a", "planted"},
+	leaky.PlantedBelow:    {[]string{"below"}, "b", "planted"},
 }
 
 // What proves nothing where a leak is on: whose a customer is that B made can't be

@@ -15,7 +15,7 @@ import (
 type values map[string]any
 
 // ownNames stand for what the probe made, and for ids; all others for what was saved.
-var ownNames = []string{"id", "own", "marker", "other_marker", "witness", "tenant", "tenant_a", "tenant_b"}
+var ownNames = []string{"id", "own", "marker", "other_marker", "witness", "planted", "tenant", "tenant_a", "tenant_b"}
 
 // own are the values that a report may show.
 func (v values) own() values {

@@ -18,6 +18,7 @@ type trial struct {
 	target  *instance // A's
 	own     *instance // B's
 	saved   values    // by the steps before
+	made    []glance  // what A saw of what the last chain made
 	looked  bool      // A's object was looked at, and nothing was sent since
 }
 
@@ -154,9 +155,12 @@ func save(a *answer, s Step, into values) error {
 
 // chain makes the attempt and what follows from it, as long as it is let; then
 // it cleans up after itself, also where a step failed. At least one answer comes
-// back, or an error.
+// back, or an error. Before that, A looks whether it is shown what was made.
 func (t *trial) chain(ctx context.Context, who actor, i *instance, d disguise) ([]*answer, error) {
 	v := t.values(i)
+	if t.attempt.plantsBy() {
+		v["planted"] = randomWord()
+	}
 	var all []*answer
 	var failed error
 	made := false
@@ -173,10 +177,23 @@ func (t *trial) chain(ctx context.Context, who actor, i *instance, d disguise) (
 			break
 		}
 	}
-	for _, s := range t.attempt.Cleanup {
-		t.run.undo(ctx, undo{what: t.object.Name + " " + t.attempt.Name, step: s, values: v, who: who, disguise: d, made: made})
+	patience := t.attempt.Settle
+	if i != t.target && i != t.own {
+		patience = 0 // it is only looked at so that it can be removed
+	}
+	t.made = t.glances(ctx, v, patience)
+	t.cleanUp(ctx, undo{what: t.object.Name + " " + t.attempt.Name, values: v, who: who, disguise: d, made: made})
+	if shown(t.made) && who != asA {
+		t.uproot(ctx, undo{what: t.object.Name + " " + t.attempt.Name, values: v, who: who, disguise: d})
 	}
 	return all, failed
+}
+
+func (t *trial) cleanUp(ctx context.Context, u undo) {
+	for _, s := range t.attempt.Cleanup {
+		u.step = s
+		t.run.undo(ctx, u)
+	}
 }
 
 // judged makes a case of evidence.

@@ -3,6 +3,7 @@ package leaky
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/tenantbroker/tenantbroker/credential"
@@ -56,6 +57,18 @@ func (s *service) full(w http.ResponseWriter, r *http.Request) {
 		whole["customer"] = customer
 	}
 	answer(w, http.StatusOK, whole)
+}
+
+// ordered lists a customer's orders.
+func (s *service) ordered(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	customer := s.open(w, r, r.PathValue("id"), "")
+	if customer == nil {
+		return
+	}
+	list := s.of(caller(r), s.has(PlantedBelow))
+	answer(w, http.StatusOK, map[string]any{"items": slices.DeleteFunc(list, func(o record) bool { return o.Customer != customer.ID })})
 }
 
 func (s *service) share(w http.ResponseWriter, r *http.Request)   { s.sharing(w, r, true) }

@@ -27,10 +27,11 @@ const (
 	NoToken         Leak = "no-token"         // a route without the guard
 	PlantedBody     Leak = "planted-body"     // what is made belongs to whom the body names
 	PlantedHeader   Leak = "planted-header"   // what is made belongs to whom a header names
+	PlantedBelow    Leak = "planted-below"    // what refers to an object is listed with it, whoever made it
 )
 
 // All are all leaks.
 var All = []Leak{
 	Read, ListFilter, IDs, Existence, CacheKey, CacheKeyBare, IgnoredID, Export, SearchIndex, HeaderBelieved, Batch, StalePermission,
-	Join, AdminRoute, ErrorMessage, OwnerNamed, ETag, Update, Delete, NoToken, PlantedBody, PlantedHeader,
+	Join, AdminRoute, ErrorMessage, OwnerNamed, ETag, Update, Delete, NoToken, PlantedBody, PlantedHeader, PlantedBelow,
 }

@@ -67,7 +67,8 @@ func New(tokens guard.Verifier, leaks ...Leak) (http.Handler, error) {
 		"POST /orders/batch": s.batch, "GET /search": s.search,
 		"POST /exports": s.export, "GET /exports/{id}": s.exported, "GET /exports/{id}/file": s.file,
 		"POST /customers": s.create("customer"), "GET /customers/{id}": s.read, "DELETE /customers/{id}": s.remove,
-		"POST /notices": s.create("notice"), "PUT /notices/{id}": s.update, "DELETE /notices/{id}": s.remove,
+		"GET /customers/{id}/orders": s.ordered,
+		"POST /notices":              s.create("notice"), "PUT /notices/{id}": s.update, "DELETE /notices/{id}": s.remove,
 		"POST /tickets": s.number, "GET /tickets/{id}": s.ticket, "DELETE /tickets/{id}": s.ticketGone,
 	} {
 		mux.Handle(pattern, g.Handler(guard.Route{}, handle))

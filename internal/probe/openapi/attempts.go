@@ -26,7 +26,9 @@ func (d *Draft) attempts(all []*operation, found []*resource, failed []string) {
 			d.note(o.String(), "%s: name it as object in %s, or skip it", reason, extensionName)
 			continue
 		}
-		d.attempt(r, o)
+		if !d.below(r, o, found) {
+			d.attempt(r, o)
+		}
 	}
 	for _, r := range found {
 		for _, of := range found {
@@ -260,21 +262,9 @@ func (r *resource) callsIDs() []string {
 // refers makes, as everybody, an object of another kind that refers to A's, and
 // looks at it in every way: what it refers to may be shown with it.
 func (d *Draft) refers(to, from *resource, all []*operation, found []*resource) {
-	if to == from || to.object.Create == nil || from.object.Create == nil || from.idPointer == "" {
-		return
-	}
-	takes := shapeOf(from.create.request)
-	property := ""
-	for _, name := range takes.names() {
-		if small := strings.ToLower(name); small != "id" && slices.Contains(to.callsID(), small) && is(takes.properties[name], "string") {
-			property = name
-		}
-	}
-	if property == "" {
-		return
-	}
-	body, ok := from.create.sample().(map[string]any)
-	if !ok {
+	property := from.refersTo(to)
+	body, ok := from.createBody()
+	if property == "" || !ok {
 		return
 	}
 	body[property] = "{id}"

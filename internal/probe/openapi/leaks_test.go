@@ -38,7 +38,8 @@ var expected = map[leaky.Leak][]string{
 	leaky.Delete:          {"order/delete", "customer/delete", "notice/delete"},
 	leaky.NoToken:         {"order/print"},
 	leaky.PlantedBody:     {"order/plant", "customer/plant", "ticket/plant"},
-	leaky.PlantedHeader:   {"order/plant", "customer/plant"},
+	leaky.PlantedHeader:   {"order/plant", "customer/plant", "customer/plant-orders"},
+	leaky.PlantedBelow:    {"customer/plant-orders"},
 }
 
 // What proves nothing where a leak is on: the cache keeps what an attempt before

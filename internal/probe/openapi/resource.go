@@ -24,6 +24,7 @@ type resource struct {
 	remove     *operation
 	object     probe.Object
 	markerIn   string // the property that may be searched for
+	witnessIn  string // the property that tells one from others
 	idPointer  string // where the answer to create has the id; "" where Location has it
 	scopes     []string
 	kinds      map[string]bool // what properties that refer to objects are called
@@ -175,7 +176,7 @@ func (r *resource) made(o *probe.Object) error {
 		return fmt.Errorf("nothing in the body of %s can tell A's object from others (a text without format, enum and pattern, of %d characters or more, that %s shows): name what does as reveals in %s of %s",
 			r.create, wordLength, r.read, extensionName, r.read)
 	}
-	if witness != "" {
+	if r.witnessIn = witness; witness != "" {
 		body[witness] = "{witness}"
 	}
 	if r.markerIn = marker; marker != "" {
