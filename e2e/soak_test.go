@@ -27,11 +27,7 @@ func TestSoakRevocation(t *testing.T) { fleet(t, 2*time.Second) }
 
 // Every fault of Vault ten times: whatever it was, tokens signed by Vault are
 // back within two seconds.
-func TestSoakVaultFaults(t *testing.T) {
-	if slowest := vaultFaultsInTurn(t, 10); slowest > 2*time.Second {
-		t.Errorf("once it took %s", slowest)
-	}
-}
+func TestSoakVaultFaults(t *testing.T) { vaultFaultsInTurn(t, 10, 2*time.Second) }
 
 // An unknown and an ungranted tenant can't be told apart by time: 10,000
 // interleaved pairs in random order, compared by the Mann-Whitney rank test. The bound is on

@@ -26,29 +26,36 @@ import (
 // two calls to a Vault that is down.
 const outage = 2 * time.Second
 
+// gateBound is for what is promised within two seconds, of Vault's return or of a
+// revocation's commit, where much else runs: whether it keeps the two seconds is
+// for the soak tests to say, and nothing that is well takes as long as this.
+const gateBound = 10 * time.Second
+
 // Whatever is wrong with Vault: a broker whose keys it only seals goes on; one
 // whose tokens it signs says 503 and is back soon after it; neither calls it more
 // than it must, nor makes a key that nobody asked for.
 func TestVault_FaultsUnderRunningBrokers(t *testing.T) {
 	t.Parallel() // it waits, most of the time
-	vaultFaultsInTurn(t, 1)
+	vaultFaultsInTurn(t, 1, gateBound)
 }
 
-// vaultFaultsInTurn has every fault come so many times, and returns how long
-// after Vault the broker that signs with it was back at the latest.
-func vaultFaultsInTurn(t *testing.T, rounds int) time.Duration {
+// vaultFaultsInTurn has every fault come so many times, and holds the broker that
+// signs with Vault to being back so long after it at most.
+func vaultFaultsInTurn(t *testing.T, rounds int, most time.Duration) {
 	v := newTestVault(t)
 	sealed, transit := newVaultBroker(t, v, "sealed"), newVaultBroker(t, v, "vault-transit")
 	var slowest time.Duration
 	for round := range rounds {
 		for _, fault := range vaultFaults() {
 			t.Run(fault.name, func(t *testing.T) {
-				slowest = max(slowest, underFault(t, v, fault, round == 0, sealed, transit))
+				took := underFault(t, v, fault, round == 0, sealed, transit)
+				if slowest = max(slowest, took); took > most {
+					t.Errorf("vault-transit was back %s after Vault, at most %s", took, most)
+				}
 			})
 		}
 	}
 	t.Logf("vault-transit was back %s after Vault at the latest", slowest.Round(time.Millisecond))
-	return slowest
 }
 
 // vaultBroker is a broker that uses Vault through a proxy of its own.
