@@ -111,6 +111,9 @@ func judge(ctx context.Context, r Resource, look func(*verifier.Token, *Decision
 	if err == nil && !d.Allowed {
 		return nil
 	}
+	if d.Crossing {
+		e.crossed.Store(true)
+	}
 	e.guard.decide(ctx, d)
 	if err != nil {
 		return &Denied{Decision: d, err: err}

@@ -15,6 +15,7 @@ type entry struct {
 	raw     string
 	token   *verifier.Token
 	request atomic.Pointer[string] // its id; nil: none was asked for yet
+	crossed atomic.Bool            // a crossing was denied, and no store has refused one since
 }
 
 // id is the request's, made when it is first asked for.

@@ -70,6 +70,9 @@ func again(ctx context.Context, err error) error {
 	if !errors.Is(err, guard.ErrCrossing) && !errors.Is(err, guard.ErrNoTenant) || !errors.As(err, &denied) {
 		return nil
 	}
+	if d := denied.Decision; d.Crossing && d.Resource.Tenant.IsZero() { // a store has refused it
+		return guard.Refused(ctx, d.Resource, err)
+	}
 	return guard.Check(ctx, denied.Decision.Resource)
 }
 

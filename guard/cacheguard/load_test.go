@@ -182,6 +182,36 @@ func TestEachWhoSharesADeniedLoadHasHisLine(t *testing.T) {
 	}
 }
 
+func TestWhoWaitedForWhatAStoreRefusedCrossedToo(t *testing.T) {
+	w := testguard.New(t)
+	c, ctx := orders(t, w, nil), w.As("acme")
+	key, end, refused := keyOf(ctx, t, "7"), make(chan struct{}), errors.New("refused")
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			var crossings atomic.Int32
+			watched := guard.Watch(ctx, func(d guard.Decision) {
+				if d.Crossing && d.Resource.Type == "row" {
+					crossings.Add(1)
+				}
+			})
+			_, err := c.Load(watched, key, func(ctx context.Context) (order, error) {
+				<-end
+				return order{}, guard.Refused(ctx, guard.Resource{Type: "row", ID: "orders"}, refused)
+			})
+			if !errors.Is(err, guard.ErrCrossing) || !errors.Is(err, refused) || crossings.Load() != 1 {
+				t.Errorf("%v, and %d crossings", err, crossings.Load())
+			}
+		})
+	}
+	until(t, "all wait", func() bool { f := c.flights.byKey[key]; return f != nil && f.waiting == 3 }, c)
+	close(end)
+	all.Wait()
+	if seen := w.Decisions(); len(seen) != 3 {
+		t.Errorf("%d lines", len(seen))
+	}
+}
+
 // Whatever is called in a load's goroutine, it takes nobody with it: neither the
 // process nor who waits. A value is in no text.
 func TestALoadThatDoesNotReturn(t *testing.T) {

@@ -14,8 +14,8 @@
 //	}
 //
 // The handler's context is as after guard's Handler: guard.Check, pgguard and
-// cacheguard work in it. A crossing in it parks the message, whatever the handler
-// returns, and so does a panic: of the handler, of the message, of the source of
+// cacheguard work in it. A crossing in it, also a row that PostgreSQL refused under
+// pgguard, parks the message, whatever the handler returns, and so does a panic: of the handler, of the message, of the source of
 // tokens. How often and when a message is tried again is the queue's.
 package jobguard
 

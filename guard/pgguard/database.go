@@ -9,6 +9,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/guard"
@@ -23,6 +24,10 @@ import (
 // connection after a commit, and a query outside of any transaction has it: there is
 // no way to undo it without one more round trip. Have none, or use StrictSQL, where a
 // tenant that is left is worth nothing.
+//
+// A row that is refused is a crossing where fn's error, or that of COMMIT, is the
+// driver's: by its SQLState() and text, for other drivers than pgx's too. On
+// connections that Configure has seen (stdlib.OpenDBFromPool) it is as in WithTenant.
 //
 // Errors: as those of WithTenant. ErrEnded is for a transaction that was ended by tx,
 // and with a pgx driver for one that was ended in SQL; both close the connection, as
@@ -77,7 +82,13 @@ func giveBack(conn *sql.Conn, doubtful bool) {
 	_ = conn.Close() // nothing is left to fail
 }
 
-func withinSQL(ctx context.Context, db *sql.DB, opts *sql.TxOptions, begin beginSQL, modes modes, fn func(tx *sql.Tx) error) error {
+func withinSQL(ctx context.Context, db *sql.DB, opts *sql.TxOptions, begin beginSQL, modes modes, fn func(tx *sql.Tx) error) (err error) {
+	var saw sighting
+	defer func() { err = saw.judge(ctx, err) }() // also of a panic
+	return inTransactionSQL(ctx, db, opts, begin, modes, &saw, fn)
+}
+
+func inTransactionSQL(ctx context.Context, db *sql.DB, opts *sql.TxOptions, begin beginSQL, modes modes, saw *sighting, fn func(tx *sql.Tx) error) error {
 	tenant, err := guard.Tenant(ctx)
 	if err != nil {
 		return err
@@ -89,9 +100,11 @@ func withinSQL(ctx context.Context, db *sql.DB, opts *sql.TxOptions, begin begin
 	if err != nil {
 		return err
 	}
+	onSQL(conn, saw.on)
 	doubtful := true // what is left on the connection, and so it stays after a panic
 	defer func() {
 		_ = tx.Rollback() // after a commit it does nothing
+		onSQL(conn, saw.off)
 		giveBack(conn, doubtful)
 	}()
 	err = fn(tx)
@@ -108,6 +121,16 @@ func withinSQL(ctx context.Context, db *sql.DB, opts *sql.TxOptions, begin begin
 		return fmt.Errorf("pgguard: commit: %w", err)
 	}
 	return nil
+}
+
+// onSQL calls do with a connection of pgx's driver.
+func onSQL(conn *sql.Conn, do func(*pgconn.PgConn)) {
+	_ = conn.Raw(func(raw any) error { // of one that was closed there is nothing to see
+		if c, is := raw.(interface{ Conn() *pgx.Conn }); is {
+			do(c.Conn().PgConn())
+		}
+		return nil
+	})
 }
 
 // ended reports whether the connection of a transaction has none any more, as far as

@@ -23,6 +23,11 @@
 // transaction that was ended inside to another client (server_reset_query_always
 // closes that, and so does Strict, where a tenant without a signature sees nothing).
 //
+// A row that the policies refuse to write, since it would be another tenant's, is a
+// crossing as one that guard.Check denies: it is counted and logged, jobguard parks its
+// job, and guard.Refuse answers it like what nobody has. A privilege that is missing
+// has the same code in PostgreSQL, and is none.
+//
 // It is safe with pools and with PgBouncer in transaction mode: nothing of a
 // tenant outlives its transaction, and no prepared statement does, but for one that
 // is made by tx.Conn(). Connections that would keep them are refused.

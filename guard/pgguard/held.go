@@ -60,6 +60,7 @@ func (h *held) Rollback(ctx context.Context) error {
 func (h *held) end(ctx context.Context, how string) (tag string, err error) {
 	conn := h.Conn().PgConn()
 	results, err := conn.Exec(ctx, how+resetTenant).ReadAll()
+	new(sighting).off(conn)
 	if len(results) > 0 {
 		tag = results[0].CommandTag.String()
 	}

@@ -39,10 +39,17 @@ const patience = 5 * time.Second
 
 // Configure has a pool's connections leave no prepared statements, as WithTenant
 // asks for: pgx.QueryExecModeExec for all queries. One that names
-// QueryExecModeCacheStatement or QueryExecModeCacheDescribe for itself fails.
+// QueryExecModeCacheStatement or QueryExecModeCacheDescribe for itself fails. It also
+// has WithTenant see the rows that PostgreSQL refuses, by OnPgError, which still goes
+// on to what was there before.
 func Configure(c *pgxpool.Config) {
 	c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
 	c.ConnConfig.StatementCacheCapacity, c.ConnConfig.DescriptionCacheCapacity = 0, 0
+	before := c.ConnConfig.OnPgError
+	c.ConnConfig.OnPgError = func(conn *pgconn.PgConn, e *pgconn.PgError) bool {
+		note(conn, e)
+		return before == nil || before(conn, e)
+	}
 }
 
 // WithTenant runs fn in a transaction whose rows are those of the tenant of the
@@ -51,10 +58,15 @@ func Configure(c *pgxpool.Config) {
 // take one round trip together. Savepoints (tx.Begin) are fn's to use; the
 // transaction is not fn's to end.
 //
+// A row that PostgreSQL refuses since it would be another tenant's (SQLSTATE 42501 of
+// a policy of guard's) is a crossing: counted, logged and told to who watches, as a
+// guard.Check that denies. With Configure that holds whatever fn makes of the error.
+//
 // Errors: guard.ErrNoToken and those of the verifier, before any statement;
 // ErrStatements; ErrRole, before fn, of a superuser or a role with BYPASSRLS, which
 // sees all tenants' rows (the owner of a table does not: its row security is
-// forced); ErrEnded; fn's own, as it is; those of pgx.
+// forced); ErrEnded; fn's own, as it is, but where a row was refused, a *guard.Denied
+// with it in it, which is a guard.ErrCrossing; those of pgx.
 func WithTenant(ctx context.Context, pool *pgxpool.Pool, fn func(tx pgx.Tx) error) error {
 	return within(ctx, pool, beginPlain, plainModes, fn)
 }
@@ -106,6 +118,12 @@ func notBegun(err error) error {
 }
 
 func within(ctx context.Context, pool *pgxpool.Pool, begin begin, modes modes, fn func(pgx.Tx) error) (err error) {
+	var saw sighting
+	defer func() { err = saw.judge(ctx, err) }() // also of a panic
+	return inTransaction(ctx, pool, begin, modes, &saw, fn)
+}
+
+func inTransaction(ctx context.Context, pool *pgxpool.Pool, begin begin, modes modes, saw *sighting, fn func(pgx.Tx) error) (err error) {
 	tenant, err := guard.Tenant(ctx)
 	if err != nil {
 		return err
@@ -120,6 +138,7 @@ func within(ctx context.Context, pool *pgxpool.Pool, begin begin, modes modes, f
 	if err != nil {
 		return err
 	}
+	saw.on(tx.Conn().PgConn())
 	committed := false
 	defer func() { // also of a panic and of runtime.Goexit
 		if !committed {
