@@ -52,6 +52,10 @@ func Open(ctx context.Context, config *pgxpool.Config, source Source) (*Pool, er
 // Run follows the source until ctx ends. It calls ack when no connection will be
 // made with a former login any more, so that the former password may end. What
 // fails is handed to report, and tried again.
+//
+// An acknowledgement counts for the account in whose name it is made. Two
+// processes with a pool need two accounts: else the first one's word ends the
+// password that the other may use still.
 func (p *Pool) Run(ctx context.Context, every time.Duration, ack func(ctx context.Context, version uint64) error, report func(error)) error {
 	var acknowledged uint64
 	tick := time.NewTicker(every)

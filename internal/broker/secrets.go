@@ -12,6 +12,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/issuer"
 	"github.com/tenantbroker/tenantbroker/issuer/outbound"
+	"github.com/tenantbroker/tenantbroker/rotation/lease"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets/kinds"
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
@@ -60,7 +61,7 @@ func (b *Broker) openSecrets(ctx context.Context, registerer prometheus.Register
 		Store: b.store, Registry: b.registry, Kinds: b.secretKinds(),
 		Broker: doc.Writer, Now: b.deps.Now, Logger: b.deps.Logger,
 		Workers: doc.Secrets.Workers, InspectEvery: doc.Secrets.InspectEvery, Crash: b.deps.Crash,
-		CouldRead: b.couldRead,
+		CouldRead: b.couldRead, Held: b.held,
 	})
 	if err != nil {
 		return nil, err
@@ -92,6 +93,20 @@ func (b *Broker) couldRead(r store.Reader, account credential.AccountID, s *secr
 		}
 	}
 	return false, err
+}
+
+// held lists the versions of a secret that an account's leases are of.
+func (b *Broker) held(r store.Reader, account credential.AccountID, s *secrets.Secret) (versions []uint64, err error) {
+	if b.leases == nil {
+		return nil, nil
+	}
+	stamps, err := b.leases.Holding(r, account, s.Tenant, func(p lease.Place) bool {
+		return slices.Contains(s.Resources, b.config.layout().KVResource("", p.Mount, p.Path))
+	})
+	for _, stamp := range stamps {
+		versions = append(versions, kinds.ParseVersion(stamp))
+	}
+	return versions, err
 }
 
 // secretKinds are the kinds of secret that this broker rotates: without a Vault

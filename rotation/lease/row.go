@@ -46,6 +46,7 @@ type row struct {
 	Lease string `json:"lease,omitempty"` // Vault's id of it; database, once it is known
 	User  string `json:"user,omitempty"`  // of the database, once it is known
 	Path  string `json:"path,omitempty"`  // kv
+	Stamp string `json:"stamp,omitempty"` // of the value that was given last; kv, see Config.Stamp
 	// Connection is Vault's name of the database that the user was made in,
 	// whatever the target says since.
 	Connection string `json:"connection,omitempty"`

@@ -28,7 +28,7 @@ func (m *Manager) obtainValue(ctx context.Context, h Holder, q Request, l *row) 
 	if err != nil {
 		return Granted{}, err
 	}
-	l.State = Active
+	l.State, l.Stamp = Active, value.stamp
 	err = m.update(ctx, func(tx store.Tx) error {
 		if _, err := m.fill(tx, h, q, l); err != nil {
 			return err
@@ -113,6 +113,7 @@ func (m *Manager) renewValue(ctx context.Context, h Holder, id string, ttl time.
 		if next, err = m.prolonged(tx, h, cur, ttl); err != nil {
 			return err
 		}
+		next.Stamp = value.stamp
 		m.appendRenewal(tx, h, next, next.ExpiresAt, value.String())
 		return next.put(tx, cur)
 	})

@@ -94,7 +94,9 @@ func (m *Manager) observe(ctx context.Context, id string) (rec record, seen Seen
 			if err != nil {
 				return err
 			}
-			seen.Missing = rec.secret.missing(uptake, a.New.Version)
+			if seen.Missing, err = m.missing(r, rec.secret, uptake, a.New.Version); err != nil {
+				return err
+			}
 			if rec.absent, err = m.absent(r, rec.secret, seen.Missing); err != nil {
 				return err
 			}
@@ -178,7 +180,22 @@ func (m *Manager) rest(ctx context.Context, rec record, kind Kind, d Decision, n
 // goOn commits that nobody is waited for any more, if that is still so: an
 // operator may have named another consumer meanwhile.
 func (m *Manager) goOn(ctx context.Context, rec record, next State) error {
-	_, err := m.write(ctx, rec, next, func(tx store.Tx) error { return tx.Check(rec.secretRef()) })
+	_, err := m.write(ctx, rec, next, func(tx store.Tx) error {
+		if !rec.state.Attempt.Forced { // a value may have been handed out meanwhile that was read before
+			seen, err := readUptake(tx, rec.secret.ID)
+			if err != nil {
+				return err
+			}
+			missing, err := m.missing(tx, rec.secret, seen, rec.state.Attempt.New.Version)
+			if err != nil {
+				return err
+			}
+			if len(missing) > 0 {
+				return store.ErrChanged
+			}
+		}
+		return tx.Check(rec.secretRef())
+	})
 	return err
 }
 

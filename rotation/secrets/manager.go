@@ -27,7 +27,7 @@ const (
 )
 
 // Config is what a Manager needs. All but Interval, Workers, InspectEvery,
-// CouldRead, Crash, Observe and Logger is required.
+// CouldRead, Held, Crash, Observe and Logger is required.
 type Config struct {
 	Store    store.Store
 	Registry *registry.Registry
@@ -42,6 +42,11 @@ type Config struct {
 	// CouldRead reports whether an account could read a secret that doesn't name
 	// it, such as through a grant for leases.
 	CouldRead func(r store.Reader, account credential.AccountID, s *Secret) (bool, error)
+	// Held lists the versions that processes of an account were handed and may use
+	// still, such as by leases; 0 is one that is not known. While one of them is
+	// older than the new one, the account was not seen on that, whatever another
+	// process of it has said.
+	Held func(r store.Reader, account credential.AccountID, s *Secret) ([]uint64, error)
 	// Crash is called at each of Points; a test ends the process there.
 	Crash   func(point string)
 	Observe *Metrics
@@ -60,6 +65,7 @@ type Manager struct {
 	interval  time.Duration
 	inspect   time.Duration
 	couldRead func(store.Reader, credential.AccountID, *Secret) (bool, error)
+	held      func(store.Reader, credential.AccountID, *Secret) ([]uint64, error)
 	crash     func(string)
 	metrics   *Metrics
 	log       *slog.Logger
@@ -99,6 +105,9 @@ func New(c Config) (*Manager, error) {
 	if c.CouldRead == nil {
 		c.CouldRead = func(store.Reader, credential.AccountID, *Secret) (bool, error) { return false, nil }
 	}
+	if c.Held == nil {
+		c.Held = func(store.Reader, credential.AccountID, *Secret) ([]uint64, error) { return nil, nil }
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -107,7 +116,7 @@ func New(c Config) (*Manager, error) {
 	}
 	m := &Manager{
 		store: c.Store, registry: c.Registry, kinds: make(map[string]Kind), broker: c.Broker, now: c.Now,
-		interval: c.Interval, inspect: c.InspectEvery, couldRead: c.CouldRead, crash: c.Crash, metrics: c.Observe, log: c.Logger,
+		interval: c.Interval, inspect: c.InspectEvery, couldRead: c.CouldRead, held: c.Held, crash: c.Crash, metrics: c.Observe, log: c.Logger,
 		poke: make(chan struct{}, 1), workers: c.Workers,
 		stages: make(map[string]stage), agenda: make(map[string]appointed), pauses: make(map[string]*pause), called: make(map[string]struct{}),
 	}

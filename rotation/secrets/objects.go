@@ -124,7 +124,7 @@ func (m *Manager) Update(ctx context.Context, by registry.By, id string, ifVersi
 		if err := m.rests(c, old.secret, ready); err != nil {
 			return err
 		}
-		if err := old.mayChange(c, next); err != nil {
+		if err := m.mayChange(c, old, next); err != nil {
 			return err
 		}
 		if err := c.Check(old.stateRef()); err != nil {
@@ -153,7 +153,7 @@ func (m *Manager) Update(ctx context.Context, by registry.By, id string, ifVersi
 // mayChange holds a change to what the rotation under way rests on: it waits
 // for a consumer until that one was seen or an operator may force it, and no
 // pair is made of two that are in rotation.
-func (old record) mayChange(c *registry.Change, next *Secret) error {
+func (m *Manager) mayChange(c *registry.Change, old record, next *Secret) error {
 	a := old.state.Attempt
 	if a == nil {
 		return nil
@@ -163,7 +163,11 @@ func (old record) mayChange(c *registry.Change, next *Secret) error {
 		if err != nil {
 			return err
 		}
-		for _, waited := range old.secret.missing(seen, a.New.Version) {
+		missing, err := m.missing(c, old.secret, seen, a.New.Version)
+		if err != nil {
+			return err
+		}
+		for _, waited := range missing {
 			if !slices.Contains(next.Consumers, waited) {
 				return c.May(registry.ActForceSecret)
 			}

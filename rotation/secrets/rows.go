@@ -158,15 +158,23 @@ func readUptake(r store.Reader, id string) (map[credential.AccountID]Uptake, err
 	return seen, nil
 }
 
-// missing lists the consumers that were not seen on a version or a later one.
-func (s *Secret) missing(seen map[credential.AccountID]Uptake, version uint64) []credential.AccountID {
-	var list []credential.AccountID
+// missing lists the consumers that were not seen on a version or a later one, or
+// hold an older one still.
+func (m *Manager) missing(r store.Reader, s *Secret, seen map[credential.AccountID]Uptake, version uint64) (list []credential.AccountID, err error) {
 	for _, c := range s.Consumers {
-		if seen[c].Version < version {
+		behind := seen[c].Version < version
+		if !behind {
+			held, err := m.held(r, c, s)
+			if err != nil {
+				return nil, err
+			}
+			behind = slices.ContainsFunc(held, func(v uint64) bool { return v < version })
+		}
+		if behind {
 			list = append(list, c)
 		}
 	}
-	return list
+	return list, nil
 }
 
 // pairsOf lists the secrets that never rotate together with s: the one that it

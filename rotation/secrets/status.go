@@ -81,7 +81,9 @@ func (m *Manager) status(r store.Reader, rec record) (Status, error) {
 	}
 	var observed Seen
 	if s.Attempt != nil {
-		observed.Missing = rec.secret.missing(seen, s.Attempt.New.Version)
+		if observed.Missing, err = m.missing(r, rec.secret, seen, s.Attempt.New.Version); err != nil {
+			return Status{}, err
+		}
 	}
 	if _, observed.PairBusy, err = pairStates(r, rec); err != nil {
 		return Status{}, err
