@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,17 @@ type vaultFault struct {
 	silent bool // a broker may get over it by itself, before anybody asks
 	// relogin: what it took to get over it, which the metrics tell.
 	relogin bool
+	users   fate // of the database users that Vault made for brokers
 }
+
+// fate is what becomes of something under a fault.
+type fate int
+
+const (
+	live   fate = iota
+	ended       // by Vault, with the token of the broker
+	either      // it depends on what Vault was at when it went
+)
 
 func vaultFaults() []vaultFault {
 	return []vaultFault{
@@ -40,10 +51,10 @@ func vaultFaults() []vaultFault {
 			Match: changes, Effect: true, Status: http.StatusInternalServerError, Body: `{"errors":["internal error"]}`,
 		})},
 		{name: "no answer after taking effect", begin: everywhere(devvault.Fault{Match: changes, Effect: true, Cut: true})},
-		{name: "token revoked", silent: true, relogin: true, begin: func(ctx context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
+		{name: "token revoked", silent: true, relogin: true, users: ended, begin: func(ctx context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
 			return func(context.Context) error { return nil }, v.logOut(ctx)
 		}},
-		{name: "token revoked and no login", begin: func(ctx context.Context, v *testVault, proxies []*devvault.Proxy) (func(context.Context) error, error) {
+		{name: "token revoked and no login", users: ended, begin: func(ctx context.Context, v *testVault, proxies []*devvault.Proxy) (func(context.Context) error, error) {
 			end, err := everywhere(devvault.Fault{
 				Match: devvault.At("auth/approle/login"), Status: http.StatusServiceUnavailable, Body: `{"errors":[]}`,
 			})(ctx, v, proxies)
@@ -61,12 +72,12 @@ func vaultFaults() []vaultFault {
 				return err
 			}, err
 		}},
-		{name: "storage rolled back", silent: true, begin: func(ctx context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
+		{name: "storage rolled back", silent: true, users: either, begin: func(ctx context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
 			before, err := v.CopyStorage()
 			if err != nil {
 				return nil, err
 			}
-			// What the brokers hold now is not in the copy.
+			// What the brokers get from now on is not in the copy.
 			if err := v.logOut(ctx); err != nil {
 				return nil, err
 			}
@@ -91,23 +102,27 @@ func everywhere(f devvault.Fault) func(context.Context, *testVault, []*devvault.
 	}
 }
 
-// changes are the requests that sign, seal, make or change something in Transit
-// or in KV.
+// changes are the requests that sign, seal, make or change something in Transit,
+// in KV or in a database.
 func changes(method, path string) bool {
-	return method != http.MethodGet && (strings.HasPrefix(path, "transit/") || strings.HasPrefix(path, "secret/"))
+	if strings.HasPrefix(path, "database/creds/") {
+		return true // reading them makes a user
+	}
+	return method != http.MethodGet && path != "sys/leases/lookup" &&
+		slices.ContainsFunc([]string{"transit/", "secret/", "database/", "sys/leases/"}, func(at string) bool { return strings.HasPrefix(path, at) })
 }
 
-// quota has Vault itself say 429 to all but one request to Transit in an hour,
-// and to all but one to KV.
+// quota has Vault itself say 429 to all but one request in an hour to each of
+// its engines.
 func quota(ctx context.Context, v *testVault, _ []*devvault.Proxy) (func(context.Context) error, error) {
 	const path = "sys/quotas/rate-limit/e2e-"
 	var failed error
-	for _, mount := range []string{"transit", "secret"} {
+	for _, mount := range []string{"transit", "secret", "database"} {
 		_, err := v.Do(ctx, http.MethodPost, path+mount, map[string]any{"path": mount + "/", "rate": 1, "interval": "1h"})
 		failed = errors.Join(failed, err)
 	}
 	return func(ctx context.Context) (failed error) {
-		for _, mount := range []string{"transit", "secret"} {
+		for _, mount := range []string{"transit", "secret", "database"} {
 			_, err := v.Do(ctx, http.MethodDelete, path+mount, nil)
 			failed = errors.Join(failed, err)
 		}

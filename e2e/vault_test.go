@@ -28,7 +28,7 @@ const (
 )
 
 // brokerPolicy is what a broker may do in Vault: both homes' needs, and those of
-// shared secrets and values that it leases.
+// shared secrets, and of values and database users that it leases.
 const brokerPolicy = `
 path "transit/keys/tenantbroker-*"        { capabilities = ["create", "read", "update"] }
 path "transit/keys/tenantbroker-+/config" { capabilities = ["update"] }
@@ -40,6 +40,13 @@ path "transit/keys/tenantbroker-kek"      { capabilities = ["read"] }
 path "secret/data/tenants/*"              { capabilities = ["create", "read", "update"] }
 path "secret/metadata/tenants/*"          { capabilities = ["read", "delete"] }
 path "secret/destroy/tenants/*"           { capabilities = ["update"] }
+path "database/roles"                     { capabilities = ["list"] }
+path "database/roles/tb_*"                { capabilities = ["create", "update", "delete"] }
+path "database/creds/tb_*"                { capabilities = ["read"] }
+path "sys/leases/lookup/database/creds/tb_*" { capabilities = ["list", "sudo"] }
+path "sys/leases/lookup"                  { capabilities = ["update"] }
+path "sys/leases/renew"                   { capabilities = ["update"] }
+path "sys/leases/revoke"                  { capabilities = ["update"] }
 `
 
 // newTestVault starts a Vault with storage, TLS and an audit device.
@@ -49,6 +56,7 @@ func newTestVault(t *testing.T) *testVault {
 	ctx := t.Context()
 	v.must(v.Mount(ctx, "transit", "transit", nil))
 	v.must(v.Mount(ctx, "kv", "secret", map[string]string{"version": "2"}))
+	v.must(v.Mount(ctx, "database", "database", nil))
 	_, err := v.Do(ctx, http.MethodPost, "transit/keys/"+vaultKEK, map[string]any{"type": "aes256-gcm96"})
 	v.must(err)
 	v.allow(ctx, brokerPolicy)
