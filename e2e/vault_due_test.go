@@ -53,6 +53,9 @@ func TestVault_WhatIsDueUnderFaults(t *testing.T) {
 			for _, r := range line {
 				t.Run(r.fault, func(t *testing.T) { d.underFault(t, faults[r.fault], r.left) })
 			}
+			if i == len(lines)-1 { // it ends the grant, so it is the last
+				t.Run("storage rolled back to before leases and rotations", d.rolledBack)
+			}
 		})
 	}
 	for name := range faults {

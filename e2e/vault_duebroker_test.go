@@ -25,6 +25,7 @@ type dueBroker struct {
 	v               *testVault
 	databases       *dueDatabases
 	database        string
+	leases          string // the grant that they are leased with
 	reader, watcher string // tokens, of the secrets' consumer and an operator
 }
 
@@ -56,7 +57,7 @@ func newDueBroker(t *testing.T, databases *dueDatabases) *dueBroker {
 		doc.Leases.TargetsFile, doc.Leases.Settle = targets, 10*time.Second
 		doc.Limits.AdminPerSecond, doc.Limits.AdminBurst = 1000, 1000
 	}))
-	d.GrantTerms(leasingGrant(d.Issuer()))
+	d.leases = d.GrantTerms(leasingGrant(d.Issuer()))
 	d.Account(teller)
 	d.Grant(teller, orders, read, acme)
 	for _, s := range dueSecrets {
