@@ -278,7 +278,7 @@ func probeOutcome(r *probe.Report, strict bool) error {
 	switch {
 	case r.Count(probe.Leak) > 0, strict && r.Count(probe.Suspect) > 0:
 		return findingsError{probeCounts(r)}
-	case r.Count(probe.Inconclusive) > 0, len(r.Cases) == 0:
+	case !r.Proves():
 		return fmt.Errorf("the boundary is not proven: %s", probeCounts(r))
 	}
 	return nil

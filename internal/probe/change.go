@@ -53,7 +53,7 @@ func (t *trial) changeAs(ctx context.Context, who actor, d disguise) ([]Finding,
 	var found []Finding
 	if who == asB && t.compares() {
 		of, err := t.around(ctx, func() error {
-			none, ids, err := t.nonsense(ctx, d)
+			none, ids, err := t.nonsense(ctx, asB, d)
 			if e.nonsense == nil {
 				e.nonsense, e.ids = none, ids
 			}

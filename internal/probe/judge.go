@@ -80,7 +80,7 @@ type evidence struct {
 	reference []*answer // the same as A; nil: none was made
 	own       []*answer // the same as B with its own object; nil: none was made
 	ownJudged bool      // own was judged with another case
-	nonsense  *answer   // the same as B with an id that nobody has; nil: none was made
+	nonsense  *answer   // the same, as whoever asked, with an id that nobody has; nil: none was made
 	again     *answer   // nonsense once more, where its text differs from what was got; nil: none was made
 	witnesses []witness // of A's object
 	ownValues []witness // of B's
@@ -91,7 +91,9 @@ type evidence struct {
 	plants    bool      // something is made that A could be shown
 	tenant    string    // A's
 	byID      bool      // the request names the object
-	shared    bool
+	drawn     bool      // its id was, so that B has nothing of its own under it
+	shared    bool      // everybody may have what is asked for
+	public    bool      // everybody may read the object
 	anonymous bool
 	entitled  bool     // B asks for what is its own: it should get it
 	ids       []string // A's object's, and that which nobody has
@@ -123,6 +125,9 @@ func judge(e evidence) []Finding {
 	}
 	if len(found) == 0 && e.resembles(last) {
 		found = append(found, Finding{Suspect, "resemblance", "the answer resembles A's, and shows nothing of the asker's own"})
+	}
+	if len(found) == 0 && e.anonymous && last.ok() && !e.public {
+		found = append(found, Finding{Suspect, "open", fmt.Sprintf("status %d without a token: is it for everybody (shared: true)?", last.status)})
 	}
 	return found
 }
@@ -175,6 +180,48 @@ func (e evidence) shownAside(w witness) (Finding, bool) {
 	return Finding{}, false
 }
 
+// shows reports whether the last of some answers shows an object by what no request
+// of theirs carried; or also by that, such as the id, which may be an echo.
+func shows(all []*answer, witnesses []witness, echoes bool) bool {
+	sent := sentBy(all)
+	return slices.ContainsFunc(witnesses, func(w witness) bool {
+		return (echoes || !strings.Contains(sent, w.value)) && w.in(all[len(all)-1])
+	})
+}
+
+// bland reports whether A's answer and B's, each about its own, say the same but for
+// what they were asked with: then there is nothing of an object in them.
+func (e evidence) bland() bool {
+	if len(e.own) == 0 {
+		return false
+	}
+	of, own := contents(e.reference[len(e.reference)-1]), contents(e.own[len(e.own)-1])
+	sentOf, sentOwn := sentBy(e.reference), sentBy(e.own)
+	for path, value := range of {
+		other, both := own[path]
+		asked := carried(sentOf, value, e.witnesses) && carried(sentOwn, other, e.ownValues)
+		if !both || value != other && !asked {
+			return false
+		}
+	}
+	return len(of) == len(own)
+}
+
+// carried reports whether a value was in a request. A short one may be by chance, so
+// it has to be the object's as well.
+func carried(sent, value string, of []witness) bool {
+	known := len(value) >= strongLength || slices.ContainsFunc(of, func(w witness) bool { return w.value == value })
+	return known && strings.Contains(sent, value)
+}
+
+func sentBy(all []*answer) string {
+	var sent strings.Builder
+	for _, a := range all {
+		sent.WriteString(a.sent + "\n")
+	}
+	return sent.String()
+}
+
 func (e evidence) namesTenant() bool {
 	last := e.got[len(e.got)-1]
 	return !strings.Contains(last.sent, e.tenant) && names(last, e.tenant) && (e.nonsense == nil || !names(e.nonsense, e.tenant))
@@ -188,8 +235,10 @@ func (e evidence) existence(last *answer) (Finding, bool) {
 		return Finding{}, false
 	}
 	switch {
+	case last.ok() && !e.drawn && !e.anonymous:
+		return Finding{}, false // its own object under the same number, perhaps; the witnesses tell
 	case last.ok():
-		return Finding{}, false // its own object under the same id, perhaps; the witnesses tell
+		return Finding{Leak, "existence", fmt.Sprintf("status %d for A's, and %d for an id that nobody has: it is not looked whose it is", last.status, none.status)}, true
 	case missing(last.status):
 		if last.status == none.status {
 			return Finding{Suspect, "existence", "the answer differs from that for an id that nobody has, in its text"}, true
@@ -224,8 +273,12 @@ func (e evidence) doubts() []Finding {
 		if why := e.unplanted(); e.plants && why != "" {
 			return doubt("%s", why)
 		}
-		if !e.plants && !slices.ContainsFunc(e.witnesses, func(w witness) bool { return w.in(r) }) {
+		if !e.plants && !shows(e.reference, e.witnesses, true) {
 			return doubt("the answer to A itself shows nothing of A's object")
+		}
+		// A refusal tells itself from what A is answered, whatever that shows.
+		if last.ok() && !e.plants && !shows(e.reference, e.witnesses, false) && !e.bland() {
+			return doubt("the answer to A itself shows of A's object what it was asked with, and nothing else that is known")
 		}
 	}
 	if e.entitled && !last.ok() {

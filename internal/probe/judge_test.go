@@ -27,7 +27,7 @@ func about(status int, body string) evidence {
 		got:       []*answer{says(status, body, "/orders/"+orderOfA)},
 		witnesses: []witness{newWitness("the id", orderOfA), newWitness("the secret", secretOfA)},
 		ownValues: []witness{newWitness("the id", orderOfB), newWitness("the secret", secretOfB)},
-		tenant:    "acme", byID: true, ids: []string{orderOfA, nobodys},
+		tenant:    "acme", byID: true, drawn: true, ids: []string{orderOfA, nobodys},
 	}
 }
 
@@ -54,6 +54,10 @@ func TestJudge(t *testing.T) {
 	}
 	reference := func(e evidence, body string) evidence {
 		e.reference = []*answer{says(200, body, "/orders/"+orderOfA)}
+		return e
+	}
+	anonymous := func(e evidence) evidence {
+		e.anonymous = true
 		return e
 	}
 	alikeA := order("1", "note", "hidden") // of neither, as far as the witnesses tell
@@ -113,21 +117,39 @@ func TestJudge(t *testing.T) {
 		"the service fails":          {about(503, "").none(404, ""), ""},
 		"asked too often":            {about(429, "").none(404, ""), ""},
 		"no token":                   {about(401, "").none(404, ""), ""},
-		"B's own under the same id":  {about(200, "{}").none(404, ""), ""},
-		"another text":               {about(404, "not yours").none(404, "not found"), "suspect existence"},
-		"another time and request":   {about(404, "at 10:00:01, request 7a1").none(404, "at 10:00:02, request 9b4"), ""},
-		"a longer text, by the echo": {about(404, "no "+orderOfA+"!").none(404, "no "+nobodys+"!"), ""},
+		"200, and 404 for nobody's":  {about(200, "{}").none(404, ""), "leak existence"},
+		"204, and 404 for nobody's":  {about(204, "").none(404, ""), "leak existence"},
+		"200, and 410 for nobody's":  {about(200, `{"card":"4111"}`).none(410, ""), "leak existence"},
+		"200, and 403 for nobody's":  {about(200, "{}").none(403, ""), ""},
+		"200 for both":               {about(200, "").none(200, ""), ""},
+		"200 with B's own in it":     {about(200, order(orderOfB, "", secretOfB)).none(404, ""), "leak existence"},
+		"200, for everybody":         {about(200, "{}").none(404, "").with(func(e *evidence) { e.shared, e.public = true, true }), ""},
+		"200, and it may be B's own": {about(200, "{}").none(404, "").with(func(e *evidence) { e.drawn = false }), ""},
+		// Nobody has anything of its own.
+		"200 without a token, 404 for nobody's": {anonymous(about(200, "{}").none(404, "")), "leak existence"},
+		"the same, where ids are numbered":      {anonymous(about(200, "{}").none(404, "")).with(func(e *evidence) { e.drawn = false }), "leak existence"},
+		"200 without a token, whatever the id":  {anonymous(about(200, "").none(200, "")), "suspect open"},
+		"200 without a token, by no id":         {anonymous(list("[]")), "suspect open"},
+		"200 without a token, with what is A's": {anonymous(about(200, secretOfA).none(404, "")), "leak content"},
+		"200 without a token, for everybody":    {anonymous(about(200, "{}").none(200, "{}")).with(func(e *evidence) { e.shared, e.public = true, true }), ""},
+		"204 for a change to what all may read": {anonymous(about(204, "")).with(func(e *evidence) { e.public = true }), ""},
+		"a refusal without a token":             {anonymous(about(401, "")), ""},
+		"another text":                          {about(404, "not yours").none(404, "not found"), "suspect existence"},
+		"another time and request":              {about(404, "at 10:00:01, request 7a1").none(404, "at 10:00:02, request 9b4"), ""},
+		"a longer text, by the echo":            {about(404, "no "+orderOfA+"!").none(404, "no "+nobodys+"!"), ""},
 		// Resemblance.
-		"the same as A's":             {reference(about(200, alikeA), alikeA), "suspect resemblance"},
-		"the same, of few values":     {reference(about(200, `{"a":1,"b":2}`), `{"a":1,"b":2}`), ""},
-		"the same with B's own in it": {reference(about(200, order(orderOfB, "note", "hidden")), order(orderOfB, "note", "hidden")), ""},
-		"one of five is another":      {reference(about(200, order("1", "note", "other")), alikeA), ""},
-		"the same, long, no JSON":     {reference(about(200, strings.Repeat("x", 65)), strings.Repeat("x", 65)), "suspect resemblance"},
-		"the same, short, no JSON":    {reference(about(200, strings.Repeat("x", 64)), strings.Repeat("x", 64)), ""},
-		"nearly the same, no JSON":    {reference(about(200, strings.Repeat("x", 65)), strings.Repeat("x", 64)+"y"), ""},
-		"the same refusal":            {reference(about(404, alikeA), alikeA), ""},
-		"the same, but A was refused": {reference(about(200, alikeA), alikeA).with(func(e *evidence) { e.reference[0].status = 404 }), ""},
-		"the same list":               {reference(list(alikeA), alikeA), ""},
+		"the same as A's":               {reference(about(200, alikeA), alikeA), "suspect resemblance"},
+		"few values, 404 for nobody's":  {reference(about(200, `{"a":1,"b":2}`), `{"a":1,"b":2}`).none(404, ""), "leak existence"},
+		"five values, 404 for nobody's": {reference(about(200, alikeA), alikeA).none(404, ""), "leak existence"},
+		"the same, of few values":       {reference(about(200, `{"a":1,"b":2}`), `{"a":1,"b":2}`), ""},
+		"the same with B's own in it":   {reference(about(200, order(orderOfB, "note", "hidden")), order(orderOfB, "note", "hidden")), ""},
+		"one of five is another":        {reference(about(200, order("1", "note", "other")), alikeA), ""},
+		"the same, long, no JSON":       {reference(about(200, strings.Repeat("x", 65)), strings.Repeat("x", 65)), "suspect resemblance"},
+		"the same, short, no JSON":      {reference(about(200, strings.Repeat("x", 64)), strings.Repeat("x", 64)), ""},
+		"nearly the same, no JSON":      {reference(about(200, strings.Repeat("x", 65)), strings.Repeat("x", 64)+"y"), ""},
+		"the same refusal":              {reference(about(404, alikeA), alikeA), ""},
+		"the same, but A was refused":   {reference(about(200, alikeA), alikeA).with(func(e *evidence) { e.reference[0].status = 404 }), ""},
+		"the same list":                 {reference(list(alikeA), alikeA), ""},
 		// Time accuses nobody.
 		"a hundred times as long as nobody's": {about(404, "no").none(404, "no").with(func(e *evidence) { e.got[0].took = time.Second }), ""},
 		"a hundredth of nobody's":             {about(404, "no").none(404, "no").with(func(e *evidence) { e.nonsense.took = time.Second }), ""},
@@ -175,22 +197,43 @@ func TestSimilarity(t *testing.T) {
 }
 
 func TestDoubts(t *testing.T) {
+	echo := says(200, `{"order":"`+orderOfA+`","card":"4111"}`, "/orders/"+orderOfA+"/payment")
+	// bland is what both are answered about their own, with the id and x.
+	bland := func(idA, xA, idB, xB string) evidence {
+		said := func(id, x string) []*answer {
+			return []*answer{says(200, `{"order":"`+id+`","x":`+x+`}`, "/orders/"+id+"/payment; q=1,2")}
+		}
+		return about(200, "").with(func(e *evidence) {
+			e.witnesses, e.ownValues = []witness{newWitness("", idA)}, []witness{newWitness("", idB)}
+			e.reference, e.own = said(idA, xA), said(idB, xB)
+		})
+	}
 	good := says(200, order(orderOfA, "", secretOfA), "")
 	for name, k := range map[string]struct {
 		is   evidence
 		want string
 	}{
-		"none":                          {about(404, "").with(func(e *evidence) { e.reference, e.own = []*answer{good}, []*answer{good} }), ""},
-		"the service failed":            {about(500, ""), "did not decide (status 500)"},
-		"it was asked too often":        {about(429, ""), "did not decide (status 429)"},
-		"an answer that was cut":        {about(200, "").with(func(e *evidence) { e.got[0].cut = true }), "limits.body"},
-		"B's token is not accepted":     {about(401, ""), "does not accept B's token"},
-		"nobody's token is none":        {about(401, "").with(func(e *evidence) { e.anonymous = true }), ""},
-		"A itself is refused":           {about(404, "").with(func(e *evidence) { e.reference = []*answer{says(403, "", "")} }), "A itself gets status 403"},
-		"A's answer shows nothing":      {about(404, "").with(func(e *evidence) { e.reference = []*answer{says(200, "{}", "")} }), "shows nothing of A's object"},
-		"A's answer, of what is shared": {about(404, "").with(func(e *evidence) { e.reference, e.shared = []*answer{says(200, "{}", "")}, true }), ""},
-		"B is refused its own":          {about(404, "").with(func(e *evidence) { e.own = []*answer{says(403, "", "")} }), "403 even for its own object"},
-		"B is refused its list":         {about(403, "").with(func(e *evidence) { e.entitled = true }), "though nothing of A's is asked for"},
+		"none":                                        {about(404, "").with(func(e *evidence) { e.reference, e.own = []*answer{good}, []*answer{good} }), ""},
+		"the service failed":                          {about(500, ""), "did not decide (status 500)"},
+		"it was asked too often":                      {about(429, ""), "did not decide (status 429)"},
+		"an answer that was cut":                      {about(200, "").with(func(e *evidence) { e.got[0].cut = true }), "limits.body"},
+		"B's token is not accepted":                   {about(401, ""), "does not accept B's token"},
+		"nobody's token is none":                      {about(401, "").with(func(e *evidence) { e.anonymous = true }), ""},
+		"A itself is refused":                         {about(404, "").with(func(e *evidence) { e.reference = []*answer{says(403, "", "")} }), "A itself gets status 403"},
+		"A's answer shows nothing":                    {about(404, "").with(func(e *evidence) { e.reference = []*answer{says(200, "{}", "")} }), "shows nothing of A's object"},
+		"A's answer shows the id it was asked with":   {about(200, "").with(func(e *evidence) { e.reference = []*answer{echo} }), "what it was asked with"},
+		"the same, and B is refused":                  {about(404, "").with(func(e *evidence) { e.reference = []*answer{echo} }), ""},
+		"a step before had the id":                    {about(200, "").with(func(e *evidence) { e.reference = []*answer{says(201, "", "/x "+orderOfA), says(200, orderOfA, "/y")} }), "what it was asked with"},
+		"A's id in a list":                            {about(200, "").with(func(e *evidence) { e.reference = []*answer{says(200, orderOfA, "/orders")} }), ""},
+		"the same, and nothing of an object is in it": {bland(orderOfA, `"open"`, orderOfB, `"open"`), ""},
+		"the same, and something is":                  {bland(orderOfA, `"4111"`, orderOfB, `"4222"`), "what it was asked with"},
+		"a number that the request has by chance":     {bland(orderOfA, `1`, orderOfB, `2`), "what it was asked with"},
+		"a member that B's has not":                   {bland(orderOfA, `"open"`, orderOfB, `"open","y":1`), "what it was asked with"},
+		"a member that A's has not":                   {bland(orderOfA, `"open","y":1`, orderOfB, `"open"`), "what it was asked with"},
+		"nothing of numbered ones":                    {bland("1042", `"open"`, "1043", `"open"`), ""},
+		"A's answer, of what is shared":               {about(404, "").with(func(e *evidence) { e.reference, e.shared = []*answer{says(200, "{}", "")}, true }), ""},
+		"B is refused its own":                        {about(404, "").with(func(e *evidence) { e.own = []*answer{says(403, "", "")} }), "403 even for its own object"},
+		"B is refused its list":                       {about(403, "").with(func(e *evidence) { e.entitled = true }), "though nothing of A's is asked for"},
 	} {
 		got := ""
 		if found := k.is.doubts(); len(found) > 0 {

@@ -87,7 +87,7 @@ func (s *junitSuite) add(service string, c Case, strict bool) {
 	case c.Verdict == Leak, c.Verdict == Suspect && strict:
 		j.Failure = m
 		s.Failures++
-	case c.Verdict == Inconclusive:
+	case !c.Proves():
 		j.Error = m
 		s.Errors++
 	default:

@@ -64,6 +64,9 @@ func (t *trial) look(ctx context.Context) error {
 		if e.got == nil {
 			e.got, e.witnesses, e.made = got, t.target.witnesses, t.made
 		}
+		if err == nil && got[len(got)-1].ok() && e.nonsense == nil {
+			e.nonsense, e.ids, err = t.nonsense(ctx, nobody, disguise{})
+		}
 		return err
 	})
 	if err != nil {
@@ -80,7 +83,7 @@ func (t *trial) lookAs(ctx context.Context, d disguise, e evidence) (evidence, [
 	e.got = nil
 	e.entitled = d.name == "b" && t.attempt.controlled() && !t.byID() && !t.attempt.plantsBy()
 	found, err := t.watched(ctx, func() error {
-		none, ids, err := t.nonsense(ctx, d)
+		none, ids, err := t.nonsense(ctx, asB, d)
 		if err == nil && e.nonsense == nil {
 			e.nonsense, e.ids = none, ids
 		}
@@ -111,7 +114,8 @@ func (t *trial) watched(ctx context.Context, send func() error) ([]Finding, erro
 func (t *trial) evidence() evidence {
 	return evidence{
 		witnesses: t.target.witnesses, ownValues: t.own.witnesses, tenant: t.run.tenant(asA),
-		byID: t.byID(), shared: t.object.Shared, plants: t.attempt.plantsBy(), withheld: t.alone() && !t.object.Shared && !t.compares(),
+		byID: t.byID(), drawn: t.drawn(), shared: t.object.Shared, public: t.object.Shared, plants: t.attempt.plantsBy(),
+		withheld: t.alone() && !t.object.Shared && !t.compares(),
 	}
 }
 
@@ -122,9 +126,7 @@ func (t *trial) reference(ctx context.Context, witnesses []witness) ([]*answer, 
 		if err != nil {
 			return nil, err
 		}
-		last := all[len(all)-1]
-		shows := shown(t.made) || slices.ContainsFunc(witnesses, func(w witness) bool { return w.in(last) })
-		if shows || !t.run.now().Before(end) {
+		if shown(t.made) || shows(all, witnesses, false) || !t.run.now().Before(end) {
 			return all, nil
 		}
 		if err := Pause(ctx, t.attempt.Settle/10); err != nil {
@@ -183,15 +185,15 @@ func sharedCacheable(a *answer) bool {
 	return open && !closed
 }
 
-// nonsense makes the same attempt, as B, for an id that nobody has, where that is
-// sure enough.
-func (t *trial) nonsense(ctx context.Context, d disguise) (*answer, []string, error) {
+// nonsense makes the same attempt for an id that nobody has, where that is sure
+// enough.
+func (t *trial) nonsense(ctx context.Context, who actor, d disguise) (*answer, []string, error) {
 	if !t.compares() {
 		return nil, nil, nil
 	}
 	none := *t.target
 	none.id = unknownID(t.target.id)
-	all, err := t.chain(ctx, asB, &none, d)
+	all, err := t.chain(ctx, who, &none, d)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -207,7 +209,7 @@ func (t *trial) nonsenseAgain(ctx context.Context, d disguise, e *evidence) erro
 	}
 	var ids []string
 	var err error
-	e.again, ids, err = t.nonsense(ctx, d)
+	e.again, ids, err = t.nonsense(ctx, asB, d)
 	e.ids = append(slices.Clone(e.ids), ids...)
 	return err
 }
@@ -236,7 +238,7 @@ func (t *trial) conditional(ctx context.Context, e evidence) error {
 	if got[0].status == http.StatusNotModified && !sameValidator(e.got[0], of) {
 		c.Findings = []Finding{{Leak, "etag", "304 for what A was given, and B never"}}
 		// One that says so of whatever is asked for knows nothing.
-		none, _, err := t.nonsense(ctx, disguise{headers: headers})
+		none, _, err := t.nonsense(ctx, asB, disguise{headers: headers})
 		if err != nil {
 			return err
 		}

@@ -107,6 +107,10 @@ func (p *planner) attempt(t *Attempt) {
 		p.chain(t, "b, validator of a")
 	}
 	p.chain(t, "no token")
+	if looks && trial.alone() && !p.object.Shared {
+		p.add(t.Name, "no token, an id that nobody has", t.Request)
+		p.cleanup(t, "no token")
+	}
 	if !looks {
 		p.add(t.Name+", look after", "a", p.object.Read)
 		if t.controlled() {

@@ -47,6 +47,17 @@ func (r *Report) Count(v Verdict) (n int) {
 	return n
 }
 
+// Proves reports whether nothing about the case is inconclusive, which a suspicion
+// may be too.
+func (c Case) Proves() bool {
+	return c.Verdict != Inconclusive && !slices.ContainsFunc(c.Findings, func(f Finding) bool { return f.Verdict == Inconclusive })
+}
+
+// Proves reports whether something was tried, and nothing about it is inconclusive.
+func (r *Report) Proves() bool {
+	return len(r.Cases) > 0 && !slices.ContainsFunc(r.Cases, func(c Case) bool { return !c.Proves() })
+}
+
 var severity = []Verdict{Clean, Inconclusive, Suspect, Leak}
 
 func worst(found []Finding) Verdict {

@@ -55,6 +55,13 @@ func (t *trial) compares() bool {
 	return t.alone() && !t.object.Shared && (t.attempt.harmless() || unknown.Bits(text(t.target.id)) >= unknown.Certain)
 }
 
+// drawn reports whether B can have nothing of its own under the id of A's object:
+// where each tenant's are numbered, it can.
+func (t *trial) drawn() bool {
+	id := text(t.target.id)
+	return !unknown.Counted(id) && id != text(t.own.id)
+}
+
 // values stand for the names, where the object in question is i.
 func (t *trial) values(i *instance) values {
 	v := values{

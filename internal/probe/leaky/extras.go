@@ -44,6 +44,19 @@ func (s *service) history(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// payment has nothing in it that the order itself shows.
+func (s *service) payment(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	unless := SubRoute
+	if s.has(OpenSubRoute) {
+		unless = OpenSubRoute
+	}
+	if found := s.open(w, r, r.PathValue("id"), unless); found != nil {
+		answer(w, http.StatusOK, map[string]string{"order": found.ID, "card": found.card})
+	}
+}
+
 // full is an order with its customer.
 func (s *service) full(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()

@@ -25,6 +25,8 @@ const (
 	Update          Leak = "update"           // a change without a check
 	Delete          Leak = "delete"           // a removal without a check
 	NoToken         Leak = "no-token"         // a route without the guard
+	SubRoute        Leak = "sub-route"        // what belongs to an object, without a check
+	OpenSubRoute    Leak = "open-sub-route"   // the same, also without a token
 	PlantedBody     Leak = "planted-body"     // what is made belongs to whom the body names
 	PlantedHeader   Leak = "planted-header"   // what is made belongs to whom a header names
 	PlantedBelow    Leak = "planted-below"    // what refers to an object is listed with it, whoever made it
@@ -33,5 +35,6 @@ const (
 // All are all leaks.
 var All = []Leak{
 	Read, ListFilter, IDs, Existence, CacheKey, CacheKeyBare, IgnoredID, Export, SearchIndex, HeaderBelieved, Batch, StalePermission,
-	Join, AdminRoute, ErrorMessage, OwnerNamed, ETag, Update, Delete, NoToken, PlantedBody, PlantedHeader, PlantedBelow,
+	Join, AdminRoute, ErrorMessage, OwnerNamed, ETag, Update, Delete, NoToken, SubRoute, OpenSubRoute,
+	PlantedBody, PlantedHeader, PlantedBelow,
 }

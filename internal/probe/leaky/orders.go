@@ -23,6 +23,7 @@ func (s *service) create(kind string) http.HandlerFunc {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		made.ID = kind[:3] + "_" + credential.NewID()
+		made.card = credential.NewID()
 		s.records[made.ID] = &made
 		answer(w, http.StatusCreated, map[string]string{"id": made.ID})
 	}

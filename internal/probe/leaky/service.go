@@ -24,6 +24,7 @@ type record struct {
 	Tenant   string            `json:"tenant,omitempty"` // whose it is, as the body says
 	tenant   credential.Tenant // whose it is
 	kind     string
+	card     string          // it is paid with
 	shared   map[string]bool // with which tenants
 }
 
@@ -75,6 +76,11 @@ func New(tokens guard.Verifier, leaks ...Leak) (http.Handler, error) {
 	}
 	mux.Handle("GET /admin/orders/{id}", g.Handler(operators, http.HandlerFunc(s.admin)))
 	mux.HandleFunc("GET /notices/{id}", s.notice) // public: everybody reads what one tenant announced
+	if s.has(OpenSubRoute) {
+		mux.HandleFunc("GET /orders/{id}/payment", s.payment)
+	} else {
+		mux.Handle("GET /orders/{id}/payment", g.Handler(guard.Route{}, http.HandlerFunc(s.payment)))
+	}
 	if s.has(NoToken) {
 		mux.HandleFunc("GET /orders/{id}/print", s.print)
 	} else {

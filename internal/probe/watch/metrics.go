@@ -97,14 +97,16 @@ func (m *metrics) count(r *probe.Report, now time.Time) {
 	for _, v := range verdicts {
 		m.cases.WithLabelValues(string(v)).Set(float64(r.Count(v)))
 	}
-	if r.Count(probe.Inconclusive) == 0 && len(r.Cases) > 0 {
+	if r.Proves() {
 		m.proof.Set(float64(now.Unix()))
 	}
 	type check struct{ object, attempt string }
 	found := make(map[check][]probe.Verdict)
 	for _, k := range r.Cases {
 		at := check{k.Object, k.Attempt}
-		found[at] = append(found[at], k.Verdict)
+		if found[at] = append(found[at], k.Verdict); !k.Proves() {
+			found[at] = append(found[at], probe.Inconclusive)
+		}
 	}
 	for at, all := range found {
 		switch {

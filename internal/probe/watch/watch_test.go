@@ -141,6 +141,16 @@ func report(read, list probe.Verdict) *probe.Report {
 	return r
 }
 
+// unsure adds to each suspicion that nothing is proven besides.
+func unsure(r *probe.Report) *probe.Report {
+	for i := range r.Cases {
+		if k := &r.Cases[i]; k.Verdict == probe.Suspect {
+			k.Findings = append(k.Findings, probe.Finding{Verdict: probe.Inconclusive, Kind: "control", Text: "A itself gets status 404 here"})
+		}
+	}
+	return r
+}
+
 func TestALeakStaysUntilTheSameAttemptShowsNone(t *testing.T) {
 	w := start(t)
 	leaks := func(read, list int) {
@@ -160,6 +170,7 @@ func TestALeakStaysUntilTheSameAttemptShowsNone(t *testing.T) {
 	}{
 		{"a service that is down", nil, fmt.Errorf("%w: no", probe.ErrUnreachable)},
 		{"one that proves nothing", report(probe.Inconclusive, probe.Clean), nil},
+		{"a suspicion that proves nothing", unsure(report(probe.Suspect, probe.Clean)), nil},
 		{"a run that tried nothing", &probe.Report{Verdict: probe.Inconclusive}, nil},
 		{"credentials that are wrong", nil, probe.ErrCredentials},
 		{"a leak in another attempt", report(probe.Inconclusive, probe.Leak), nil},
