@@ -186,6 +186,7 @@ func patchSecret(c *call) (answer, error) {
 		}
 		s.Spec, s.Owner, s.Consumers, s.Description = changed.Spec, changed.Owner, changed.Consumers, changed.Description
 		s.Schedule, s.MaxAge, s.DrainDeadline, s.Pair = changed.Schedule, changed.MaxAge, changed.DrainDeadline, changed.Pair
+		s.Overlap = changed.Overlap
 		return nil
 	})
 	if err != nil {

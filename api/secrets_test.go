@@ -56,7 +56,7 @@ func rotating(t *testing.T) *world {
 		}
 	})
 	for id, whose := range map[string]string{"of-acme": `"tenant":"acme"`, "shared": `"shared":true`} {
-		body := `{"id":"` + id + `","kind":"nothing","spec":{},` + whose + `,"owner":"worker","consumers":["worker"],"reason":"r"}`
+		body := `{"id":"` + id + `","kind":"nothing","spec":{},` + whose + `,"owner":"worker","consumers":["worker"],"overlap":"1ms","reason":"r"}`
 		if a := w.call(w.rootToken(), "POST", "/v1/secrets", body); a.status != 201 {
 			t.Fatalf("%d %s", a.status, a.body)
 		}
@@ -83,6 +83,7 @@ func (w *world) stands(id, what string, ok func(wire.SecretStatus) bool) wire.Se
 		if time.Now().After(end) {
 			w.t.Fatalf("%s is not %s: %s", id, what, a.body)
 		}
+		w.advance(secrets.MinOverlap)
 		time.Sleep(2 * time.Millisecond)
 	}
 }
@@ -218,14 +219,14 @@ func TestSecrets_Patch(t *testing.T) {
 		return w.call(w.rootToken(), "PATCH", "/v1/secrets/"+id, body, "If-Match", at)
 	}
 	full := `{"schedule":{"cron":"0 3 * * 1","zone":"Europe/Berlin","jitter":"10m0s","window":{"days":["mon"],"from":"01:00","to":"05:00"}},` +
-		`"max_age":"800h0m0s","drain_deadline":"2h0m0s","pair":"shared-other","reason":"r"}`
+		`"max_age":"800h0m0s","drain_deadline":"2h0m0s","overlap":"5m0s","pair":"shared-other","reason":"r"}`
 	if a := w.call(w.rootToken(), "POST", "/v1/secrets", `{"id":"shared-other","kind":"nothing","spec":{},"shared":true,"owner":"worker","consumers":["worker"],"schedule":{"every":"24h"},"reason":"r"}`); a.status != 201 {
 		t.Fatal(a.body)
 	}
 	a := patch("shared", full)
 	var s wire.Secret
 	must[struct{}](t)(struct{}{}, json.Unmarshal([]byte(a.body), &s))
-	if a.status != 200 || s.Schedule.Cron != "0 3 * * 1" || s.Schedule.Jitter != "10m0s" || s.Schedule.Window.Days[0] != "mon" || s.MaxAge != "800h0m0s" || s.Pair != "shared-other" {
+	if a.status != 200 || s.Schedule.Cron != "0 3 * * 1" || s.Schedule.Jitter != "10m0s" || s.Schedule.Window.Days[0] != "mon" || s.MaxAge != "800h0m0s" || s.Overlap != "5m0s" || s.Pair != "shared-other" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	if a := patch("shared", `{"schedule":null,"pair":null,"reason":"r"}`); a.status != 200 || strings.Contains(a.body, `"schedule"`) || strings.Contains(a.body, `"pair"`) {
@@ -237,6 +238,7 @@ func TestSecrets_Patch(t *testing.T) {
 		`{"tenant":"acme","reason":"r"}`:                  "id",
 		`{"max_age":"soon","reason":"r"}`:                 "max_age",
 		`{"drain_deadline":1,"reason":"r"}`:               "drain_deadline",
+		`{"overlap":"25h","reason":"r"}`:                  "overlap",
 		`{"schedule":{"every":"x"},"reason":"r"}`:         "schedule.every",
 		`{"schedule":{"every":"24h","a":1},"reason":"r"}`: "schedule.a",
 		`{"consumers":[],"reason":"r"}`:                   "consumers",

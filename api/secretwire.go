@@ -28,6 +28,7 @@ func declaredSecret(in wire.SecretTerms) (secrets.Secret, error) {
 	}
 	s.MaxAge = duration("max_age", in.MaxAge)
 	s.DrainDeadline = duration("drain_deadline", in.DrainDeadline)
+	s.Overlap = duration("overlap", in.Overlap)
 	if in.Schedule != nil {
 		s.Schedule = secrets.Schedule{
 			Every: duration("schedule.every", in.Schedule.Every), Cron: in.Schedule.Cron, Zone: in.Schedule.Zone,
@@ -43,7 +44,7 @@ func declaredSecret(in wire.SecretTerms) (secrets.Secret, error) {
 func wireTerms(s secrets.Secret) wire.SecretTerms {
 	out := wire.SecretTerms{
 		ID: s.ID, Kind: s.Kind, Spec: s.Spec, Tenant: s.Tenant, Shared: s.Shared, Owner: s.Owner, Consumers: s.Consumers,
-		Description: s.Description, MaxAge: s.MaxAge.String(), DrainDeadline: s.DrainDeadline.String(), Pair: s.Pair,
+		Description: s.Description, MaxAge: s.MaxAge.String(), DrainDeadline: s.DrainDeadline.String(), Overlap: s.Overlap.String(), Pair: s.Pair,
 	}
 	if sc := s.Schedule; sc.Every != 0 || sc.Cron != "" {
 		out.Schedule = &wire.SecretSchedule{Cron: sc.Cron, Zone: sc.Zone}

@@ -246,7 +246,7 @@ func (h *handling) prepare(t *testing.T) {
 		}
 		file := filepath.Join(h.temp, id+".json")
 		h.must(os.WriteFile(file, []byte(spec), 0o600))
-		h.ctl(t, "secret", "create", id, "--kind", kind, "--tenant", acme, "--owner", mailer, "--consumers", mailer, "--spec-file", file, "--max-age", "240h", "--reason", "test")
+		h.ctl(t, "secret", "create", id, "--kind", kind, "--tenant", acme, "--owner", mailer, "--consumers", mailer, "--spec-file", file, "--max-age", "240h", "--overlap", "1ms", "--reason", "test")
 	}
 }
 

@@ -64,7 +64,7 @@ func newDueBroker(t *testing.T, databases *dueDatabases) *dueBroker {
 		_, err := d.Internal().Secrets().Create(t.Context(), d.By(), secrets.Secret{
 			ID: s.id, Kind: s.kind, Spec: json.RawMessage(s.spec), Tenant: credential.MustTenant(acme),
 			Owner: credential.MustAccountID(orders), Consumers: []credential.AccountID{credential.MustAccountID(mailer)},
-			MaxAge: secrets.Duration(24 * time.Hour),
+			MaxAge: secrets.Duration(24 * time.Hour), Overlap: secrets.Duration(secrets.MinOverlap),
 		})
 		v.must(err)
 	}

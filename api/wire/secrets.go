@@ -21,6 +21,7 @@ type SecretTerms struct {
 	Schedule      *SecretSchedule        `json:"schedule,omitempty"`
 	MaxAge        string                 `json:"max_age,omitempty"`        // e.g. "2160h"; older is overdue
 	DrainDeadline string                 `json:"drain_deadline,omitempty"` // e.g. "168h"; consumers that take longer are an alarm
+	Overlap       string                 `json:"overlap,omitempty"`        // e.g. "10m"; what the old value outlasts the last acknowledgement by
 	Pair          string                 `json:"pair,omitempty"`           // never rotated at the same time
 }
 
@@ -71,7 +72,7 @@ type SecretStatus struct {
 
 // SecretWait is what a rotation waits for.
 type SecretWait struct {
-	For       string                 `json:"for"`            // operator, schedule, window, pair, backoff, uptake
+	For       string                 `json:"for"`            // operator, schedule, window, pair, backoff, uptake, overlap
 	Until     time.Time              `json:"until,omitzero"` // when it ends by itself
 	Consumers []credential.AccountID `json:"consumers,omitempty"`
 	Late      bool                   `json:"late,omitempty"` // past the drain deadline

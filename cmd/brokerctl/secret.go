@@ -163,6 +163,7 @@ func (s *secretFlags) add(c *cobra.Command) {
 	f.StringVar(&s.window, "window", "", "begin only then: [DAYS ]FROM-TO, e.g. mon,tue 22:00-04:00")
 	f.StringVar(&s.terms.MaxAge, "max-age", "", "older than this it is overdue (default 2160h, and less for a client-secret)")
 	f.StringVar(&s.terms.DrainDeadline, "drain-deadline", "", "consumers that take longer are an alarm (default 168h)")
+	f.StringVar(&s.terms.Overlap, "overlap", "", "how long the old value stays after the last acknowledgement: longer than the slowest process takes to read the new one (default 10m)")
 	f.StringVar(&s.terms.Pair, "pair", "", "a secret that must never be rotated at the same time")
 }
 
@@ -335,6 +336,7 @@ spec can't change.`,
 		p.set("description", "description", flags.terms.Description)
 		p.set("max-age", "max_age", flags.terms.MaxAge)
 		p.set("drain-deadline", "drain_deadline", flags.terms.DrainDeadline)
+		p.set("overlap", "overlap", flags.terms.Overlap)
 		p.set("pair", "pair", orNull(flags.terms.Pair))
 		p.set("manual", "schedule", nil)
 		if flags.terms.Schedule != nil {

@@ -88,6 +88,7 @@ func (w *world) rotateAll(b *brokertest.Broker) {
 	w.create(b, wire.SecretTerms{
 		ID: "mail", Kind: "kv", Spec: w.json(kinds.KVSpec{Path: "tenants/acme/mail"}), Tenant: credential.MustTenant("acme"),
 		Owner: credential.MustAccountID("acme-mailer"), Consumers: []credential.AccountID{credential.MustAccountID("acme-mailer")},
+		Overlap: "1ms",
 	})
 	w.create(b, wire.SecretTerms{
 		ID: "legacy", Kind: "database-static-pair", Shared: true,
@@ -97,6 +98,7 @@ func (w *world) rotateAll(b *brokertest.Broker) {
 			Postgres: kinds.Postgres{Host: w.postgres.Host(), Port: w.postgres.Port(), Database: "orders", SSLMode: "disable"},
 		}),
 		Owner: credential.MustAccountID("legacy"), Consumers: []credential.AccountID{credential.MustAccountID("legacy")},
+		Overlap: "1ms",
 	})
 	for range 2 {
 		w.rotate(b, "mail", secrets.Consumer{Account: credential.MustAccountID("acme-mailer"), Tenant: credential.MustTenant("acme")})

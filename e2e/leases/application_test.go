@@ -132,7 +132,7 @@ func (w *leasing) declarePair() {
 	_, err := w.Admin().Secrets().Create(w.Context(), wire.SecretCreate{
 		SecretTerms: wire.SecretTerms{
 			ID: pairID, Kind: "database-static-pair", Spec: []byte(spec), Tenant: credential.MustTenant(acme),
-			Owner: id, Consumers: []credential.AccountID{id},
+			Owner: id, Consumers: []credential.AccountID{id}, Overlap: "1ms",
 		},
 		Reason: "a test",
 	})

@@ -76,6 +76,7 @@ func (w *world) declare(id, kind string, spec map[string]any, change ...func(*se
 	s := secrets.Secret{
 		ID: id, Kind: kind, Spec: raw, Tenant: credential.MustTenant(acme), Owner: credential.MustAccountID(owner),
 		Consumers: []credential.AccountID{credential.MustAccountID(user)}, MaxAge: secrets.Duration(24 * time.Hour),
+		Overlap: secrets.Duration(secrets.MinOverlap),
 	}
 	for _, c := range change {
 		c(&s)

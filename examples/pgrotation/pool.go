@@ -53,9 +53,9 @@ func Open(ctx context.Context, config *pgxpool.Config, source Source) (*Pool, er
 // made with a former login any more, so that the former password may end. What
 // fails is handed to report, and tried again.
 //
-// An acknowledgement counts for the account in whose name it is made. Two
-// processes with a pool need two accounts: else the first one's word ends the
-// password that the other may use still.
+// An acknowledgement counts for the account in whose name it is made: where
+// several processes share one, the first speaks for all, and the secret's overlap
+// must be longer than the longest every of theirs and the time of one try.
 func (p *Pool) Run(ctx context.Context, every time.Duration, ack func(ctx context.Context, version uint64) error, report func(error)) error {
 	var acknowledged uint64
 	tick := time.NewTicker(every)

@@ -51,7 +51,7 @@ type world struct {
 // while its login is rotated twenty times: the server's log tells of no failed
 // statement and no refused connection, and every row is there.
 func TestAnApplicationThroughTwentyRotations(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, secrets.MinOverlap)
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -147,7 +147,8 @@ func ask(ctx context.Context, pool *pgrotation.Pool, worker, i int, rows *atomic
 	return err
 }
 
-func newWorld(t *testing.T) *world {
+// newWorld is one whose former login outlasts the last acknowledgement by overlap.
+func newWorld(t *testing.T, overlap time.Duration) *world {
 	t.Helper()
 	w := &world{T: t, vault: devvault.ForTest(t, devvault.Options{Dev: true}), postgres: devpostgres.ForTest(t, devpostgres.Options{})}
 	ctx := t.Context()
@@ -194,6 +195,7 @@ func newWorld(t *testing.T) *world {
 	w.must(err)
 	_, err = w.manager.Create(ctx, admin, secrets.Secret{
 		ID: "orders", Kind: "database-static-pair", Spec: spec, Shared: true, Owner: app, Consumers: []credential.AccountID{app},
+		Overlap: secrets.Duration(overlap),
 	})
 	w.must(err)
 	return w

@@ -108,6 +108,7 @@ func (s *stage) declareSecret(ctx context.Context) error {
 	}
 	_, err = s.admin.Secrets().Create(ctx, wire.SecretCreate{Reason: "demo", SecretTerms: wire.SecretTerms{
 		ID: mailID, Kind: "kv", Spec: spec, Tenant: acme, Owner: worker, Consumers: []credential.AccountID{worker},
+		Overlap: "1s", // there is one worker, which acknowledges when it has switched
 	}})
 	return err
 }

@@ -97,6 +97,7 @@ func (m *Manager) observe(ctx context.Context, id string) (rec record, seen Seen
 			if seen.Missing, err = m.missing(r, rec.secret, uptake, a.New.Version); err != nil {
 				return err
 			}
+			seen.Acked = rec.secret.acked(uptake, a.New.Version)
 			if rec.absent, err = m.absent(r, rec.secret, seen.Missing); err != nil {
 				return err
 			}
@@ -133,7 +134,7 @@ func pairStates(r store.Reader, rec record) (refs []store.Ref, busy bool, err er
 
 // policy is what of a secret decides when it is rotated.
 func (m *Manager) policy(rec record, now time.Time) Policy {
-	p := Policy{Drain: time.Duration(rec.secret.DrainDeadline)}
+	p := Policy{Drain: time.Duration(rec.secret.DrainDeadline), Overlap: time.Duration(rec.secret.Overlap)}
 	t, err := rec.secret.Schedule.parse()
 	if err != nil { // it was parsed when it was declared
 		return p

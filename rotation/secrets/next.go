@@ -31,6 +31,9 @@ const (
 	WaitPair     WaitFor = "pair"
 	WaitBackoff  WaitFor = "backoff"
 	WaitUptake   WaitFor = "uptake" // consumers that were not seen on the new value
+	// WaitOverlap: every account was seen on it, and processes of one may still be
+	// about to read it.
+	WaitOverlap WaitFor = "overlap"
 )
 
 // Decision is what comes next.
@@ -55,11 +58,14 @@ type Policy struct {
 	Due   time.Time // by the schedule; zero: never
 	Opens time.Time // when the window lets a due rotation begin
 	Drain time.Duration
+	// Overlap is how long a drain lasts after the last acknowledgement.
+	Overlap time.Duration
 }
 
 // Seen is what was observed.
 type Seen struct {
 	Missing  []credential.AccountID // consumers not seen on the attempt's new version
+	Acked    time.Time              // when a consumer first acknowledged it, of the last one; zero: none has
 	PairBusy bool                   // a secret of a pair with this one is in rotation
 }
 
@@ -71,7 +77,8 @@ type Seen struct {
 //   - What failed is tried again later; before promote a bounded number of
 //     times, and then the rotation is given up and its new value removed.
 //   - After promote it goes on to the end: while a consumer was not seen on the
-//     new value it waits, and past the deadline only force goes on.
+//     new value it waits, and past the deadline only force goes on. After the last
+//     acknowledgement it waits for the overlap.
 func (s State) Next(now time.Time, p Policy, seen Seen) Decision {
 	a := s.Attempt
 	if a == nil {
@@ -88,7 +95,12 @@ func (s State) Next(now time.Time, p Policy, seen Seen) Decision {
 		return Decision{Action: Wait, For: WaitOperator}
 	case a.Step != Drain:
 		return Decision{Action: Do}
-	case len(seen.Missing) == 0 || a.Forced:
+	case a.Forced:
+		return Decision{Action: GoOn}
+	case len(seen.Missing) == 0:
+		if until := seen.Acked.Add(p.Overlap); !seen.Acked.IsZero() && waits(now, until, p.Overlap) {
+			return Decision{Action: Wait, For: WaitOverlap, Until: until}
+		}
 		return Decision{Action: GoOn}
 	}
 	deadline := a.New.PromotedAt.Add(p.Drain)

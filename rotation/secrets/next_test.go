@@ -390,3 +390,30 @@ func TestBegin_AboveEveryVersion(t *testing.T) {
 		}
 	}
 }
+
+// After the last acknowledgement the old value stays for the overlap, whatever
+// the deadline is. Force doesn't wait, and neither does anyone for what was seen.
+func TestNext_OverlapAfterTheLastAcknowledgement(t *testing.T) {
+	s := State{Attempt: &Attempt{Step: Drain, Steps: order, Promoted: true, New: Slot{Version: 2, PromotedAt: t0}}}
+	p := Policy{Drain: time.Minute, Overlap: time.Hour}
+	acked := Seen{Acked: t0.Add(time.Minute)}
+	end := t0.Add(time.Minute + time.Hour)
+	for _, now := range []time.Time{t0.Add(time.Minute), end.Add(-1)} {
+		if d := s.Next(now, p, acked); d.Action != Wait || d.For != WaitOverlap || !d.Until.Equal(end) || d.Late {
+			t.Errorf("%s: %+v", now, d)
+		}
+	}
+	for name, d := range map[string]Decision{
+		"it is over":                 s.Next(end, p, acked),
+		"forced":                     s.force(t0, "leaked").Next(t0.Add(time.Minute), p, acked),
+		"all were observed":          s.Next(t0, p, Seen{}),
+		"the clock was set far back": s.Next(t0.Add(-24*time.Hour), p, acked),
+	} {
+		if d.Action != GoOn {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+	if d := s.Next(end, p, Seen{Missing: []credential.AccountID{credential.MustAccountID("a")}, Acked: t0}); d.For != WaitUptake {
+		t.Errorf("a consumer is missing: %+v", d)
+	}
+}

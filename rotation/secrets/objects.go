@@ -151,8 +151,8 @@ func (m *Manager) Update(ctx context.Context, by registry.By, id string, ifVersi
 }
 
 // mayChange holds a change to what the rotation under way rests on: it waits
-// for a consumer until that one was seen or an operator may force it, and no
-// pair is made of two that are in rotation.
+// for a consumer until that one was seen or an operator may force it, for the
+// overlap that it had, and no pair is made of two that are in rotation.
 func (m *Manager) mayChange(c *registry.Change, old record, next *Secret) error {
 	a := old.state.Attempt
 	if a == nil {
@@ -166,6 +166,9 @@ func (m *Manager) mayChange(c *registry.Change, old record, next *Secret) error 
 		missing, err := m.missing(c, old.secret, seen, a.New.Version)
 		if err != nil {
 			return err
+		}
+		if next.Overlap < old.secret.Overlap {
+			return c.May(registry.ActForceSecret)
 		}
 		for _, waited := range missing {
 			if !slices.Contains(next.Consumers, waited) {

@@ -93,7 +93,9 @@ func readSecret(r store.Reader, id string) (*Secret, error) {
 	if err != nil {
 		return &Secret{ID: id, Version: row.Version}, err
 	}
-	s.Version = row.Version
+	if s.Version = row.Version; s.Overlap == 0 { // declared before there was one
+		s.Overlap = Duration(DefaultOverlap)
+	}
 	return s, nil
 }
 
@@ -175,6 +177,16 @@ func (m *Manager) missing(r store.Reader, s *Secret, seen map[credential.Account
 		}
 	}
 	return list, nil
+}
+
+// acked is when the last of the consumers said that it uses a version.
+func (s *Secret) acked(seen map[credential.AccountID]Uptake, version uint64) (last time.Time) {
+	for _, c := range s.Consumers {
+		if u := seen[c]; u.How == Acknowledged && u.Version >= version {
+			last = latest(last, u.At)
+		}
+	}
+	return last
 }
 
 // pairsOf lists the secrets that never rotate together with s: the one that it

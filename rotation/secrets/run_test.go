@@ -52,7 +52,7 @@ func TestRun_ScheduledFromBeginningToEnd(t *testing.T) {
 		"secret.created", "secret.rotation_started", "secret.rotation_stage", "secret.rotation_apply", "secret.rotation_prove",
 		"secret.rotation_promote", "secret.acknowledged", "secret.acknowledged", "secret.rotation_retire", "secret.rotation_clean", "secret.rotation_finished",
 		"secret.rotation_started", "secret.rotation_stage", "secret.rotation_apply", "secret.rotation_prove",
-		"secret.rotation_promote", "secret.observed", "secret.acknowledged", "secret.rotation_retire", "secret.rotation_clean", "secret.rotation_finished",
+		"secret.rotation_promote", "secret.observed", "secret.acknowledged", "secret.acknowledged", "secret.rotation_retire", "secret.rotation_clean", "secret.rotation_finished",
 	}
 	if got := w.records("db"); !slices.Equal(got, want) {
 		t.Errorf("recorded %q", got)

@@ -23,6 +23,10 @@ const (
 	MaxDrainDeadline     = 90 * 24 * time.Hour
 	DefaultDrainDeadline = 7 * 24 * time.Hour
 
+	MinOverlap     = time.Millisecond // whoever wants none says so
+	MaxOverlap     = 24 * time.Hour
+	DefaultOverlap = 10 * time.Minute // twice the interval at which Vault's agent reads
+
 	MinMaxAge     = time.Hour
 	MaxMaxAge     = 2 * 365 * 24 * time.Hour
 	DefaultMaxAge = 90 * 24 * time.Hour
@@ -48,6 +52,10 @@ type Secret struct {
 	Schedule      Schedule `json:"schedule"`
 	MaxAge        Duration `json:"max_age"`        // older than this it is overdue
 	DrainDeadline Duration `json:"drain_deadline"` // consumers that take longer are an alarm
+	// Overlap is how long the old value stays after the last consumer has
+	// acknowledged the new one: the first process of an account speaks for all of
+	// them, and the others read it within that time.
+	Overlap Duration `json:"overlap,omitempty"`
 	// Pair names a secret that must never be rotated at the same time.
 	Pair string `json:"pair,omitempty"`
 
@@ -106,6 +114,10 @@ func (s *Secret) check() error {
 	if s.DrainDeadline == 0 {
 		s.DrainDeadline = Duration(DefaultDrainDeadline)
 	}
+	if s.Overlap == 0 {
+		s.Overlap = Duration(DefaultOverlap)
+	}
+	overlap := time.Duration(s.Overlap)
 	maxAge, drain := time.Duration(s.MaxAge), time.Duration(s.DrainDeadline)
 	switch {
 	case s.Shared == !s.Tenant.IsZero():
@@ -122,6 +134,8 @@ func (s *Secret) check() error {
 		return registry.Invalid("max_age", "%s to %s", MinMaxAge, MaxMaxAge)
 	case drain < MinDrainDeadline || drain > MaxDrainDeadline:
 		return registry.Invalid("drain_deadline", "%s to %s", MinDrainDeadline, MaxDrainDeadline)
+	case overlap < MinOverlap || overlap > MaxOverlap:
+		return registry.Invalid("overlap", "%s to %s", MinOverlap, MaxOverlap)
 	case len(s.Spec) > MaxSpecSize:
 		return registry.Invalid("spec", "at most %d bytes", MaxSpecSize)
 	case s.Pair != "" && strings.EqualFold(s.Pair, s.ID):

@@ -155,7 +155,9 @@ func (m *Manager) weigh(r store.Reader, who Consumer, id string, version uint64,
 	if decode(stored, &known) != nil { // counts as none, see readUptake
 		known = Uptake{}
 	}
-	return known, stored.Version, version > known.Version, nil
+	// Whoever acknowledges may have more processes than the one that was served.
+	says := version == known.Version && how == Acknowledged && known.How == Observed
+	return known, stored.Version, version > known.Version || says, nil
 }
 
 // chainTenant is the tenant whose chain records of the secret go to; the zero

@@ -119,7 +119,7 @@ func plain(id string) secrets.Secret {
 		Owner:     credential.MustAccountID("api"),
 		Consumers: []credential.AccountID{credential.MustAccountID("worker"), credential.MustAccountID("api")},
 		Schedule:  secrets.Schedule{Every: secrets.Duration(24 * time.Hour)}, MaxAge: secrets.Duration(48 * time.Hour),
-		DrainDeadline: secrets.Duration(time.Hour),
+		DrainDeadline: secrets.Duration(time.Hour), Overlap: secrets.Duration(secrets.MinOverlap),
 	}
 }
 
@@ -187,6 +187,12 @@ func rotated(version uint64) func(secrets.Status) bool {
 
 func (w *world) consumer(account, tenant string) secrets.Consumer {
 	return secrets.Consumer{Account: credential.MustAccountID(account), Tenant: credential.MustTenant(tenant), RequestID: "req-2", JTI: "j"}
+}
+
+// Ack is the manager's, and the shortest overlap after it.
+func (w *world) Ack(ctx context.Context, who secrets.Consumer, id string, version uint64) (secrets.Uptake, error) {
+	defer w.pass(secrets.MinOverlap)
+	return w.Manager.Ack(ctx, who, id, version)
 }
 
 // ack has both consumers of a plain secret use a version.

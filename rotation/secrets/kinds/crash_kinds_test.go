@@ -35,7 +35,7 @@ func crashSecret(w *crashWorld, kind string, spec any) secrets.Secret {
 	w.must(err)
 	return secrets.Secret{
 		ID: w.name, Kind: kind, Spec: raw, Shared: true, Owner: credential.MustAccountID("app"),
-		Consumers: []credential.AccountID{credential.MustAccountID("app")},
+		Consumers: []credential.AccountID{credential.MustAccountID("app")}, Overlap: secrets.Duration(secrets.MinOverlap),
 	}
 }
 

@@ -148,6 +148,7 @@ func (w *pairWorld) secret() secrets.Secret {
 	return secrets.Secret{
 		ID: w.name, Kind: "database-static-pair", Spec: spec, Shared: true, Owner: credential.MustAccountID("app"),
 		Consumers: []credential.AccountID{credential.MustAccountID("app"), credential.MustAccountID("worker")},
+		Overlap:   secrets.Duration(secrets.MinOverlap),
 	}
 }
 

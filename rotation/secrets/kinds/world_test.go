@@ -126,7 +126,7 @@ func (w *kindWorld) declare(kind string, spec map[string]any) {
 	_, err = w.m.Create(w.Context(), admin, secrets.Secret{
 		ID: w.name, Kind: kind, Spec: raw, Tenant: credential.MustTenant("acme"), Owner: credential.MustAccountID("app"),
 		Consumers: []credential.AccountID{credential.MustAccountID("app"), credential.MustAccountID("worker")},
-		MaxAge:    secrets.Duration(30 * 24 * time.Hour),
+		MaxAge:    secrets.Duration(30 * 24 * time.Hour), Overlap: secrets.Duration(secrets.MinOverlap),
 	})
 	w.must(err)
 	ctx, cancel := context.WithCancel(w.Context())
