@@ -173,7 +173,7 @@ func (c *crossWorld) declare(tenant string) {
 }
 
 func (*crossWorld) secret(id, tenant, worker string) string {
-	return fmt.Sprintf(`{"id":%q,"kind":"kv","tenant":%q,"owner":%q,"consumers":[%q],"spec":{"path":"tenants/%s/%s"},"reason":"test"}`,
+	return fmt.Sprintf(`{"id":%q,"kind":"kv","tenant":%q,"owner":%q,"consumers":[%q],"overlap":"1ms","spec":{"path":"tenants/%s/%s"},"reason":"test"}`,
 		id, tenant, worker, worker, tenant, id)
 }
 
