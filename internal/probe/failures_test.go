@@ -102,6 +102,7 @@ func TestAPanicLeavesNothingBehind(t *testing.T) {
 		d := describe(t, base)
 		if name == "behind all attempts" {
 			d = only(d, "list")
+			d.Objects[0].Plant = new(bool)
 		}
 		report, err := probe.Run(t.Context(), probe.Config{Description: d, TokenA: w.sourceA, TokenB: w.sourceB, Transport: p})
 		if err != nil {
