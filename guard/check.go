@@ -121,16 +121,21 @@ func judge(ctx context.Context, r Resource, look func(*verifier.Token, *Decision
 	return nil
 }
 
+// orphan denies what is reached for with no token in the context. err is why.
+func orphan(ctx context.Context, r Resource, err error) *Denied {
+	orphaned.Add(1)
+	d := Decision{Reason: reasonNoToken, Resource: r}
+	logDecision(ctx, nil, d)
+	tell(ctx, d)
+	return &Denied{Decision: d, err: err}
+}
+
 // current returns the token that was let in, verified anew: it may have ended
 // since. That there is none, or none that is good any more, leaves a line.
 func current(ctx context.Context, r Resource) (*entry, *verifier.Token, error) {
 	e := entryOf(ctx)
 	if e == nil {
-		orphaned.Add(1)
-		d := Decision{Reason: reasonNoToken, Resource: r}
-		logDecision(ctx, nil, d)
-		tell(ctx, d)
-		return nil, nil, &Denied{Decision: d, err: ErrNoToken}
+		return nil, nil, orphan(ctx, r, ErrNoToken)
 	}
 	token, err := e.guard.verifier.Verify(ctx, e.raw)
 	if err != nil {

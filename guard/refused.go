@@ -16,11 +16,7 @@ import (
 func Refused(ctx context.Context, r Resource, cause error) error {
 	e := entryOf(ctx)
 	if e == nil {
-		orphaned.Add(1)
-		d := Decision{Reason: reasonNoToken, Resource: r}
-		logDecision(ctx, nil, d)
-		tell(ctx, d)
-		return &Denied{Decision: d, err: fmt.Errorf("%w: %w", ErrNoToken, cause)}
+		return orphan(ctx, r, fmt.Errorf("%w: %w", ErrNoToken, cause))
 	}
 	d := e.decision("refused_by_store")
 	d.Crossing, d.Resource = true, r

@@ -2,10 +2,12 @@ package pgguard
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"regexp"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tenantbroker/tenantbroker/guard"
@@ -22,6 +24,16 @@ const sightings = "tenantbroker/pgguard"
 func (s *sighting) on(conn *pgconn.PgConn) { conn.CustomData()[sightings] = s }
 
 func (*sighting) off(conn *pgconn.PgConn) { delete(conn.CustomData(), sightings) }
+
+// onSQL and offSQL are for connections of database/sql. On one that was closed there
+// is nothing to see.
+func (s *sighting) onSQL(conn *sql.Conn) {
+	_ = onPgx(conn, func(c *pgx.Conn) error { s.on(c.PgConn()); return nil })
+}
+
+func (s *sighting) offSQL(conn *sql.Conn) {
+	_ = onPgx(conn, func(c *pgx.Conn) error { s.off(c.PgConn()); return nil })
+}
 
 // note sees an error of the server. Who uses a connection reads its errors.
 func note(conn *pgconn.PgConn, e *pgconn.PgError) {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/guard"
@@ -100,11 +99,11 @@ func inTransactionSQL(ctx context.Context, db *sql.DB, opts *sql.TxOptions, begi
 	if err != nil {
 		return err
 	}
-	onSQL(conn, saw.on)
+	saw.onSQL(conn)
 	doubtful := true // what is left on the connection, and so it stays after a panic
 	defer func() {
 		_ = tx.Rollback() // after a commit it does nothing
-		onSQL(conn, saw.off)
+		saw.offSQL(conn)
 		giveBack(conn, doubtful)
 	}()
 	err = fn(tx)
@@ -123,11 +122,12 @@ func inTransactionSQL(ctx context.Context, db *sql.DB, opts *sql.TxOptions, begi
 	return nil
 }
 
-// onSQL calls do with a connection of pgx's driver.
-func onSQL(conn *sql.Conn, do func(*pgconn.PgConn)) {
-	_ = conn.Raw(func(raw any) error { // of one that was closed there is nothing to see
+// onPgx calls do with a connection of pgx's driver, and does nothing with another's.
+// It returns do's error, or that the connection was closed.
+func onPgx(conn *sql.Conn, do func(*pgx.Conn) error) error {
+	return conn.Raw(func(raw any) error {
 		if c, is := raw.(interface{ Conn() *pgx.Conn }); is {
-			do(c.Conn().PgConn())
+			return do(c.Conn())
 		}
 		return nil
 	})
@@ -136,9 +136,8 @@ func onSQL(conn *sql.Conn, do func(*pgconn.PgConn)) {
 // ended reports whether the connection of a transaction has none any more, as far as
 // its driver tells.
 func ended(conn *sql.Conn) (yes bool) {
-	err := conn.Raw(func(raw any) error {
-		c, is := raw.(interface{ Conn() *pgx.Conn })
-		yes = is && c.Conn().PgConn().TxStatus() == 'I'
+	err := onPgx(conn, func(c *pgx.Conn) error {
+		yes = c.PgConn().TxStatus() == 'I'
 		return nil
 	})
 	return yes || err != nil
@@ -151,12 +150,7 @@ func connect(ctx context.Context, db *sql.DB, modes modes) (*sql.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pgguard: connect: %w", err)
 	}
-	err = conn.Raw(func(raw any) error {
-		if c, is := raw.(interface{ Conn() *pgx.Conn }); is {
-			return modes.allow(c.Conn().Config())
-		}
-		return nil
-	})
+	err = onPgx(conn, func(c *pgx.Conn) error { return modes.allow(c.Config()) })
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}

@@ -90,14 +90,9 @@ func (m *Manager) observe(ctx context.Context, id string) (rec record, seen Seen
 			return err
 		}
 		if a := rec.state.Attempt; a != nil && a.Step == Drain {
-			uptake, err := readUptake(r, id)
-			if err != nil {
+			if seen, err = m.seen(r, rec.secret, a.New.Version); err != nil {
 				return err
 			}
-			if seen.Missing, err = m.missing(r, rec.secret, uptake, a.New.Version); err != nil {
-				return err
-			}
-			seen.Acked = rec.secret.acked(uptake, a.New.Version)
 			if rec.absent, err = m.absent(r, rec.secret, seen.Missing); err != nil {
 				return err
 			}
@@ -183,15 +178,11 @@ func (m *Manager) rest(ctx context.Context, rec record, kind Kind, d Decision, n
 func (m *Manager) goOn(ctx context.Context, rec record, next State) error {
 	_, err := m.write(ctx, rec, next, func(tx store.Tx) error {
 		if !rec.state.Attempt.Forced { // a value may have been handed out meanwhile that was read before
-			seen, err := readUptake(tx, rec.secret.ID)
+			seen, err := m.seen(tx, rec.secret, rec.state.Attempt.New.Version)
 			if err != nil {
 				return err
 			}
-			missing, err := m.missing(tx, rec.secret, seen, rec.state.Attempt.New.Version)
-			if err != nil {
-				return err
-			}
-			if len(missing) > 0 {
+			if len(seen.Missing) > 0 {
 				return store.ErrChanged
 			}
 		}

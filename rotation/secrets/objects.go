@@ -159,18 +159,14 @@ func (m *Manager) mayChange(c *registry.Change, old record, next *Secret) error 
 		return nil
 	}
 	if a.Promoted {
-		seen, err := readUptake(c, next.ID)
-		if err != nil {
-			return err
-		}
-		missing, err := m.missing(c, old.secret, seen, a.New.Version)
-		if err != nil {
-			return err
-		}
 		if next.Overlap < old.secret.Overlap {
 			return c.May(registry.ActForceSecret)
 		}
-		for _, waited := range missing {
+		seen, err := m.seen(c, old.secret, a.New.Version)
+		if err != nil {
+			return err
+		}
+		for _, waited := range seen.Missing {
 			if !slices.Contains(next.Consumers, waited) {
 				return c.May(registry.ActForceSecret)
 			}

@@ -179,6 +179,16 @@ func (m *Manager) missing(r store.Reader, s *Secret, seen map[credential.Account
 	return list, nil
 }
 
+// seen is what was observed of a version's consumers.
+func (m *Manager) seen(r store.Reader, s *Secret, version uint64) (Seen, error) {
+	uptake, err := readUptake(r, s.ID)
+	if err != nil {
+		return Seen{}, err
+	}
+	missing, err := m.missing(r, s, uptake, version)
+	return Seen{Missing: missing, Acked: s.acked(uptake, version)}, err
+}
+
 // acked is when the last of the consumers said that it uses a version.
 func (s *Secret) acked(seen map[credential.AccountID]Uptake, version uint64) (last time.Time) {
 	for _, c := range s.Consumers {
