@@ -93,6 +93,10 @@ func TestRun_OneIsNotLookedForAmongAll(t *testing.T) {
 	w := newWorld(t, func(c *secrets.Config) {
 		st.Store = c.Store
 		c.Store, c.Interval, c.InspectEvery = st, time.Hour, 2*time.Hour
+		// The overlap is over whenever somebody looks: no tick would end a wait for it.
+		now := c.Now
+		var looks atomic.Int64
+		c.Now = func() time.Time { return now().Add(time.Duration(looks.Add(1)) * secrets.MinOverlap) }
 		c.Registry = registry.New(st, credential.MustIssuerURL("https://broker.example"), c.Now)
 	})
 	w.run(w.Manager)
