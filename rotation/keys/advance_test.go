@@ -179,7 +179,7 @@ func TestRunKeepsTheRingUntilItIsTold(t *testing.T) {
 	go func() { done <- m.Run(ctx) }()
 	until := func(what string, ok func() bool) {
 		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatal("never: " + what)
 			}
