@@ -60,7 +60,12 @@ func TestRemoteHoldsOnThroughFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o, c := newOrigin(t), newClock()
-			short := func(cfg *jwks.RemoteConfig) { cfg.Timeout, cfg.MinRefetch = time.Second, time.Millisecond }
+			short := func(cfg *jwks.RemoteConfig) {
+				cfg.MinRefetch = time.Millisecond
+				if name == "hangs" || name == "body hangs" || name == "slow" {
+					cfg.Timeout = 2 * time.Second // which each of them takes
+				}
+			}
 			o.answer(h)
 			cold := newRemote(t, o, c, short)
 			wantError(t, cold, "a", jwks.ErrUnavailable)

@@ -78,7 +78,7 @@ func (o *origin) want(t *testing.T, hits int64) {
 
 func newRemote(t *testing.T, o *origin, c *clock, set ...func(*jwks.RemoteConfig)) *jwks.Remote {
 	t.Helper()
-	cfg := jwks.RemoteConfig{URL: o.URL + "/jwks.json", Now: c.Now, Timeout: 2 * time.Second}
+	cfg := jwks.RemoteConfig{URL: o.URL + "/jwks.json", Now: c.Now, Timeout: time.Minute}
 	for _, f := range set {
 		f(&cfg)
 	}
@@ -106,7 +106,7 @@ func wantError(t *testing.T, r *jwks.Remote, kid string, want error) {
 
 func waitFor(t *testing.T, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("waited in vain")
 		}
