@@ -25,6 +25,7 @@ type core struct {
 	login     Login
 	namespace string // where the login happens
 	timeout   time.Duration
+	probeFor  time.Duration // how long a probe may take
 	now       func() time.Time
 	logger    *slog.Logger
 	metrics   *metrics
@@ -49,7 +50,7 @@ func New(c Config) (*Client, error) {
 		c.Login = l.prepare()
 	}
 	k := &core{
-		api: api, transport: transport, login: c.Login, namespace: c.Namespace, timeout: c.Timeout,
+		api: api, transport: transport, login: c.Login, namespace: c.Namespace, timeout: c.Timeout, probeFor: probeTimeout,
 		now: c.Now, logger: c.Logger, session: newSession(),
 	}
 	if k.metrics, err = newMetrics(c.Registerer, k); err != nil {

@@ -81,7 +81,7 @@ func (k *keeper) step(ctx context.Context) time.Duration {
 // probe asks Vault how it is, and after an outage whether it knows the token.
 func (k *keeper) probe(ctx context.Context) error {
 	s := k.core.session
-	ctx, cancel := context.WithTimeout(ctx, min(probeTimeout, k.core.timeout))
+	ctx, cancel := context.WithTimeout(ctx, min(k.core.probeFor, k.core.timeout))
 	defer cancel()
 	health, err := k.core.home().Health(ctx)
 	if err == nil {

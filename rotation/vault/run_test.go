@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +35,13 @@ func eventually(t *testing.T, what string, holds func() bool) {
 // run runs a client until the test ends, or the function that it returns is called.
 func run(t *testing.T, c *vault.Client) (stop func()) {
 	t.Helper()
+	return runWithin(t, c, patience)
+}
+
+// runWithin is run, with how long a probe may take.
+func runWithin(t *testing.T, c *vault.Client, probe time.Duration) (stop func()) {
+	t.Helper()
+	vault.ProbeFor(c, probe)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()
@@ -50,17 +58,24 @@ func run(t *testing.T, c *vault.Client) (stop func()) {
 // throughProxy runs a client that logs in by AppRole, behind a proxy that counts.
 func throughProxy(t *testing.T, s *devvault.Server, mount string, role map[string]any) (*vault.Client, *devvault.Proxy, func()) {
 	t.Helper()
+	return throughProxyWithin(t, s, mount, role, patience, time.Now)
+}
+
+// throughProxyWithin is throughProxy, with how long a call or a probe may take,
+// and with a clock.
+func throughProxyWithin(t *testing.T, s *devvault.Server, mount string, role map[string]any, longest time.Duration, now func() time.Time) (*vault.Client, *devvault.Proxy, func()) {
+	t.Helper()
 	enable(t, s, "approle", mount)
 	role["token_policies"] = policy(t, s, `
 path "kv/*" { capabilities = ["create", "read", "update", "delete", "list"] }
 path "database/creds/*" { capabilities = ["read"] }`)
 	id := appRole(t, s, mount, "broker", role)
 	proxy := devvault.ProxyForTest(t, s)
-	c, err := vault.New(vault.Config{Address: proxy.URL(), Timeout: 2 * time.Second, Login: vault.AppRole{
+	c, err := vault.New(vault.Config{Address: proxy.URL(), Timeout: longest, Now: now, Login: vault.AppRole{
 		Mount: mount, RoleID: id, SecretIDFile: write(t, "secret-id", secretID(t, s, mount, "broker")),
 	}})
 	must(t, err)
-	stop := run(t, c)
+	stop := runWithin(t, c, longest)
 	eventually(t, "logged in", func() bool { return c.Status().LoggedIn })
 	return c, proxy, stop
 }
@@ -71,8 +86,21 @@ func logins(mount string) func(method, path string) bool {
 
 func TestRunRenewsTheToken(t *testing.T) {
 	t.Parallel()
-	c, proxy, _ := throughProxy(t, shared(t), "run-renews", map[string]any{"token_period": "2s"})
-	eventually(t, "renewed three times", func() bool { return proxy.Calls(devvault.At("auth/token/renew-self")) >= 3 })
+	var passed atomic.Int64
+	now := func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }
+	c, proxy, _ := throughProxyWithin(t, shared(t), "run-renews", map[string]any{"token_period": "1h"}, patience, now)
+	for range 3 {
+		ends := c.Status().TokenExpiry
+		passed.Add(int64(43 * time.Minute)) // it is renewed by then, and good for long enough
+		proxy.Break(devvault.Fault{Match: devvault.At("kv/data/run/renews"), Times: 1, Cut: true})
+		if _, err := c.KV("kv").Put(t.Context(), "run/renews", map[string]any{"a": "b"}, vault.NoCAS); err == nil {
+			t.Error("nothing has Run look")
+		}
+		eventually(t, "renewed", func() bool { return c.Status().TokenExpiry.After(ends) })
+	}
+	if n := proxy.Calls(devvault.At("auth/token/renew-self")); n != 3 {
+		t.Errorf("%d renewals", n)
+	}
 	if n := proxy.Calls(logins("run-renews")); n != 1 {
 		t.Errorf("%d logins", n)
 	}
