@@ -193,7 +193,7 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	open := func(t *testing.T, c broker.Config, want string) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // also bounds the wait for the store's lock
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // the store's lock is waited for for 5 s
 		defer cancel()
 		b, err := broker.Open(ctx, c, broker.Deps{})
 		if err == nil {

@@ -47,7 +47,7 @@ func (g *gated) address(t *testing.T) string {
 
 // keeping is a proxy that keeps its connections, of HTTP/1.1 or 2.
 func (g *gated) keeping(c *tls.Certificate, protocol string) *http.Client {
-	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	return &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: g.roots, Certificates: []tls.Certificate{*c}, MinVersion: tls.VersionTLS13, NextProtos: []string{protocol}},
 		MaxIdleConns:    100, MaxIdleConnsPerHost: 100, ForceAttemptHTTP2: protocol == "h2",
 	}}
@@ -62,9 +62,9 @@ func (g *gated) count(t *testing.T, series string) int {
 	return int(n)
 }
 
-// soon tries for ten seconds.
+// soon tries for a minute.
 func soon(holds func() bool) bool {
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if holds() {
 			return true
 		}
@@ -107,16 +107,19 @@ func TestStrangersKeepNoProxyFromAsking(t *testing.T) {
 	if n := g.count(t, admitted); n != kept {
 		t.Errorf("%d admitted, want %d", n, kept)
 	}
-	for i := range 5 { // of one address more than its share, of all more than there is room for
-		g.silent(t, fmt.Sprintf("127.0.0.%d", i+2), 260)
-	}
-	begun := time.Now()
-	if err := g.ask(t, proxy); err != nil {
-		t.Error(err)
-	}
-	if took := time.Since(begun); took > time.Second {
-		t.Errorf("a proxy waited %s behind strangers", took)
-	}
+	notThrice(t, func(_ int) string {
+		for i := range 5 { // of one address more than its share, of all more than there is room for
+			g.silent(t, fmt.Sprintf("127.0.0.%d", i+2), 260)
+		}
+		begun := time.Now()
+		if err := g.ask(t, proxy); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(begun); took > time.Second {
+			return fmt.Sprintf("a proxy waited %s behind strangers", took)
+		}
+		return ""
+	})
 	for _, conn := range conns {
 		if !answers(conn) {
 			t.Fatal("a connection that a proxy kept was closed for strangers")
@@ -139,7 +142,7 @@ func TestStrangersKeepNoProxyFromAsking(t *testing.T) {
 }
 
 func answers(conn *tls.Conn) bool {
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 	buffer := make([]byte, 4096)
 	n, err := conn.Read(buffer)
@@ -150,26 +153,51 @@ func answers(conn *tls.Conn) bool {
 // comes beyond its share.
 func TestAHandshakeHasItsTimeAndItsRoom(t *testing.T) {
 	g := newGated(t, listedByName)
-	begun := time.Now()
-	conns := g.silent(t, "127.0.0.2", 257)
-	other := g.silent(t, "127.0.0.3", 1)[0]
-	ended := func(conn net.Conn) time.Duration {
-		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
-		if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("it stays open: %v", err)
+	notThrice(t, func(n int) string {
+		crowded := g.count(t, refusedFor("crowded"))
+		begun := time.Now()
+		conns := g.silent(t, fmt.Sprintf("127.0.0.%d", 2*n), 257)
+		other := g.silent(t, fmt.Sprintf("127.0.0.%d", 2*n+1), 1)[0]
+		ended := func(conn net.Conn) time.Duration {
+			_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
+			if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("it stays open: %v", err)
+			}
+			return time.Since(begun)
 		}
-		return time.Since(begun)
-	}
-	if after := ended(conns[0]); after > 1500*time.Millisecond {
-		t.Errorf("the oldest beyond the share made room after %s only", after)
-	}
-	for name, conn := range map[string]net.Conn{"the second": conns[1], "another address's": other} {
-		if after := ended(conn); after < 1800*time.Millisecond || after > 6*time.Second {
-			t.Errorf("%s ended after %s", name, after)
+		if after := ended(conns[0]); after > 1500*time.Millisecond {
+			return fmt.Sprintf("the oldest beyond the share made room after %s only", after)
 		}
-	}
-	if n := g.count(t, refusedFor("crowded")); n != 1 {
-		t.Errorf("%d made room", n)
+		for name, conn := range map[string]net.Conn{"the second": conns[1], "another address's": other} {
+			after := ended(conn)
+			if after < 2*time.Second {
+				t.Errorf("%s ended after %s", name, after)
+			}
+			if after > 6*time.Second {
+				return fmt.Sprintf("%s ended after %s", name, after)
+			}
+		}
+		if n := g.count(t, refusedFor("crowded")) - crowded; n != 1 {
+			t.Errorf("%d made room", n)
+		}
+		return ""
+	})
+}
+
+// notThrice does what takes too long on a machine that stands still meanwhile, and
+// so says, up to three times. The first is number 1.
+func notThrice(t *testing.T, do func(n int) (late string)) {
+	t.Helper()
+	for n := 1; ; n++ {
+		late := do(n)
+		if late == "" {
+			return
+		}
+		t.Log(late)
+		if n == 3 {
+			t.Error("so it was each time")
+			return
+		}
 	}
 }
 
@@ -202,20 +230,30 @@ func TestAKeptConnectionEndsWithItsLeave(t *testing.T) {
 	for _, protocol := range []string{"http/1.1", "h2"} {
 		t.Run(protocol, func(t *testing.T) {
 			g := newGated(t, listedByName)
-			brief := g.proxies.issue(t, leaf(func(c *x509.Certificate) {
-				c.DNSNames, c.NotAfter = []string{"gateway.example"}, time.Now().Add(3*time.Second)
-			}))
-			short := g.keeping(brief, protocol)
 			removed, stays := g.keeping(g.proxies.issue(t, named("gateway.example")), protocol), g.keeping(g.proxies.issue(t, named("edge.example")), protocol)
 			may := func(c *http.Client) bool {
 				status, _, err := askCheck(t.Context(), c, "https://"+g.address(t), g.token)
 				return err == nil && status == http.StatusOK
 			}
-			if !may(short) || !may(removed) || !may(stays) {
+			if !may(removed) || !may(stays) {
 				t.Fatal("they may not ask")
 			}
+			var brief *tls.Certificate
+			var short *http.Client
+			for life := 3 * time.Second; ; life *= 2 { // its time may be up before it has asked
+				brief = g.proxies.issue(t, leaf(func(c *x509.Certificate) {
+					c.DNSNames, c.NotAfter = []string{"gateway.example"}, time.Now().Add(life)
+				}))
+				if short = g.keeping(brief, protocol); may(short) {
+					break
+				}
+				if time.Now().Before(brief.Leaf.NotAfter) {
+					t.Fatal("who has a certificate of a few seconds may not ask")
+				}
+			}
+			before := g.count(t, refusedFor("expired"))
 			time.Sleep(time.Until(brief.Leaf.NotAfter) + 50*time.Millisecond) // before the authorities are looked at for the first time
-			if may(short) || g.count(t, refusedFor("expired")) == 0 {
+			if may(short) || g.count(t, refusedFor("expired")) == before {
 				t.Fatal("who has a certificate whose time is up asks on, or is not counted")
 			}
 			relist(t, g, "edge.example")

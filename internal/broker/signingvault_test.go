@@ -229,7 +229,7 @@ func TestAChangeOfHomeIsARotation(t *testing.T) {
 // awaitServing waits until a broker answers.
 func awaitServing(t *testing.T, address string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		resp, err := http.Get("http://" + address + "/.well-known/jwks.json")
 		if err == nil {
 			_ = resp.Body.Close()

@@ -101,7 +101,7 @@ func withVault(t *testing.T, s *devvault.Server, change ...func(*broker.Document
 		t.Fatal(err)
 	}
 	b := brokertest.Start(t, brokertest.Configure(func(d *broker.Document) {
-		d.Vault.Address, d.Vault.CAFile, d.Vault.Timeout = s.URL(), s.CACert(), time.Second
+		d.Vault.Address, d.Vault.CAFile = s.URL(), s.CACert()
 		d.Vault.Login, d.Vault.TokenFile = "token_file", file
 		for _, fn := range change {
 			fn(d)
