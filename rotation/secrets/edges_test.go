@@ -192,14 +192,9 @@ func TestRun_AwayForLongCountsNothing(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	w.kind.set(func(k *faulty) { k.away = nil })
-	w.pass(80 * time.Second) // the longest pause of a backend
-	for range 400 {
-		if inStep(secrets.Drain)(w.status("db")) {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Errorf("it still waits: %+v", w.status("db").Waiting)
+	w.eventually("what found it away has noted that", w.Idle) // else its pause begins with the turn of the clock
+	w.pass(80 * time.Second)                                  // the longest pause of a backend
+	w.until("db", "in drain", inStep(secrets.Drain))
 }
 
 // The number of a version that was given out and then given up is used again:

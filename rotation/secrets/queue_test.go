@@ -19,6 +19,13 @@ func (m *Manager) TurnOf(id string) credential.Tenant {
 	return m.agenda[id].of
 }
 
+// Idle reports whether no secret is queued or driven.
+func (m *Manager) Idle() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.stages) == 0
+}
+
 // A tenant with very many secrets to rotate delays no other's by more than one.
 func TestTenantsTakeTurnsAtBeingRotated(t *testing.T) {
 	m := &Manager{workers: 1, stages: make(map[string]stage), agenda: make(map[string]appointed), kinds: make(map[string]Kind)}
