@@ -35,7 +35,7 @@ func (j *jobs) wrap(next http.Handler) http.Handler {
 		if j.slowPoll && r.Method == http.MethodGet {
 			select {
 			case <-r.Context().Done():
-			case <-time.After(5 * time.Second):
+			case <-time.After(time.Minute):
 			}
 		}
 		j.mu.Lock()
@@ -96,7 +96,7 @@ func TestWhatAttemptsMakeIsRemovedOrNamed(t *testing.T) {
 			a := attempt
 			if k.then {
 				a.Then = []probe.Step{{Request: "GET /jobs/{job}"}}
-				d.Limits.Timeout = 100 * time.Millisecond
+				d.Limits.Timeout = 2 * time.Second
 			}
 			d.Objects[0].Try = []probe.Attempt{a}
 			report := w.probe(t, d)
