@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -15,7 +14,7 @@ import (
 )
 
 // Timeouts of the broker in these tests, far shorter than in earnest, and how
-// much later than that a busy machine may act on them.
+// much later than that it may act on them.
 const (
 	headerTimeout = 500 * time.Millisecond
 	bodyTimeout   = 900 * time.Millisecond
@@ -30,10 +29,31 @@ func hasty(connections int) brokertest.Option {
 	})
 }
 
+// again has another try at what a pause of the machine can spoil, in which the
+// broker's times and the test's own run on. A broker that is at fault spoils each.
+func again(t *testing.T, try func() (problem string)) {
+	t.Helper()
+	var problem string
+	for range 5 {
+		if problem = try(); problem == "" {
+			return
+		}
+		t.Log(problem)
+	}
+	t.Error("again and again: " + problem)
+}
+
 // A client that takes its time is cut off when its time is up, not before; its
 // neighbours don't notice.
 func TestSlow_ClientsAreCutOffAndOthersUnaffected(t *testing.T) {
 	w := newBadWorld(t, hasty(200))
+	again(t, func() string { return besideSlowClients(t, w) })
+}
+
+// besideSlowClients asks for tokens beside a crowd of slow clients, and says what
+// was wrong with it all.
+func besideSlowClients(t *testing.T, w *badWorld) (problem string) {
+	t.Helper()
 	full := w.tokenMessage().String()
 	head, rest, _ := strings.Cut(full, "\r\n\r\n")
 	var wg sync.WaitGroup
@@ -56,37 +76,39 @@ func TestSlow_ClientsAreCutOffAndOthersUnaffected(t *testing.T) {
 	} {
 		for range 5 {
 			wg.Go(func() {
-				ended <- slowClient(w.host(), c.name, c.first, c.drip, c.bound, c.answered)
+				ended <- slowClient(t, w.host(), c.name, c.first, c.drip, c.bound, c.answered)
 			})
 		}
 	}
-	slowest := time.Duration(0)
 	for begun := time.Now(); time.Since(begun) < bodyTimeout; { // while they dawdle
-		at := time.Now()
-		w.mustToken(w.form(mailer, acme))
-		slowest = max(slowest, time.Since(at))
-	}
-	if slowest > headerTimeout {
-		t.Errorf("beside 40 slow clients a token took %s", slowest)
+		m, at := w.tokenMessage(), time.Now()
+		got, err := w.trySend(m)
+		if took := time.Since(at); err != nil || got.AccessToken == "" || took > headerTimeout {
+			problem = fmt.Sprintf("beside 40 slow clients a token took %s: %d %s %v", took, got.status, got.Error, err)
+		}
 	}
 	wg.Wait()
 	close(ended)
-	for problem := range ended {
-		if problem != "" {
-			t.Error(problem)
+	for one := range ended {
+		if one != "" {
+			problem = one
 		}
 	}
-	w.mustToken(w.form(mailer, acme))
+	if got, err := w.trySend(w.tokenMessage()); err != nil || got.AccessToken == "" {
+		problem = fmt.Sprintf("after 40 slow clients: %d %s %v", got.status, got.Error, err)
+	}
+	return problem
 }
 
-// slowClient plays one and says what was wrong with its end.
-func slowClient(host, name, first, drip string, bound time.Duration, answered int) string {
+// slowClient plays one and says what was wrong with its end. That it comes before
+// anybody's time is no pause's fault.
+func slowClient(t *testing.T, host, name, first, drip string, bound time.Duration, answered int) string {
+	begun := time.Now() // the broker begins to count later
 	conn, err := net.Dial("tcp", host)
 	if err != nil {
 		return name + ": " + err.Error()
 	}
 	defer func() { _ = conn.Close() }()
-	begun := time.Now()
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -118,7 +140,9 @@ func slowClient(host, name, first, drip string, bound time.Duration, answered in
 	switch timeout, ok := err.(net.Error); { //nolint:errorlint // comes straight from the connection
 	case ok && timeout.Timeout():
 		return fmt.Sprintf("%s: still connected after %s", name, took)
-	case took < bound-50*time.Millisecond:
+	case took < headerTimeout:
+		t.Errorf("%s: cut off after %s, before its time of %s", name, took, bound)
+	case took < bound: // also where its headers came too late
 		return fmt.Sprintf("%s: cut off after %s, before its time of %s", name, took, bound)
 	case status != answered && (answered != 0 || status != bad400):
 		return fmt.Sprintf("%s: status %d, want %d", name, status, answered)
@@ -132,21 +156,30 @@ func slowClient(host, name, first, drip string, bound time.Duration, answered in
 // An open connection that asks for nothing more is closed.
 func TestSlow_AnIdleConnectionIsClosed(t *testing.T) {
 	w := newBadWorld(t, hasty(200))
-	conn := w.dial()
-	defer conn.close()
-	for range 2 { // it is kept open between requests
-		conn.write(w.tokenMessage().String())
-		if got, err := conn.read(http.MethodPost); err != nil || got.AccessToken == "" {
-			t.Fatalf("%d %s %v", got.status, got.Error, err)
+	again(t, func() string {
+		conn := w.dial()
+		defer conn.close()
+		var begun time.Time
+		for range 2 { // it is kept open between requests
+			text := w.tokenMessage().String()
+			begun = time.Now() // it is idle later
+			conn.write(text)
+			if got, err := conn.read(http.MethodPost); err != nil || got.AccessToken == "" {
+				return fmt.Sprintf("%d %s %v", got.status, got.Error, err)
+			}
 		}
-	}
-	begun := time.Now()
-	if !conn.closed() {
-		t.Fatal("it stays open")
-	}
-	if took := time.Since(begun); took < idleTimeout-50*time.Millisecond || took > idleTimeout+slack {
-		t.Errorf("closed after %s, want %s", took, idleTimeout)
-	}
+		if !conn.closed() {
+			return "it stays open"
+		}
+		took := time.Since(begun)
+		if took < idleTimeout {
+			t.Errorf("closed after %s, before its time of %s", took, idleTimeout)
+		}
+		if took > idleTimeout+slack {
+			return fmt.Sprintf("closed after %s, want %s", took, idleTimeout)
+		}
+		return ""
+	})
 }
 
 // More connections than allowed wait outside: those inside are served, and
@@ -154,41 +187,43 @@ func TestSlow_AnIdleConnectionIsClosed(t *testing.T) {
 func TestSlow_ManyConnections(t *testing.T) {
 	const limit = 8
 	w := newBadWorld(t, hasty(limit))
-	http.DefaultClient.CloseIdleConnections() // what made the world counts too
-	inside := w.dial()
-	defer inside.close()
-	inside.write(w.tokenMessage().String())
-	if got, err := inside.read(http.MethodPost); err != nil || got.AccessToken == "" {
-		t.Fatalf("%d %s %v", got.status, got.Error, err)
-	}
-	crowd := make([]*wireConn, 4*limit)
-	for i := range crowd {
-		crowd[i] = dialFrom(t, "127.0.0.2", w.host()) // and say nothing
-		defer crowd[i].close()
-	}
-	time.Sleep(50 * time.Millisecond)
-	if n := w.connections(); n > limit {
-		t.Errorf("%d connections are open, the limit is %d", n, limit)
-	}
-	at := time.Now()
-	inside.write(w.tokenMessage().String())
-	if got, err := inside.read(http.MethodPost); err != nil || got.AccessToken == "" {
-		t.Errorf("inside, beside the crowd: %d %s %v", got.status, got.Error, err)
-	}
-	if took := time.Since(at); took > headerTimeout {
-		t.Errorf("inside, beside the crowd, a token took %s", took)
-	}
-	at = time.Now()
-	outside := w.dial()
-	defer outside.close()
-	outside.write(w.tokenMessage().String())
-	if got, err := outside.read(http.MethodPost); err != nil || got.AccessToken == "" {
-		t.Errorf("behind the crowd: %d %s %v", got.status, got.Error, err)
-	}
-	// The crowd of 32 passes through at least 7 places at a time.
-	if took := time.Since(at); took > 6*headerTimeout+slack {
-		t.Errorf("behind the crowd, a token took %s", took)
-	}
+	again(t, func() string {
+		http.DefaultClient.CloseIdleConnections() // what made the world counts too
+		text := w.tokenMessage().String()
+		inside := w.dial()
+		defer inside.close()
+		inside.write(text)
+		if got, err := inside.read(http.MethodPost); err != nil || got.AccessToken == "" {
+			return fmt.Sprintf("%d %s %v", got.status, got.Error, err)
+		}
+		text = w.tokenMessage().String()
+		crowd := make([]*wireConn, 4*limit)
+		for i := range crowd {
+			crowd[i] = dialFrom(t, "127.0.0.2", w.host()) // and say nothing
+			defer crowd[i].close()
+		}
+		time.Sleep(50 * time.Millisecond)
+		if n := w.connections(); n > limit {
+			t.Errorf("%d connections are open, the limit is %d", n, limit)
+		}
+		at := time.Now()
+		inside.write(text)
+		got, err := inside.read(http.MethodPost)
+		if took := time.Since(at); err != nil || got.AccessToken == "" || took > headerTimeout {
+			return fmt.Sprintf("inside, beside the crowd, after %s: %d %s %v", took, got.status, got.Error, err)
+		}
+		text = w.tokenMessage().String()
+		at = time.Now()
+		outside := w.dial()
+		defer outside.close()
+		outside.write(text)
+		got, err = outside.read(http.MethodPost)
+		// The crowd of 32 passes through at least 7 places at a time.
+		if took := time.Since(at); err != nil || got.AccessToken == "" || took > 6*headerTimeout+slack {
+			return fmt.Sprintf("behind the crowd, after %s: %d %s %v", took, got.status, got.Error, err)
+		}
+		return ""
+	})
 }
 
 // connections reads the broker's own count.
@@ -210,77 +245,4 @@ func (w *badWorld) connections() (n int) {
 		w.t.Fatal(err)
 	}
 	return n
-}
-
-// A shutdown waits for requests in flight, slow ones too, no longer than their
-// own timeout.
-func TestSlow_ShutdownWaitsForASlowRequest(t *testing.T) {
-	w := newBadWorld(t, hasty(200))
-	full := w.tokenMessage().String()
-	finishing, stalled, silent := w.dial(), w.dial(), w.dial()
-	defer finishing.close()
-	defer stalled.close()
-	defer silent.close()
-	finishing.write(full[:len(full)-5])
-	stalled.write(full[:len(full)-5])
-	time.Sleep(100 * time.Millisecond) // they are in flight now
-	begun := time.Now()
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		w.Stop()
-	}()
-	time.Sleep(100 * time.Millisecond)
-	finishing.write(full[len(full)-5:])
-	if got, err := finishing.read(http.MethodPost); err != nil || got.AccessToken == "" {
-		t.Errorf("a request that ended during the shutdown: %d %s %v", got.status, got.Error, err)
-	}
-	<-stopped
-	if took := time.Since(begun); took > bodyTimeout+slack {
-		t.Errorf("the shutdown took %s beside a stalled request", took)
-	}
-	if got, err := stalled.read(http.MethodPost); err != nil || got.status != bad400 {
-		t.Errorf("a request that stalled: %d %v", got.status, err)
-	}
-}
-
-// And where requests may take longer than the shutdown, the shutdown wins.
-func TestSlow_ShutdownDoesNotWaitForEver(t *testing.T) {
-	w := newBadWorld(t)
-	w.Stop()
-	config, err := broker.Load(w.ConfigFile(), func(name string) (string, bool) {
-		value, found := map[string]string{"TENANTBROKER_TIMEOUTS_SHUTDOWN": "500ms", "TENANTBROKER_TIMEOUTS_READ": "5m"}[name]
-		return value, found
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := broker.Open(t.Context(), config, broker.Deps{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- b.Run(ctx) }()
-	full := w.tokenMessage().String()
-	stalled := w.dial()
-	defer stalled.close()
-	stalled.write(full[:len(full)-5])
-	time.Sleep(100 * time.Millisecond)
-	begun := time.Now()
-	cancel()
-	select {
-	case err := <-ended:
-		if err == nil {
-			t.Error("a shutdown that cut a request off says nothing of it")
-		}
-	case <-time.After(500*time.Millisecond + slack):
-		t.Fatal("the shutdown waits for ever")
-	}
-	if took := time.Since(begun); took < 400*time.Millisecond {
-		t.Errorf("the shutdown took only %s: it didn't wait for the request", took)
-	}
-	if got, err := stalled.read(http.MethodPost); err == nil && got.AccessToken != "" {
-		t.Error("half a request was answered with a token")
-	}
 }
