@@ -7,7 +7,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -23,6 +22,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/api/wire"
 	"github.com/tenantbroker/tenantbroker/credential"
 	"github.com/tenantbroker/tenantbroker/credential/jwks"
+	"github.com/tenantbroker/tenantbroker/internal/child"
 	"github.com/tenantbroker/tenantbroker/internal/testlog"
 )
 
@@ -92,13 +92,12 @@ func newProcess(t *testing.T, folder string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := child.TakePort(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := listener.Addr().String()
-	_ = listener.Close()
-	p := &process{t: t, folder: folder, url: "http://" + address, errors: new(testlog.Buffer)}
+	t.Cleanup(port.Release)
+	p := &process{t: t, folder: folder, url: "http://" + port.Address(), errors: new(testlog.Buffer)}
 	out, err := exec.Command(path, "init", "--data", folder, "--issuer", p.url, "--ops-listen", "").CombinedOutput()
 	if err != nil {
 		t.Fatalf("broker init: %v\n%s", err, out)
