@@ -21,10 +21,10 @@ import (
 
 // The real binary under load, killed at random moments: whatever a client
 // received is on record, nothing used works again, every chain holds.
-func TestCrash_KilledUnderLoad(t *testing.T) { crash(t, 10) }
+func TestCrash_KilledUnderLoad(t *testing.T) { crash(t, 10, gateBound) }
 
-// crash kills the broker times times.
-func crash(t *testing.T, times int) {
+// crash kills the broker times times, and holds its store to opening in most.
+func crash(t *testing.T, times int, most time.Duration) {
 	folder := filepath.Join(t.TempDir(), "data")
 	p := newProcess(t, folder)
 	p.start()
@@ -52,29 +52,27 @@ func crash(t *testing.T, times int) {
 		took := inspect(t, folder, received)
 		slowest = max(slowest, took)
 	}
-	if len(received) < 10*times {
-		t.Fatalf("only %d tokens in %d rounds: too little load to show anything", len(received), times)
-	}
 	info, err := os.Stat(filepath.Join(folder, "store.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if slowest > time.Second {
-		t.Errorf("the store took %s to open", slowest)
+	if slowest > most {
+		t.Errorf("the store took %s to open, at most %s", slowest, most)
 	}
 	t.Logf("%d kills, %d tokens received, all on record; store of %d KiB opens in %s at the slowest",
 		times, len(received), info.Size()>>10, slowest)
 }
 
 // loadUntilKilled sends requests from 8 clients, kills the broker at a random
-// moment, and returns what the clients had received by then.
+// moment once there is something to show, and returns what the clients had
+// received by then.
 func loadUntilKilled(t *testing.T, p *process) (tokens []string, forms []url.Values) {
 	t.Helper()
 	var (
 		mu sync.Mutex
 		wg sync.WaitGroup
 	)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for range 8 {
 		wg.Go(func() {
@@ -98,6 +96,11 @@ func loadUntilKilled(t *testing.T, p *process) (tokens []string, forms []url.Val
 		})
 	}
 	time.Sleep(time.Duration(30+rand.IntN(300)) * time.Millisecond)
+	await(t, "ten tokens before the kill", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(tokens) >= 10
+	})
 	p.kill()
 	wg.Wait()
 	return tokens, forms

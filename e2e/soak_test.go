@@ -15,8 +15,8 @@ import (
 	"github.com/tenantbroker/tenantbroker/internal/broker"
 )
 
-// 500 kills of the real binary under load.
-func TestSoakCrash(t *testing.T) { crash(t, 500) }
+// 500 kills of the real binary under load: its store opens within a second.
+func TestSoakCrash(t *testing.T) { crash(t, 500, time.Second) }
 
 // 200 rotations of the signing key under load.
 func TestSoakRotation(t *testing.T) { rotations(t, 200) }

@@ -27,8 +27,9 @@ import (
 const outage = 2 * time.Second
 
 // gateBound is for what is promised within two seconds, of Vault's return or of a
-// revocation's commit, where much else runs: whether it keeps the two seconds is
-// for the soak tests to say, and nothing that is well takes as long as this.
+// revocation's commit, or within one, of a store's opening, where much else runs:
+// whether it keeps them is for the soak tests to say, and nothing that is well
+// takes as long as this.
 const gateBound = 10 * time.Second
 
 // Whatever is wrong with Vault: a broker whose keys it only seals goes on; one
