@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -36,11 +37,22 @@ const (
 
 // fastVariable names the configuration for which this test program, started
 // again, is a broker: the real one can't be told to rotate in seconds.
-const fastVariable = "TENANTBROKER_E2E_FAST"
+// fastTimesVariable has its times.
+const (
+	fastVariable      = "TENANTBROKER_E2E_FAST"
+	fastTimesVariable = "TENANTBROKER_E2E_FAST_TIMES"
+)
 
-func fast(p keys.Policy) keys.Policy {
+// fastTimes are what tests want of their own: how long verifiers may keep a key
+// set, and when a key is due to rotate by itself.
+type fastTimes struct{ MaxAge, Rotation time.Duration }
+
+// byItself is a broker that rotates while a test looks on.
+var byItself = fastTimes{fastMaxAge, fastRotate}
+
+func (f fastTimes) policy(p keys.Policy) keys.Policy {
 	p.InsecureFast = true
-	p.MaxAge, p.Spread, p.Rotation = fastMaxAge, fastSpread, fastRotate
+	p.MaxAge, p.Spread, p.Rotation = f.MaxAge, fastSpread, f.Rotation
 	p.MaxTokenLife, p.Leeway = fastLife, fastLeeway
 	return p
 }
@@ -49,11 +61,15 @@ func fast(p keys.Policy) keys.Policy {
 func serveFast(path string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	var times fastTimes
 	config, err := broker.Load(path, broker.NoEnvironment)
+	if err == nil {
+		err = json.Unmarshal([]byte(os.Getenv(fastTimesVariable)), &times)
+	}
 	if err == nil {
 		logger, level := broker.NewLogger(config, os.Stderr)
 		var b *broker.Broker
-		b, err = broker.Open(ctx, config, broker.Deps{Now: time.Now, Logger: logger, Level: level, Version: "fast", Policy: fast})
+		b, err = broker.Open(ctx, config, broker.Deps{Now: time.Now, Logger: logger, Level: level, Version: "fast", Policy: times.policy})
 		if err == nil {
 			err = b.Run(ctx)
 		}
@@ -71,7 +87,7 @@ type fastBroker struct {
 	admin *client.Admin
 }
 
-func newFastBroker(t *testing.T, change func(*broker.Document)) *fastBroker {
+func newFastBroker(t *testing.T, times fastTimes, change func(*broker.Document)) *fastBroker {
 	t.Helper()
 	port, err := child.TakePort(t.Context())
 	if err != nil {
@@ -91,12 +107,14 @@ func newFastBroker(t *testing.T, change func(*broker.Document)) *fastBroker {
 		change(&d)
 	}
 	made, err := broker.Init(t.Context(), broker.InitOptions{
-		Folder: p.folder, Document: d, Operator: "admin", Now: time.Now, Policy: fast,
+		Folder: p.folder, Document: d, Operator: "admin", Now: time.Now, Policy: times.policy,
 	})
+	p.must(err)
+	said, err := json.Marshal(times)
 	p.must(err)
 	p.serve = func() *exec.Cmd {
 		cmd := exec.Command(os.Args[0], "-test.run=^$")
-		cmd.Env = append(os.Environ(), fastVariable+"="+made.Config)
+		cmd.Env = append(os.Environ(), fastVariable+"="+made.Config, fastTimesVariable+"="+string(said))
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		return cmd
 	}

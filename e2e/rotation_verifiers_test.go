@@ -29,13 +29,14 @@ type witness struct {
 }
 
 // witnesses are three verifiers of one broker: this project's, jose in Node, and
-// this project's behind a caching nginx, without any cache of its own.
-func witnesses(t *testing.T, issuer string) ([]witness, *nginx) {
+// this project's behind a caching nginx, without any cache of its own. They keep
+// the key set as long as the broker says that they may.
+func witnesses(t *testing.T, issuer string, keep time.Duration) ([]witness, *nginx) {
 	t.Helper()
 	proxy := startNginx(t, issuer)
 	return []witness{
-		{"verifier", remoteWitness(t, issuer, issuer, fastMaxAge)},
-		{"jose", nodeWitness(t, issuer)},
+		{"verifier", remoteWitness(t, issuer, issuer, keep)},
+		{"jose", nodeWitness(t, issuer, keep)},
 		{"behind nginx", remoteWitness(t, issuer, proxy.url, time.Millisecond)},
 	}, proxy
 }
@@ -85,11 +86,11 @@ type nodeVerdict struct {
 	Unavailable bool   `json:"unavailable"`
 }
 
-func nodeWitness(t *testing.T, issuer string) func(context.Context, string) (string, error) {
+func nodeWitness(t *testing.T, issuer string, keep time.Duration) func(context.Context, string) (string, error) {
 	t.Helper()
 	job, err := json.Marshal(map[string]any{
 		"issuer": issuer, "jwks": issuer + "/.well-known/jwks.json", "audience": orders,
-		"cacheMaxAge": fastMaxAge.Milliseconds(), "leeway": int(fastLeeway.Seconds()),
+		"cacheMaxAge": keep.Milliseconds(), "leeway": int(fastLeeway.Seconds()),
 	})
 	if err != nil {
 		t.Fatal(err)

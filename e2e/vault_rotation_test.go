@@ -22,7 +22,7 @@ func TestVault_ARotationThatIsCutOffMakesOneKey(t *testing.T) {
 	t.Parallel() // it waits, most of the time
 	v := newTestVault(t)
 	proxy := devvault.ProxyForTest(t, v.Server)
-	b := newFastBroker(t, v.configure(keys.TransitHome, proxy.URL()))
+	b := newFastBroker(t, fastTimes{fastMaxAge, time.Hour}, v.configure(keys.TransitHome, proxy.URL()))
 	b.start()
 	published := make(map[string]bool)
 	look := func(name string) {
