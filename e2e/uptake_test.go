@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,7 +26,10 @@ func TestRotationWaitsForTheVerifiersOnThePoll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := verifier.New(t.Context(), verifier.Config{Issuer: b.URL(), Audience: orders, Now: clock.Now, Revocations: follower})
+	door := new(door)
+	v, err := verifier.New(t.Context(), verifier.Config{
+		Issuer: b.URL(), Audience: orders, Now: clock.Now, Revocations: follower, HTTPClient: &http.Client{Transport: door},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,11 +67,14 @@ func TestRotationWaitsForTheVerifiersOnThePoll(t *testing.T) {
 		return err
 	}
 	held(1, 1)
+	open := door.close() // it fetches the keys by itself, at any moment from now on
+	defer open()
 	clock.Advance(6 * time.Minute)
 	if err := rotate(); err != nil {
 		t.Fatalf("the verifier holds the key: %v", err)
 	}
 	held(0, 1) // the next one is new
+	open()
 	clock.Advance(6 * time.Minute)
 	held(1, 1) // fetched although nothing was verified
 	poll := func(query string) {
@@ -102,4 +109,20 @@ func TestRotationWaitsForTheVerifiersOnThePoll(t *testing.T) {
 	if err := rotate(); err != nil {
 		t.Errorf("the one without it polls no more: %v", err)
 	}
+}
+
+// door lets fetches through while it is open.
+type door struct{ way sync.RWMutex }
+
+// close waits for who is on his way.
+func (d *door) close() (open func()) {
+	d.way.Lock()
+	return sync.OnceFunc(d.way.Unlock)
+}
+
+// RoundTrip implements http.RoundTripper.
+func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
+	d.way.RLock()
+	defer d.way.RUnlock()
+	return http.DefaultTransport.RoundTrip(r)
 }
