@@ -6,12 +6,15 @@ import (
 )
 
 // The tenant ends with its transaction, whatever became of it, and nothing but a
-// token that was verified and is not over begins one.
+// token that was verified and is not over begins one. What was kept of it takes no
+// statement when the connection is the next request's.
 func TestATenantEndsWithItsTransaction(t *testing.T) {
 	w := newWorld(t, 2)
 	wants := map[string]map[string]any{
-		"node":   {"swallowed": "Error ", "failed": "RangeError ", "unverified": "TypeError ", "expired": "Error expired"},
-		"python": {"swallowed": "RuntimeError ", "failed": "LookupError ", "unverified": "TypeError ", "expired": "Refused expired"},
+		"node": {"swallowed": "Error ", "failed": "RangeError ", "unverified": "TypeError ", "expired": "Error expired",
+			"late": "Error ", "cursor": "TypeError "},
+		"python": {"swallowed": "RuntimeError ", "failed": "LookupError ", "unverified": "TypeError ", "expired": "Refused expired",
+			"late": "RuntimeError "},
 	}
 	for language, want := range wants {
 		cmd := command(language, example(t, language), "testdata/transaction", "DATABASE_URL="+w.dsn())

@@ -3,7 +3,25 @@
 import { Token } from "./tokens.mjs";
 
 /**
- * withTenant runs work(client) in a transaction whose rows are those of the token's tenant. The setting ends
+ * What work is handed. Once the transaction ends it takes no statement: the connection is another request's then,
+ * perhaps another tenant's. Only texts with values, since a cursor would outlive the check.
+ */
+class Transaction {
+  #client;
+
+  constructor(client) { this.#client = client; }
+
+  async query(text, values) {
+    if (typeof text !== "string") throw new TypeError("a statement is a text, with values");
+    if (!this.#client) throw new Error("the transaction is over");
+    return this.#client.query(text, values);
+  }
+
+  end() { this.#client = undefined; }
+}
+
+/**
+ * withTenant runs work(db) in a transaction whose rows are those of the token's tenant. The setting ends
  * with the transaction, so that the next user of the connection sees nothing: also behind PgBouncer in
  * transaction mode.
  */
@@ -11,15 +29,18 @@ export async function withTenant(pool, token, work) {
   if (!(token instanceof Token)) throw new TypeError("a verified token is needed");
   token.alive();
   const client = await pool.connect();
+  const db = new Transaction(client);
   let broken;
   try {
     await client.query("BEGIN");
     await client.query("SELECT pg_catalog.set_config('tenantguard.tenant', $1, true)", [token.tenant]);
-    const result = await work(client);
+    const result = await work(db);
+    db.end();
     const { command } = await client.query("COMMIT");
     if (command !== "COMMIT") throw new Error("the transaction had failed and was rolled back");
     return result;
   } catch (e) {
+    db.end();
     await client.query("ROLLBACK").catch((why) => { broken = why; });
     throw e;
   } finally {

@@ -3,6 +3,7 @@
 
 from contextlib import contextmanager
 from queue import LifoQueue
+from threading import Lock
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -31,6 +32,25 @@ class Pool:
             self._idle.put(conn)
 
 
+class Transaction:
+    """What a handler is given. Once the transaction ends it takes no statement: the connection is another
+    request's then, perhaps another tenant's. Rows are whole lists, since a cursor would know the connection."""
+
+    def __init__(self, conn):
+        self._conn, self._lock = conn, Lock()
+
+    def execute(self, statement, values=()):
+        with self._lock:
+            if self._conn is None:
+                raise RuntimeError("the transaction is over")
+            cursor = self._conn.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def end(self):
+        with self._lock:
+            self._conn = None
+
+
 @contextmanager
 def tenant_transaction(pool, token):
     """A transaction whose rows are those of the token's tenant. The setting ends with the transaction, so that
@@ -40,7 +60,11 @@ def tenant_transaction(pool, token):
     token.alive()
     with pool.connection() as conn, conn.transaction():
         conn.execute("SELECT pg_catalog.set_config('tenantguard.tenant', %s, true)", (token.tenant,))
-        yield conn
+        db = Transaction(conn)
+        try:
+            yield db
+        finally:
+            db.end()
         if conn.info.transaction_status != TransactionStatus.INTRANS:
             raise RuntimeError("a statement had failed, or the transaction was ended inside")
 

@@ -41,8 +41,8 @@ def write(environ, token):
         return answer(changed)
 
 
-def answer(cursor):
-    orders = [{"id": row[0], "note": row[1]} for row in cursor]
+def answer(rows):
+    orders = [{"id": row[0], "note": row[1]} for row in rows]
     return [("Content-Type", "application/json")], json.dumps(orders).encode()
 
 

@@ -17,5 +17,12 @@ said.after = await count(pool);
 said.ended = await withTenant(pool, good, async (db) => { await db.query("COMMIT"); return count(db); }).catch(() => 0);
 said.unverified = await error(withTenant(pool, { tenant: "tenant-0", alive() {} }, count));
 said.expired = await error(withTenant(pool, token(now - 31), count));
+// One of two statements fails, and the other goes on meanwhile: it comes when the connection is the next request's.
+let go, late;
+await withTenant(pool, good, (db) => Promise.all([
+  db.query("SELECT 1/0"), late = new Promise((resolve) => { go = resolve; }).then(() => count(db)),
+])).catch(() => {});
+said.late = await withTenant(pool, good, () => { go(); return error(late); });
+said.cursor = await error(withTenant(pool, good, (db) => db.query({ submit() {} })));
 console.log(JSON.stringify(said));
 await pool.end();

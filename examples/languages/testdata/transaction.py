@@ -20,7 +20,7 @@ def token(exp):
 
 
 def count(db):
-    return db.execute("SELECT count(*) FROM shop.orders").fetchone()[0]
+    return db.execute("SELECT count(*) FROM shop.orders")[0][0]
 
 
 def within(token, work):
@@ -29,8 +29,8 @@ def within(token, work):
 
 
 def outside():
-    with pool.connection() as db:
-        return count(db)
+    with pool.connection() as conn:
+        return conn.execute("SELECT count(*) FROM shop.orders").fetchone()[0]
 
 
 def error(*args):
@@ -65,4 +65,6 @@ said["after"] = outside()
 error(good, end)
 said["unverified"] = error(SimpleNamespace(tenant="tenant-0", alive=lambda: None), count)
 said["expired"] = error(token(now - 31), count)
+kept = within(good, lambda db: db)  # as an answer keeps it that is streamed when the handler has returned
+said["late"] = error(good, lambda _: count(kept))
 print(json.dumps(said))
