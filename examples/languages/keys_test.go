@@ -183,7 +183,7 @@ func TestANewKeyIsFound(t *testing.T) {
 			t.Fatalf("%s: %+v", language, v)
 		}
 		i.addKey("second")
-		deadline := time.Now().Add(10 * time.Second)
+		deadline := time.Now().Add(time.Minute)
 		for j.verify(t, i.signed("second", nil, nil)).Refused != "" {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s: never found", language)
@@ -327,11 +327,11 @@ func TestAFetchHasAnEnd(t *testing.T) {
 		"nothing": func(_ http.ResponseWriter, r *http.Request) {
 			select {
 			case <-r.Context().Done():
-			case <-time.After(20 * timeout):
+			case <-time.After(60 * timeout):
 			}
 		},
 		"one byte at a time": func(w http.ResponseWriter, r *http.Request) {
-			for begun := time.Now(); r.Context().Err() == nil && time.Since(begun) < 20*timeout; {
+			for begun := time.Now(); r.Context().Err() == nil && time.Since(begun) < 60*timeout; {
 				_, _ = w.Write([]byte(" "))
 				_ = http.NewResponseController(w).Flush()
 				time.Sleep(timeout / 10)
@@ -344,7 +344,7 @@ func TestAFetchHasAnEnd(t *testing.T) {
 		for name, answer := range answers {
 			i.answers(answer)
 			begun := time.Now()
-			if v := j.verify(t, i.token(nil)); v.Refused != "unavailable" || time.Since(begun) > 15*timeout {
+			if v := j.verify(t, i.token(nil)); v.Refused != "unavailable" || time.Since(begun) > 50*timeout {
 				t.Errorf("%s, %s: %+v after %s", language, name, v, time.Since(begun))
 			}
 		}
@@ -379,7 +379,7 @@ func TestKeysInAnOutageAndWithdrawn(t *testing.T) {
 		until := func(want verdict) {
 			t.Helper()
 			for v := j.verify(t, i.token(nil)); v != want; v = j.verify(t, i.token(nil)) {
-				if time.Since(begun) > 20*time.Second {
+				if time.Since(begun) > 30*time.Second {
 					t.Fatalf("%s: still %+v, want %+v", language, v, want)
 				}
 				time.Sleep(50 * time.Millisecond)

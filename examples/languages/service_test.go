@@ -116,7 +116,7 @@ func TestAServiceRefusesARoleThatRowSecurityDoesNotBind(t *testing.T) {
 		} {
 			cmd := command(language, folder, "service", "ISSUER="+w.broker.URL(), "AUDIENCE="+audience,
 				"DATABASE_URL="+w.postgres.DSN(role, secret, w.database))
-			timer := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+			timer := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
 			out, err := cmd.CombinedOutput()
 			timer.Stop()
 			if err == nil || !strings.Contains(string(out), role+" goes round row security") || strings.Contains(string(out), "listening") {
