@@ -32,7 +32,7 @@ func mustToken(t testing.TB, c *Client, req TokenRequest) *Token {
 // settle waits until no fetch is under way.
 func settle(t testing.TB, c *Client) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		c.mu.Lock()
 		n := len(c.cancels)
 		c.mu.Unlock()

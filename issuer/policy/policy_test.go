@@ -129,7 +129,7 @@ func TestCostAndTimeAreBounded(t *testing.T) {
 	if !errors.Is(err, ErrEvaluation) {
 		t.Errorf("%v", err)
 	}
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > 20*time.Second { // without bounds it would be hours
 		t.Errorf("took %v", took)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
