@@ -47,6 +47,9 @@ func (m *Manager) advance(ctx context.Context, id string) (rec record, more bool
 		return rec, false, nil
 	}
 	if h := rec.state.Holder; h != nil && h.Broker != m.broker && now.Before(h.Until) {
+		if !waits(now, h.Until, holdFor) {
+			return rec, true, m.holdFromNow(ctx, rec, now)
+		}
 		m.appoint(rec, h.Until)
 		return rec, false, nil
 	}
@@ -79,6 +82,17 @@ func (m *Manager) advance(ctx context.Context, id string) (rec record, more bool
 		return rec, false, m.rest(ctx, rec, kind, d, now)
 	}
 	return rec, err == nil, err
+}
+
+// holdFromNow has another broker hold a secret for as long as ever from now on:
+// the clock was set back since, and that broker may have a step in flight.
+func (m *Manager) holdFromNow(ctx context.Context, rec record, now time.Time) error {
+	next := rec.state.clone()
+	next.Holder = &Holder{Broker: rec.state.Holder.Broker, Until: now.Add(holdFor)}
+	return m.store.Update(ctx, func(tx store.Tx) error {
+		_, err := put(tx, stateTable, rec.secret.ID, next, rec.stateVersion)
+		return err
+	})
 }
 
 // observe reads a secret and what its decision rests on, in one state.
@@ -140,6 +154,9 @@ func (m *Manager) policy(rec record, now time.Time) Policy {
 	}
 	p.Due = t.next(last, fmt.Sprintf("%s %d", rec.secret.ID, rec.state.Versions))
 	if !p.Due.IsZero() {
+		if last.Sub(now) > p.Due.Sub(last) { // the clock was set back since, by more than one interval
+			p.Due = now
+		}
 		p.Opens = t.opens(latest(p.Due, now))
 	}
 	return p

@@ -127,7 +127,7 @@ func (m *Manager) ripe(ctx context.Context) ([]string, error) {
 	var found []string
 	for _, id := range ids {
 		a, known := m.agenda[id]
-		if known && a.secret == all[id].secret && a.state == all[id].state && now.Before(a.at) {
+		if known && a.secret == all[id].secret && a.state == all[id].state && waits(now, a.at, max(m.inspect, holdFor)) {
 			continue
 		}
 		found = append(found, id)
