@@ -315,7 +315,7 @@ func TestFollowingTheAuditTrail(t *testing.T) {
 
 func awaitText(t *testing.T, b *testlog.Buffer, text string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(b.String(), text); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(b.String(), text); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("no %s in:\n%s", text, b)
 		}

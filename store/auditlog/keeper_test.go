@@ -151,7 +151,7 @@ func TestRunSignsInTimeAndAtTheEnd(t *testing.T) {
 	go func() { done <- k.Run(ctx) }()
 	write(t, s, 2, noon, acme)
 	for start := time.Now(); state(t, s, signer.Public()) != "acme@w1:2/2"; time.Sleep(time.Millisecond) {
-		if time.Since(start) > 20*time.Second {
+		if time.Since(start) > time.Minute {
 			t.Fatal("not signed in time")
 		}
 	}

@@ -74,7 +74,7 @@ func TestCommitPanics(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("Close waits for ever")
 	}
 }

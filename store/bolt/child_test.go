@@ -193,7 +193,7 @@ func childFull(ctx context.Context, folder string) error {
 		return err
 	}
 	for start := time.Now(); s.Healthy() != nil; time.Sleep(10 * time.Millisecond) {
-		if time.Since(start) > 20*time.Second {
+		if time.Since(start) > time.Minute {
 			return fmt.Errorf("there is room again: %w", s.Healthy())
 		}
 	}

@@ -399,7 +399,7 @@ func crashChild() error {
 	if err := json.NewDecoder(os.Stdin).Decode(&order); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	client, err := vault.New(vault.Config{Address: order.Vault, Login: vault.Token{Secret: credential.NewSecret([]byte(order.Token))}})
 	if err != nil {

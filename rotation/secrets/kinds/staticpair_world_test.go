@@ -241,7 +241,7 @@ func (w *pairWorld) status() secrets.Status {
 // until turns the clock until the status is as wanted.
 func (w *pairWorld) until(what string, ok func(secrets.Status) bool) secrets.Status {
 	w.Helper()
-	for range 4_000 {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); {
 		st := w.status()
 		if ok(st) {
 			return st
