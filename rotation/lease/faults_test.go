@@ -92,6 +92,7 @@ func TestAnEndIsRetriedUntilItIsProven(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
+			w.stand()
 			h := w.token("worker", "acme", w.grant("worker", tenants("acme")))
 			g := w.obtain(h, "database:orders")
 			where := w.faults.fail

@@ -69,6 +69,7 @@ func TestALeaseThatVaultHasLost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
+			w.stand()
 			grant := w.grant("worker", tenants("acme"))
 			lost, err := w.m.Obtain(t.Context(), w.token("worker", "acme", grant), Request{Of: of("database:orders"), TTL: 9 * time.Minute})
 			w.must(err)
