@@ -198,19 +198,14 @@ func TestAllTakeTheSameHeadersAway(t *testing.T) {
 		removed[strings.ToLower(name)] = value == "" // which has Traefik take it away
 	}
 	for _, name := range taken {
-		if !removed[strings.ToLower(name)] {
-			t.Errorf("Traefik leaves %s", name)
+		for spelling := range spellings(name) { // as a CGI-like service would read it too
+			if !removed[strings.ToLower(spelling)] {
+				t.Errorf("Traefik leaves %s", spelling)
+			}
 		}
 		written := name == "X-Forwarded-Uri" // over the client's, and taken away after the question
 		if name := strings.ToLower(name); !written && !strings.Contains(string(envoy), "remove: "+name+"\n") {
 			t.Errorf("Envoy leaves %s", name)
-		}
-	}
-	for _, name := range []string{"X-Tenant", "X-Subject", "X-Client-Id", "X-Scope"} { // as a CGI-like service would read it too
-		for spelling := range spellings(name) {
-			if !removed[strings.ToLower(spelling)] {
-				t.Errorf("Traefik leaves %s", spelling)
-			}
 		}
 	}
 }

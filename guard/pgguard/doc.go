@@ -61,12 +61,13 @@
 // foreign keys tell, and materialized views. Nor does anything keep apart what
 // PostgreSQL gives to all connections of one role: the text of their queries
 // (pg_stat_activity, pg_stat_statements), of which strict mode keeps values out by
-// sending them apart; to cancel and end them (pg_cancel_backend,
+// sending them apart, but for the name of the tenant; to cancel and end them (pg_cancel_backend,
 // pg_terminate_backend); and the role's own password and settings (ALTER ROLE).
 //
 // EXPLAIN tells values of other tenants' rows to whoever can have SQL of his own run:
-// estimates come from statistics over all rows, whatever a policy says. The guide says
-// how to have none of a column. And one tenant can hold all connections of a small
+// estimates come from statistics over all rows, whatever a policy says, and ANALYZE
+// counts what an index without the tenant finds. The guide says how to have neither of
+// a column. And one tenant can hold all connections of a small
 // pool, for as long as statement_timeout lets it.
 //
 // docs/guides/postgres.md leads from nothing to a service in strict mode.
