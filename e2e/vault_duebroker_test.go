@@ -55,6 +55,7 @@ func newDueBroker(t *testing.T, databases *dueDatabases) *dueBroker {
 	d := &dueBroker{v: v, databases: databases, database: databases.connect(t, v)}
 	d.vaultBroker = newVaultBroker(t, v, keys.TransitHome, brokertest.Configure(func(doc *broker.Document) {
 		doc.Leases.TargetsFile, doc.Leases.Settle = targets, 10*time.Second
+		doc.Vault.Timeout = 3 * time.Second // what is late is asked for again, and requests are counted
 		doc.Limits.AdminPerSecond, doc.Limits.AdminBurst = 1000, 1000
 	}))
 	d.leases = d.GrantTerms(leasingGrant(d.Issuer()))

@@ -72,8 +72,10 @@ func newVaultBroker(t *testing.T, v *testVault, home string, opts ...brokertest.
 	t.Helper()
 	b := &vaultBroker{home: home, proxy: devvault.ProxyForTest(t, v.Server), calls: &http.Client{Transport: &http.Transport{}}}
 	t.Cleanup(b.calls.CloseIdleConnections)
-	b.world = newWorld(t, append(opts, brokertest.Configure(v.configure(home, b.proxy.URL())),
-		brokertest.Configure(func(d *broker.Document) { d.Vault.Timeout = time.Second }))...)
+	b.world = newWorld(t, append([]brokertest.Option{
+		brokertest.Configure(v.configure(home, b.proxy.URL())),
+		brokertest.Configure(func(d *broker.Document) { d.Vault.Timeout = time.Second }),
+	}, opts...)...)
 	b.login = filepath.Join(t.TempDir(), "contexts.yaml")
 	account, key := b.Operator()
 	if out, code := b.brokerctl(t, "login", "--issuer", b.URL(), "--account", account, "--key", key); code != 0 {
@@ -355,10 +357,11 @@ func (b *vaultBroker) metric(t *testing.T, name string) float64 {
 	return 0
 }
 
-// await looks until it is so. Half a minute means never.
+// await looks until it is so. A minute means never: what has failed for half of
+// one is tried again after as long.
 func await(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for !so() {
 		select {
