@@ -118,8 +118,11 @@ func TestCertificateReload(t *testing.T) {
 		t.Error("TLS 1.2 was accepted")
 	}
 
-	// A bad new pair keeps the old one.
-	if err := os.WriteFile(keyFile, []byte("not a key"), 0o600); err != nil {
+	// A bad new pair keeps the old one. It comes at once: half a file is another one.
+	if err := os.WriteFile(keyFile+".new", []byte("not a key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(keyFile+".new", keyFile); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, func() bool { return strings.Contains(log.String(), "the old one stays") })
