@@ -40,7 +40,7 @@ type leasing struct {
 
 const targets = `
 targets:
-  - {kind: database, name: orders, mount: database, connection: orders, base_role: orders_app, ttl: 7s, max_ttl: 7s, max_life: 7s}
+  - {kind: database, name: orders, mount: database, connection: orders, base_role: orders_app, ttl: 10s, max_ttl: 10s, max_life: 10s}
   - {kind: database, name: ledger, mount: database, connection: orders, base_role: orders_app, ttl: 5m, max_ttl: 10m}
   - {kind: database, name: reports, mount: database, connection: orders, base_role: orders_app, ttl: 12s, max_ttl: 12s, max_life: 12s}
   - {kind: kv, name: mail, mount: secret, path: "tenants/{tenant}/mail"}
