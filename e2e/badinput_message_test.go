@@ -18,7 +18,7 @@ import (
 )
 
 // sendTimeout bounds one exchange of a test with the broker.
-const sendTimeout = 10 * time.Second
+const sendTimeout = time.Minute
 
 // message is an HTTP/1 request that is written as it stands: net/http would
 // repair it, or refuse to send it.

@@ -114,7 +114,7 @@ func (p *process) start() time.Duration {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	for time.Since(begun) < 30*time.Second {
+	for time.Since(begun) < time.Minute {
 		resp, err := http.Get(p.url + "/.well-known/jwks.json")
 		if err == nil {
 			_ = resp.Body.Close()

@@ -24,7 +24,7 @@ func TestBrokenDisk_TheBrokerEndsAndStartsAgain(t *testing.T) {
 	p.start()
 	ended := make(chan error, 1)
 	go func() { ended <- p.cmd.Wait() }()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(time.Minute)
 	taken := make(map[string]bool)
 	for running := true; running; {
 		select {

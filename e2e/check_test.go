@@ -140,7 +140,7 @@ func statusOf(ctx context.Context, address, request string) (string, error) {
 		return "", err
 	}
 	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(sendTimeout)); err != nil {
 		return "", err
 	}
 	if _, err := conn.Write([]byte(request)); err != nil {

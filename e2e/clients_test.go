@@ -70,7 +70,7 @@ func runNode(t *testing.T, w *world, program string, more map[string]any) {
 // says held.
 func runProgram(t *testing.T, program string, input []byte) (held int, out []byte, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "node", "--import", withoutWebCrypto, program)
 	cmd.Dir = "clients"

@@ -163,7 +163,7 @@ type readiness struct {
 // readyz asks the socket in the data folder.
 func (p *process) readyz() readiness {
 	p.t.Helper()
-	c := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	c := http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", filepath.Join(p.folder, "ops.sock"))
@@ -263,7 +263,7 @@ func (l *steadyLoad) stop() {
 // await waits until the load has come so far.
 func (l *steadyLoad) await(t *testing.T, what string, reached func() bool) {
 	t.Helper()
-	for limit := time.Now().Add(20 * time.Second); !reached(); time.Sleep(5 * time.Millisecond) {
+	for limit := time.Now().Add(time.Minute); !reached(); time.Sleep(5 * time.Millisecond) {
 		if t.Failed() || time.Now().After(limit) {
 			t.Fatalf("no %s", what)
 		}

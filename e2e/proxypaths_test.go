@@ -73,7 +73,7 @@ func exchange(ctx context.Context, address, request string, n int) (answers []*h
 		return nil, err
 	}
 	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(sendTimeout)); err != nil {
 		return nil, err
 	}
 	if _, err := io.WriteString(conn, request); err != nil {

@@ -28,7 +28,7 @@ const Superuser = "postgres"
 type Options struct {
 	// Settings are added to the server's, e.g. {"max_connections": "20"}.
 	Settings map[string]string
-	// Patience is how long a start may take; by default a minute.
+	// Patience is how long a start may take; by default three minutes.
 	Patience time.Duration
 }
 
@@ -70,7 +70,7 @@ func ForTest(t TB, o Options) *Server {
 // the start only: the server runs until Stop.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	if o.Patience == 0 {
-		o.Patience = time.Minute
+		o.Patience = 3 * time.Minute
 	}
 	programs, err := findPrograms()
 	if err != nil {

@@ -38,7 +38,7 @@ type Health struct {
 func (s *Server) Health(ctx context.Context) (Health, error) { return s.health(ctx) }
 
 func (s *Server) health(ctx context.Context) (h Health, err error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second) // of a frozen one nothing comes
 	defer cancel()
 	status, raw, err := s.call(ctx, "", http.MethodGet, "sys/health", nil)
 	if err != nil {

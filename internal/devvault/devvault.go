@@ -30,7 +30,7 @@ type Options struct {
 	// Config is added to the configuration of one with file storage, in
 	// Vault's JSON, e.g. {"default_lease_ttl": "1m"}.
 	Config map[string]any
-	// Patience is how long a start may take; by default a minute.
+	// Patience is how long a start may take; by default three minutes.
 	Patience time.Duration
 }
 
@@ -73,7 +73,7 @@ func ForTest(t TB, o Options) *Server {
 // start only: the Vault runs until Stop.
 func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	if o.Patience == 0 {
-		o.Patience = time.Minute
+		o.Patience = 3 * time.Minute
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.Patience)
 	defer cancel()
