@@ -26,6 +26,7 @@ type core struct {
 	namespace string // where the login happens
 	timeout   time.Duration
 	probeFor  time.Duration // how long a probe may take
+	partFor   time.Duration // how long the farewell may take
 	now       func() time.Time
 	logger    *slog.Logger
 	metrics   *metrics
@@ -50,7 +51,7 @@ func New(c Config) (*Client, error) {
 		c.Login = l.prepare()
 	}
 	k := &core{
-		api: api, transport: transport, login: c.Login, namespace: c.Namespace, timeout: c.Timeout, probeFor: probeTimeout,
+		api: api, transport: transport, login: c.Login, namespace: c.Namespace, timeout: c.Timeout, probeFor: probeTimeout, partFor: farewellTimeout,
 		now: c.Now, logger: c.Logger, session: newSession(),
 	}
 	if k.metrics, err = newMetrics(c.Registerer, k); err != nil {

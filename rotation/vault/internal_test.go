@@ -19,9 +19,9 @@ import (
 	"github.com/tenantbroker/tenantbroker/credential"
 )
 
-// ProbeFor has a client that doesn't run yet wait longer for an answer to a
-// probe: a Vault on a busy machine is none that doesn't serve.
-func ProbeFor(c *Client, d time.Duration) { c.core.probeFor = d }
+// WaitFor has a client that doesn't run yet wait longer for an answer to a probe
+// and to its farewell: a Vault on a busy machine is none that doesn't serve.
+func WaitFor(c *Client, d time.Duration) { c.core.probeFor, c.core.partFor = d, d }
 
 // A Vault that is down is asked at most 200 times a minute, 133 on average, and
 // noticed within the ceiling.

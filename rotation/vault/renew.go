@@ -120,7 +120,7 @@ func (k *core) farewell(ctx context.Context) {
 	if !revoke {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewellTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.partFor)
 	defer cancel()
 	if _, err := k.direct(ctx, &call{op: opTokenRevoke, method: http.MethodPut, path: "auth/token/revoke-self", token: token, body: map[string]any{}}); err != nil {
 		k.logger.Warn("the broker's Vault token could not be revoked and lives until it expires", "error", err)

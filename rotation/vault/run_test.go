@@ -38,10 +38,10 @@ func run(t *testing.T, c *vault.Client) (stop func()) {
 	return runWithin(t, c, patience)
 }
 
-// runWithin is run, with how long a probe may take.
+// runWithin is run, with how long a probe and the farewell may take.
 func runWithin(t *testing.T, c *vault.Client, probe time.Duration) (stop func()) {
 	t.Helper()
-	vault.ProbeFor(c, probe)
+	vault.WaitFor(c, probe)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()
