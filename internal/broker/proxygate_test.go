@@ -83,7 +83,7 @@ func TestProxiesBeyondLoopbackAreListed(t *testing.T) {
 	if !strings.Contains(g.log.String(), "proxy=gateway.example") || !strings.Contains(g.log.String(), "proxy=sha256:") {
 		t.Errorf("no line says who asked: %s", g.log)
 	}
-	refused := map[string]int{}
+	refused, begun := map[string]int{}, time.Now()
 	for name, tc := range map[string]struct {
 		shown *tls.Certificate
 		why   string
@@ -121,8 +121,9 @@ func TestProxiesBeyondLoopbackAreListed(t *testing.T) {
 		}
 	}
 	// So many lines for each reason, then none for a while.
+	more := int(time.Since(begun) / (10 * time.Second)) // on a slow machine it is one already
 	for why, n := range refused {
-		if got := strings.Count(g.log.String(), "a connection to check.listen is refused\" reason="+why); got != min(n, 5) {
+		if got := strings.Count(g.log.String(), "a connection to check.listen is refused\" reason="+why); got < min(n, 5) || got > min(n, 5+more) {
 			t.Errorf("%d lines for %d %s", got, n, why)
 		}
 	}
