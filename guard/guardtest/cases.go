@@ -170,7 +170,10 @@ func (f *finder) judge(r Route, try attempt, theirs object, got answer) {
 	case try.as == nil && got.ok():
 		f.leak(r, try.name, "it answers %d", got.status)
 	case (r.Kind == Changes || r.Kind == Removes) && !r.many() && got.ok(): // for several, B's own are done
-		f.leak(r, try.name, "it answers %d, as if it had been done", got.status)
+		// A change of the caller's rows answers the same where there are none.
+		if none := f.askIn(try.in, r, try.as, []object{nobodys(theirs)}, try.change); !none.ok() {
+			f.leak(r, try.name, "it answers %d, as if it had been done, and %d for an object that nobody has", got.status, none.status)
+		}
 	}
 }
 

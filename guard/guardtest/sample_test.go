@@ -86,6 +86,11 @@ func (s *sample) find(w http.ResponseWriter, r *http.Request, unless string) *no
 		http.Error(w, "not yours", http.StatusForbidden)
 		return nil
 	}
+	if found == nil && s.leak == "error in a text" && unless == "read" {
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = fmt.Fprintf(w, `{"trace":%q,"error":"nobody knows it"}`, credential.NewID())
+		return nil
+	}
 	if found == nil {
 		guard.Refuse(w, r, guard.ErrNotFound)
 		return nil
@@ -99,6 +104,11 @@ func (s *sample) find(w http.ResponseWriter, r *http.Request, unless string) *no
 		}
 	}
 	if err := guard.Check(r.Context(), guard.Resource{Tenant: found.tenant, Type: "note", ID: found.ID}); err != nil {
+		if s.leak == "error in a text" && unless == "read" { // beside what is another for each answer
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = fmt.Fprintf(w, `{"trace":%q,"error":"another customer's"}`, credential.NewID())
+			return nil
+		}
 		if s.leak == "error" || changes && (s.leak == "change error" || s.alike == "no to all changes") {
 			http.Error(w, "not yours", http.StatusForbidden)
 			return nil
@@ -157,6 +167,26 @@ func (s *sample) ofPath(w http.ResponseWriter, r *http.Request) {
 // summary looks whose the note is before it asks the cache, whose key has the tenant
 // and the id.
 func (s *sample) summary(w http.ResponseWriter, r *http.Request) {
+	if s.leak == "second cache" { // in front of the check, from the second question on
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		kept, asked := s.cache[r.URL.Path]
+		n := s.notes[r.PathValue("id")]
+		switch tenant := s.tenant(r); {
+		case kept != nil:
+		case n == nil || n.tenant != tenant:
+			guard.Refuse(w, r, guard.ErrNotFound)
+			return
+		default:
+			body := []byte(n.Text)
+			if s.cache[r.URL.Path] = nil; asked {
+				s.cache[r.URL.Path] = body
+			}
+			kept = body
+		}
+		_, _ = w.Write(kept)
+		return
+	}
 	found := s.find(w, r, "summary")
 	if found == nil {
 		return
@@ -353,6 +383,16 @@ func (s *sample) remove(w http.ResponseWriter, r *http.Request) {
 		delete(s.notes, r.PathValue("id"))
 		s.mu.Unlock()
 		guard.Refuse(w, r, guard.ErrNotFound)
+		return
+	}
+	if s.alike == "whatever was there" { // as a DELETE does under row security
+		own := s.tenant(r)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if n := s.notes[r.PathValue("id")]; n != nil && n.tenant == own {
+			delete(s.notes, n.ID)
+		}
+		w.WriteHeader(http.StatusNoContent)
 		return
 	}
 	if found := s.find(w, r, "remove"); found != nil {
