@@ -180,6 +180,10 @@ func (k *Secret) Prepare(ctx context.Context, w *secrets.Work) (secrets.Handle, 
 	}
 	switch w.Step {
 	case secrets.Stage:
+		// A second value of one rotation would be added, and the first one read.
+		if err := place.notGiven(ctx, store, w); err != nil {
+			return nil, err
+		}
 		return place.prepareStage(ctx, store)
 	case secrets.Apply:
 		// Kept before it is added, so that it ends with this rotation whatever happens.
@@ -232,7 +236,7 @@ func (k *Secret) Do(ctx context.Context, w *secrets.Work) (secrets.Handle, error
 		if landed && !w.Forced {
 			return nil, drift("%s is of the rotation that was given up, and consumers read it", place.Path)
 		}
-		if w.GivenUp {
+		if w.GivenUp && !landed { // what they read stays with force too: the next rotation ends it
 			if err := k.drop(ctx, w, "withdraw", spec, []string{credentialID(w)}); err != nil {
 				return nil, err
 			}

@@ -308,6 +308,33 @@ func TestWebhook_Elsewhere(t *testing.T) {
 	}
 }
 
+// The rotator has given consumers the value of a rotation that is given up here,
+// such as before the broker's store was restored: nothing removes it.
+func TestWebhook_NotRemovedWhileConsumersHaveIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.declare("webhook", map[string]any{"url": w.hook.server.URL, "audience": "rotator"})
+	w.at("webhook/apply/call/after", func() {
+		w.hook.set(func(r *rotator) {
+			r.now = 1
+			for _, c := range r.calls {
+				r.did[c.Rotation+"-promote"] = 1
+			}
+		})
+		w.must(w.m.Abort(t.Context(), admin, w.name, 0))
+	})
+	w.ask(false)
+	st := w.until("held", func(st secrets.Status) bool { return gaveUp(st) || st.Attempt != nil && st.Attempt.Held })
+	if st.Attempt == nil || !strings.Contains(st.Drift, "consumers have its value") {
+		t.Errorf("%+v, drift %q", st.Attempt, st.Drift)
+	}
+	w.ask(true)
+	w.until("given up", gaveUp)
+	if good := w.hook.good(); !slices.Equal(good, []uint64{1}) {
+		t.Errorf("good: %v", good)
+	}
+}
+
 // Nobody answers: the step may have happened, so it is looked for.
 func TestWebhook_Away(t *testing.T) {
 	t.Parallel()

@@ -23,11 +23,11 @@ var fenceEffects = []string{"fence", "erase"}
 //
 // landed: consumers read the new value after all, and nothing was done.
 func (p *Place) fence(ctx context.Context, kv Store, w *secrets.Work) (now secrets.Handle, landed bool, err error) {
-	if !mayLand(w) {
+	if !w.GivenUp {
 		return nil, false, nil
 	}
 	at, err := p.lookAtFence(ctx, kv, w)
-	if err != nil || at.landed {
+	if err != nil || at.landed || !mayLand(w) {
 		return nil, at.landed, err
 	}
 	if at.open {

@@ -68,12 +68,15 @@ func TestClientSecret_NotWithdrawnWhileItIsRead(t *testing.T) {
 		w.must(w.m.Abort(t.Context(), admin, w.name, 0))
 	})
 	w.ask(false)
-	w.until("held", func(st secrets.Status) bool { return gaveUp(st) || st.Attempt != nil && st.Attempt.Held })
-	if !w.works(w.read().Data["client_secret"]) {
-		t.Error("consumers read a client secret that was withdrawn")
+	st := w.until("held", func(st secrets.Status) bool { return gaveUp(st) || st.Attempt != nil && st.Attempt.Held })
+	if st.Attempt == nil || !w.works(w.read().Data["client_secret"]) {
+		t.Errorf("consumers read a client secret that was withdrawn, or nobody is told: %+v", st.Attempt)
 	}
 	w.ask(true)
 	w.until("given up", gaveUp)
+	if !w.works(w.read().Data["client_secret"]) {
+		t.Error("with force consumers read a client secret that was withdrawn")
+	}
 }
 
 // Vault carries a write out when nobody waits for it any more and the rotation

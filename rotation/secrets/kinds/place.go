@@ -112,6 +112,16 @@ func written(v vault.KVValue, nonce string) bool {
 	return ok && text == nonce
 }
 
+// notGiven refuses a rotation whose value consumers are given already: its record
+// is of a store that was restored.
+func (p *Place) notGiven(ctx context.Context, kv Store, w *secrets.Work) error {
+	now, gone, err := latest(ctx, kv, p.Path)
+	if err == nil && !gone && written(now, w.Nonce) {
+		err = drift("version %d of %s is of this rotation already: the broker's store is older", now.Version, p.Path)
+	}
+	return err
+}
+
 // stage writes fields to the staging path, over whatever prepareStage saw there.
 func (p *Place) stage(ctx context.Context, kv Store, w *secrets.Work, fields map[string]any) (secrets.Handle, error) {
 	data := p.marked(w, fields)

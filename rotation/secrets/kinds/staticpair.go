@@ -120,11 +120,32 @@ func (k *StaticPair) Prepare(ctx context.Context, w *secrets.Work) (secrets.Hand
 	}
 	switch w.Step {
 	case secrets.Apply:
+		if err := p.notInUse(ctx, p.idle(w)); err != nil {
+			return nil, err
+		}
 		return p.noteRotation(ctx, w, p.idle(w), handleApplyFrom)
 	case secrets.Retire:
 		return p.noteRotation(ctx, w, p.former(w), handleRetireFrom)
 	}
 	return nil, nil
+}
+
+// notInUse refuses the role whose user consumers are given: the record of a store
+// that was restored can be of a time when that one was idle.
+func (p *pair) notInUse(ctx context.Context, r PairRole) error {
+	now, user, err := p.given(ctx)
+	if err == nil && user == r.Username {
+		err = drift("version %d of %s gives consumers %s, which was idle when the rotation began: the broker's store is older, or another has written there",
+			now.Version, p.Publish.Path, r.Username)
+	}
+	return err
+}
+
+// given is what consumers are given, and whose login that is; "": nobody's.
+func (p *pair) given(ctx context.Context) (now vault.KVValue, user string, err error) {
+	now, _, err = latest(ctx, p.kv, p.Publish.Path)
+	user, _ = now.Data[fieldUsername].(string)
+	return now, user, err
 }
 
 // noteRotation notes when a role was rotated last, unless that is noted and it
@@ -273,6 +294,10 @@ func (p *pair) retire(ctx context.Context, w *secrets.Work) error {
 		return err
 	}
 	r := p.former(w)
+	// Not with force either: the next rotation begins with what is given, and ends the other.
+	if _, user, err := p.given(ctx); err != nil || user == r.Username {
+		return err
+	}
 	ended, err := p.ended(ctx, w, r)
 	if err != nil {
 		return err

@@ -176,6 +176,11 @@ func (k *Webhook) Do(ctx context.Context, w *secrets.Work) (secrets.Handle, erro
 	if err != nil {
 		return nil, err
 	}
+	if w.Step == secrets.Clean && w.GivenUp {
+		if given, err := k.hasGiven(ctx, w, spec); given || err != nil {
+			return nil, err
+		}
+	}
 	var reply Reply
 	err = w.Effect("call", func() (err error) {
 		reply, err = k.call(ctx, w, spec, actionDo)
@@ -190,6 +195,26 @@ func (k *Webhook) Do(ctx context.Context, w *secrets.Work) (secrets.Handle, erro
 		return nil, fmt.Errorf("%w: %s", secrets.ErrNotDone, reply.note("the webhook failed"))
 	}
 	return nil, drift("%s", reply.note("somebody else has changed it"))
+}
+
+// hasGiven reports whether consumers have the value of a rotation that was given
+// up after all, as where a store was restored. It is not to be removed, and
+// without force that is a drift.
+func (k *Webhook) hasGiven(ctx context.Context, w *secrets.Work, spec WebhookSpec) (bool, error) {
+	promoting := *w
+	promoting.Step, promoting.GivenUp = secrets.Promote, false
+	reply, err := k.call(ctx, &promoting, spec, actionLook)
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("%w: %w", secrets.ErrNotDone, err)
+	case reply.State == replyFailed:
+		return false, fmt.Errorf("%w: the webhook can't say whether consumers have the value that is to be removed: %s", secrets.ErrNotDone, reply.note("failed"))
+	case reply.State != replyDone:
+		return false, nil
+	case !w.Forced:
+		return false, drift("the webhook says that the promote of the rotation that was given up is done, so that consumers have its value")
+	}
+	return true, nil
 }
 
 // Look implements secrets.Kind.
