@@ -18,7 +18,7 @@ func (m *Manager) checkDrift(ctx context.Context, rec record, kind Kind) error {
 		next.Problem = bounded(shown(err))
 	default:
 		next.Problem = ""
-		if rec.state.Current != nil { // else there is nothing to compare with
+		if rec.state.Current != nil || rec.state.Moved != nil { // else there is nothing to compare with
 			next.Drift = bounded(found.Drift)
 		}
 	}
@@ -43,7 +43,7 @@ func (m *Manager) inspectNow(ctx context.Context, rec record, kind Kind, begins 
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	w := m.work(rec, kind)
-	w.Step, w.Old, w.Begins = "", Slot{}, begins
+	w.Step, w.Old, w.Begins = "", Slot{Handle: rec.state.Moved}, begins
 	if rec.state.Current != nil {
 		w.Old = *rec.state.Current
 	}

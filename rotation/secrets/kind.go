@@ -29,7 +29,8 @@ type Kind interface {
 	Effects(Step) []string
 
 	// Inspect looks, without changing anything, whether what is out there is
-	// what w.Old says. The zero Slot stands for: nothing is known yet.
+	// what w.Old says. Version 0 stands for: nothing is known yet, but for what
+	// Moved has kept in its handle.
 	Inspect(ctx context.Context, w *Work) (Inspection, error)
 	// Prepare reads what Do will need to recognise its own doing later. It
 	// changes nothing; what it returns is kept with the intent.
@@ -48,6 +49,15 @@ type Aging interface {
 	// DefaultMaxAge is how old a secret may get whose successor may take drain;
 	// 0 where the spec leaves no room.
 	DefaultMaxAge(spec json.RawMessage, drain time.Duration) time.Duration
+}
+
+// Moving is a Kind of whose value something stays in use where its secret's spec
+// is changed, so that the next rotation must know of it.
+type Moving interface {
+	// Moved is what of a handle that was kept under one spec holds under another;
+	// nil: nothing. The error is for the operator: under that spec no rotation
+	// would end what is in use.
+	Moved(from, to json.RawMessage, kept Handle) (Handle, error)
 }
 
 // Subject is the secret that a spec belongs to.

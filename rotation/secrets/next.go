@@ -153,12 +153,14 @@ func (s State) begin(now time.Time, nonce string, steps []Step, found Handle, st
 	}
 	next.Versions = max(next.Versions, stamp)
 	if found != nil {
-		next.Current = &Slot{Version: next.Versions, Handle: found}
+		next.Current, next.Moved = &Slot{Version: next.Versions, Handle: found}, nil
 	}
 	a := &Attempt{Nonce: nonce, Cause: cause, StartedAt: now, Steps: steps, Step: steps[0], Since: now}
 	if next.Current != nil {
 		old := *next.Current
 		a.Old = &old
+	} else if next.Moved != nil {
+		a.Old = &Slot{Handle: next.Moved}
 	}
 	// Taken only when it is promoted: consumers know no gaps.
 	a.New = Slot{Version: next.Versions + 1, Nonce: nonce}
@@ -196,7 +198,7 @@ func (s State) done(now time.Time, what What, more Handle) State {
 			a.Promoted, a.New.PromotedAt = true, now
 			current := a.New
 			next.Versions = a.New.Version
-			next.Current, next.LastOK, next.Failures, next.RetryAt = &current, now, 0, time.Time{}
+			next.Current, next.Moved, next.LastOK, next.Failures, next.RetryAt = &current, nil, now, 0, time.Time{}
 		}
 	}
 	if next.Current != nil && next.Current.Nonce == a.Nonce {

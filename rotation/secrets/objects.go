@@ -135,7 +135,7 @@ func (m *Manager) Update(ctx context.Context, by registry.By, id string, ifVersi
 			return err
 		}
 		if !bytes.Equal(old.secret.Spec, next.Spec) {
-			if err := m.forget(c, old); err != nil {
+			if err := m.forget(c, old, next); err != nil {
 				return err
 			}
 		}
@@ -183,11 +183,20 @@ func (m *Manager) mayChange(c *registry.Change, old record, next *Secret) error 
 }
 
 // forget drops what is known of where the value is: the spec names another
-// place now. The versions that there were stay.
-func (m *Manager) forget(tx store.Tx, old record) error {
+// place now. The versions that there were stay, and what consumers go on using.
+func (m *Manager) forget(tx store.Tx, old record, changed *Secret) (err error) {
 	next := old.state.clone()
+	if next.Current != nil {
+		next.Moved = next.Current.Handle
+	}
+	moving, is := m.kinds[changed.Kind].(Moving)
+	if !is {
+		next.Moved = nil
+	} else if next.Moved, err = moving.Moved(old.secret.Spec, changed.Spec, next.Moved); err != nil {
+		return err
+	}
 	next.Current, next.Drift, next.Problem = nil, "", ""
-	_, err := put(tx, stateTable, old.secret.ID, next, old.stateVersion)
+	_, err = put(tx, stateTable, old.secret.ID, next, old.stateVersion)
 	return err
 }
 

@@ -144,6 +144,7 @@ type Holder struct {
 // another one and do no I/O.
 type State struct {
 	Current *Slot     `json:"current,omitempty"` // what consumers are given; none: not known yet
+	Moved   Handle    `json:"moved,omitempty"`   // where Current isn't known: what consumers have from under a former spec
 	Attempt *Attempt  `json:"attempt,omitempty"`
 	Asked   *Cause    `json:"asked,omitempty"` // an operator wants a rotation
 	Last    *Outcome  `json:"last,omitempty"`

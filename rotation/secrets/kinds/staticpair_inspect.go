@@ -71,6 +71,7 @@ type inspection struct {
 	idle   PairRole
 	vault  vault.StaticCredentials // of the active one
 	given  credential.Secret       // what consumers are given; zero: nothing is published
+	moved  string                  // the user that they were given where it was published before; "": that one, or none
 }
 
 // read finds out which role is in use: the one that is published, else the one
@@ -82,11 +83,14 @@ func (i *inspection) read(ctx context.Context, w *secrets.Work) (err error) {
 	}
 	user, _ := now.Data[fieldUsername].(string)
 	active, published := i.byUser(user)
-	if !published {
-		var known bool
-		if active, _, known = i.role(w.Old.Handle[handleRole]); !known {
-			active = i.Roles[0]
-		}
+	before, _, known := i.role(w.Old.Handle[handleRole])
+	switch {
+	case published && known && w.Old.Version == 0 && before != active:
+		i.moved = before.Username
+	case !published && known:
+		active = before
+	case !published:
+		active = i.Roles[0]
 	}
 	i.active, i.idle, _ = i.role(active.Role)
 	if published {
@@ -98,6 +102,10 @@ func (i *inspection) read(ctx context.Context, w *secrets.Work) (err error) {
 
 // consumers logs in as they do.
 func (i *inspection) consumers(ctx context.Context, w *secrets.Work) (drift string, err error) {
+	if i.moved != "" {
+		return fmt.Sprintf("%s gives consumers %s, and where they were given theirs before it is %s: publish that one there, or --force, which ends its password before they are seen on another",
+			i.Publish.Path, i.active.Username, i.moved), nil
+	}
 	password := i.given
 	if password.IsZero() { // the first rotation: they are given what Vault has
 		password = i.vault.Password

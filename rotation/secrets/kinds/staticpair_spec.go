@@ -217,6 +217,24 @@ func (s *StaticPairSpec) role(name string) (this, other PairRole, ok bool) {
 	return PairRole{}, PairRole{}, false
 }
 
+// Moved implements secrets.Moving: the user that consumers have stays of the pair,
+// by whatever role, and is the one that isn't idle, wherever it was published.
+func (*StaticPair) Moved(from, to json.RawMessage, kept secrets.Handle) (secrets.Handle, error) {
+	var was, is StaticPairSpec
+	if err := errors.Join(json.Unmarshal(from, &was), json.Unmarshal(to, &is)); err != nil {
+		return nil, err
+	}
+	had, _, known := was.role(kept[handleRole])
+	if !known {
+		return nil, nil
+	}
+	now, still := is.byUser(had.Username)
+	if !still {
+		return nil, registry.Invalid("spec.roles", "%s is what consumers have, and nothing would end it: put another in the place of the idle user, rotate, and then in that of this one", had.Username)
+	}
+	return secrets.Handle{handleRole: now.Role}, nil
+}
+
 // byUser returns the role for a user.
 func (s *StaticPairSpec) byUser(username string) (PairRole, bool) {
 	for _, r := range s.Roles {

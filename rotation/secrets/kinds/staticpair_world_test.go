@@ -301,7 +301,12 @@ type login struct {
 // published is what consumers are given.
 func (w *pairWorld) published() login {
 	w.Helper()
-	v, err := w.client.KV("secret").Get(w.Context(), "shared/"+w.name)
+	return w.publishedAt("shared/" + w.name)
+}
+
+func (w *pairWorld) publishedAt(path string) login {
+	w.Helper()
+	v, err := w.client.KV("secret").Get(w.Context(), path)
 	w.must(err)
 	user, _ := v.Data["username"].(string)
 	password, _ := v.Data["password"].(string)
