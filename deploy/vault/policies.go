@@ -23,13 +23,14 @@ type Names struct {
 	Tenants, Shared       string // folders in KV
 	StaticRoles           []string
 	Connections           []string // of the database engine, for leases; none: any
+	Leases                string   // begins the names of leases' roles: one broker's (lease.RolePrefix), or all brokers'
 }
 
 // DefaultNames are used where setup is given no option.
 func DefaultNames() Names {
 	return Names{
 		Name: "tenantbroker", Algorithms: []credential.Algorithm{credential.ES256}, KEK: "tenantbroker-kek",
-		Transit: "transit", KV: "secret", Database: "database", Tenants: "tenants", Shared: "shared",
+		Transit: "transit", KV: "secret", Database: "database", Tenants: "tenants", Shared: "shared", Leases: "tb_",
 	}
 }
 
@@ -48,7 +49,7 @@ func (n Names) Policies() (map[string]string, error) {
 			return nil, err
 		}
 		for _, pairs := range times {
-			pairs = append(pairs, "@transit@", n.Transit, "@kv@", n.KV, "@database@", n.Database, "@kek@", n.KEK, "@tenants@", n.Tenants, "@connections@", n.connections())
+			pairs = append(pairs, "@transit@", n.Transit, "@kv@", n.KV, "@database@", n.Database, "@kek@", n.KEK, "@tenants@", n.Tenants, "@connections@", n.connections(), "@leases@", n.Leases)
 			all[part] += strings.NewReplacer(pairs...).Replace(string(text)) + "\n"
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tenantbroker/tenantbroker/credential"
 	setup "github.com/tenantbroker/tenantbroker/deploy/vault"
+	"github.com/tenantbroker/tenantbroker/rotation/lease"
 )
 
 var everything = []string{"--static-role", "legacy-a", "--static-role", "legacy-b", "--connection", "orders", "signing", "kek", "kv", "static", "lease-database", "lease-kv"}
@@ -189,6 +190,8 @@ func TestSetupRefuses(t *testing.T) {
 		"not: +":                                  {"--shared", "+"},
 		`not: x" {`:                               {"--static-role", `x" {`, "static"},
 		"not: /tenants":                           {"--tenants", "/tenants"},
+		"with no slash at its end: not https://b": {"--issuer", "https://b.example/"},
+		"with no slash at its end: not orders":    {"--issuer", "orders"},
 		`not: orders", "*`:                        {"--connection", `orders", "*`},
 		"not: orders*":                            {"--connection", "orders*"},
 		"lie in each other":                       {"--shared", "tenants/shared"},
@@ -252,12 +255,14 @@ func TestThePackageFillsInWhatTheSetupWrites(t *testing.T) {
 	names := setup.DefaultNames()
 	names.Algorithms = []credential.Algorithm{credential.ES256, credential.EdDSA, credential.RS256}
 	names.StaticRoles, names.Connections = []string{"legacy-a", "legacy-b"}, []string{"orders"}
+	const issuer = "https://broker.example:8443"
+	names.Leases = lease.RolePrefix(credential.MustIssuerURL(issuer))
 	ours, err := names.Policies()
 	if err != nil {
 		t.Fatal(err)
 	}
 	theirs := w.policies(append([]string{
-		"--algorithm", "ES256", "--algorithm", "EdDSA", "--algorithm", "RS256",
+		"--algorithm", "ES256", "--algorithm", "EdDSA", "--algorithm", "RS256", "--issuer", issuer,
 	}, everything...)...)
 	if len(ours) != len(theirs) || len(ours) != len(parts) {
 		t.Errorf("%d parts, the set-up has %d, of %d", len(ours), len(theirs), len(parts))
@@ -308,7 +313,7 @@ func TestHelpNamesEveryPartAndPolicy(t *testing.T) {
 func unfilled(path string) string {
 	for name, shown := range map[string]string{
 		"@transit@": "transit", "@kv@": "secret", "@database@": "database", "@key@": "KEY", "@kek@": "KEK",
-		"@folder@": "FOLDER", "@tenants@": "tenants", "@role@": "ROLE",
+		"@folder@": "FOLDER", "@tenants@": "tenants", "@role@": "ROLE", "@leases@": "tb_",
 	} {
 		path = strings.ReplaceAll(path, name, shown)
 	}

@@ -3,6 +3,7 @@
 package vault_test
 
 import (
+	"embed"
 	"errors"
 	"net/http"
 	"os"
@@ -20,11 +21,16 @@ import (
 	"github.com/tenantbroker/tenantbroker/rotation/vault"
 )
 
+// script is the set-up. Embedded, so that a broken one can be tried (internal/mutate).
+//
+//go:embed setup policies
+var script embed.FS
+
 // world is a Vault on which nothing is set up, and the command that talks to it.
 type world struct {
 	*testing.T
 	*devvault.Server
-	path     string // a folder with the command vault
+	path     string // a folder with the command vault, and the set-up in a folder of its own
 	postgres *devpostgres.Server
 }
 
@@ -38,6 +44,13 @@ func newWorld(t *testing.T) *world {
 	if err := os.Symlink(binary, filepath.Join(w.path, "vault")); err != nil {
 		t.Fatal(err)
 	}
+	at := filepath.Join(w.path, "deploy")
+	if err := os.CopyFS(at, script); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(at, "setup"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	return w
 }
 
@@ -48,7 +61,7 @@ func (w *world) in(t *testing.T) *world {
 
 // setup runs the set-up as an operator does, and returns what it printed.
 func (w *world) setup(token string, args ...string) (string, error) {
-	cmd := exec.CommandContext(w.Context(), "./setup", args...)
+	cmd := exec.CommandContext(w.Context(), filepath.Join(w.path, "deploy", "setup"), args...)
 	cmd.Env = []string{
 		"PATH=" + w.path + ":" + os.Getenv("PATH"), "HOME=" + w.path,
 		"VAULT_ADDR=" + w.URL(), "VAULT_CACERT=" + w.CACert(), "VAULT_TOKEN=" + token,

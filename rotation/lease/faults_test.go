@@ -224,7 +224,7 @@ func TestOrphansAreEnded(t *testing.T) {
 	grant := w.grant("worker", tenants("acme"))
 	lost, kept := w.obtain(w.token("worker", "acme", grant), "database:orders"), w.obtain(w.token("worker", "acme", grant), "database:orders")
 	foreign := "tb_0123456789ab_" + newID(w.now())
-	ours := rolePrefix(w.m.issuer) + "not-an-id-of-twenty-six-ch"
+	ours := RolePrefix(w.m.issuer) + "not-an-id-of-twenty-six-ch"
 	for _, name := range []string{foreign, ours} {
 		w.must(w.client.Database("database").PutRole(t.Context(), name, vault.Role{Database: w.database, CreationStatements: []string{"SELECT 1"}, DefaultTTL: time.Minute, MaxTTL: time.Minute}))
 	}

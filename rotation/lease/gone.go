@@ -198,7 +198,7 @@ func (m *Manager) adopt(ctx context.Context) (more bool, err error) {
 			orphans, more = orphans[:passOrphans], true
 		}
 		for _, id := range orphans {
-			if failed := m.removeOrphan(ctx, mount, rolePrefix(m.issuer)+id, id); failed != nil {
+			if failed := m.removeOrphan(ctx, mount, RolePrefix(m.issuer)+id, id); failed != nil {
 				err = errors.Join(err, fmt.Errorf("lease %s, which is in no row: %w", id, failed))
 			}
 		}
@@ -251,7 +251,7 @@ func (m *Manager) rolesOfOurs(ctx context.Context, mount string) (ids []string, 
 		return nil, fmt.Errorf("list the roles of %s: %w", mount, err)
 	}
 	for _, role := range roles {
-		if id, ours := strings.CutPrefix(role, rolePrefix(m.issuer)); ours && validID(id) {
+		if id, ours := strings.CutPrefix(role, RolePrefix(m.issuer)); ours && validID(id) {
 			ids = append(ids, id)
 		}
 	}

@@ -78,7 +78,7 @@ func (m *Manager) obtainUser(ctx context.Context, h Holder, q Request, l *row) (
 	if session.Down != nil {
 		return Granted{}, fmt.Errorf("%w: %w", ErrUnavailable, session.Down)
 	}
-	l.Role = rolePrefix(m.issuer) + l.ID
+	l.Role = RolePrefix(m.issuer) + l.ID
 	l.Login, l.LoginEnds = session.Since, session.Expires
 	var target Target
 	err := m.update(ctx, func(tx store.Tx) (err error) {

@@ -110,9 +110,10 @@ func validID(id string) bool {
 	return err == nil
 }
 
-// rolePrefix begins the names of this broker's roles in Vault, which may serve
-// others too.
-func rolePrefix(issuer credential.IssuerURL) string {
+// RolePrefix begins the names of a broker's roles in Vault, which may serve
+// others too: its policy there can be for these alone. deploy/vault/setup makes
+// the same of the issuer.
+func RolePrefix(issuer credential.IssuerURL) string {
 	sum := sha256.Sum256([]byte(issuer.String()))
 	return "tb_" + hex.EncodeToString(sum[:6]) + "_"
 }

@@ -223,7 +223,7 @@ func TestIDs(t *testing.T) {
 			t.Errorf("%q", bad)
 		}
 	}
-	if p := rolePrefix(credential.MustIssuerURL("https://a.example")); p == rolePrefix(credential.MustIssuerURL("https://b.example")) || len(p)+idLength > 63 {
+	if p := RolePrefix(credential.MustIssuerURL("https://a.example")); p == RolePrefix(credential.MustIssuerURL("https://b.example")) || len(p)+idLength > 63 {
 		t.Errorf("%s", p)
 	}
 }

@@ -58,7 +58,7 @@ func TestOrphansThatCanNotBeEnded(t *testing.T) {
 	w := newValues(t)
 	v := &crowded{Vault: w.faults, roles: map[string]bool{}}
 	for range passOrphans + 5 {
-		v.roles[rolePrefix(w.issuer)+newID(w.now())] = true
+		v.roles[RolePrefix(w.issuer)+newID(w.now())] = true
 	}
 	for role := range v.roles {
 		v.stuck = role

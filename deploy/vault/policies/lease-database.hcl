@@ -1,8 +1,8 @@
 # Tenants' short-lived database users. Each lease has a role of its own, whose
-# name begins with tb_; the connection must say allowed_roles='tb_*', and Vault
-# must log in there as a user that can call the functions of deploy/postgres and
-# nothing else.
-path "@database@/roles/tb_*" {
+# name begins with tb_, and with what is its broker's alone where --issuer says
+# which. The connection must say allowed_roles='tb_*', and Vault must log in there
+# as a user that can call the functions of deploy/postgres and nothing else.
+path "@database@/roles/@leases@*" {
   capabilities = ["create", "update", "delete"]
   allowed_parameters = {
     "db_name"               = [@connections@]
@@ -19,12 +19,12 @@ path "@database@/roles" {
   capabilities = ["list"]
 }
 
-path "@database@/creds/tb_*" {
+path "@database@/creds/@leases@*" {
   capabilities = ["read"]
 }
 
 # What a role's leases are. Vault asks for sudo to list any.
-path "sys/leases/lookup/@database@/creds/tb_*" {
+path "sys/leases/lookup/@database@/creds/@leases@*" {
   capabilities = ["list", "sudo"]
 }
 
