@@ -146,12 +146,12 @@ func (t *Transit) Generate(ctx context.Context, alg credential.Algorithm, spent 
 	switch {
 	case errors.Is(err, vault.ErrNotFound):
 		if spent.Mark > 0 {
-			return Stored{}, rolledBack(mount, name, 0, spent.Mark)
+			return Stored{}, rolledBack(mount, name, alg, 0, spent.Mark)
 		}
 	case err != nil:
 		return Stored{}, err
 	case info.LatestVersion < spent.Mark:
-		return Stored{}, rolledBack(mount, name, info.LatestVersion, spent.Mark)
+		return Stored{}, rolledBack(mount, name, alg, info.LatestVersion, spent.Mark)
 	default:
 		if err := checkTransitKey(mount, info, alg); err != nil {
 			return Stored{}, err

@@ -3,7 +3,9 @@ package keys
 import (
 	"context"
 	"errors"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -222,6 +224,53 @@ func TestNoVersionIsPublishedThatWasThereBeforeTheRing(t *testing.T) {
 	if info := transitInfo(t, home, credential.ES256); info.LatestVersion != 4 {
 		t.Errorf("%d versions", info.LatestVersion)
 	}
+}
+
+// What the error says to type is typed, on a key with fewer versions and on one
+// that is gone; then the next key is a version that nobody has seen.
+func TestWhatHelpsARolledBackVaultIsWhatTheErrorSays(t *testing.T) {
+	for _, left := range []int{0, 1, 2} {
+		home, c := newTransit(t, TransitConfig{}), client(t, sharedVault(t), "")
+		name := home.keyName(credential.ES256)
+		for n := range left {
+			path, body := "transit/keys/"+name, map[string]any{"type": "ecdsa-p256"}
+			if n > 0 {
+				path, body = path+"/rotate", nil
+			}
+			if _, err := c.Write(t.Context(), path, body); err != nil {
+				t.Fatal(err)
+			}
+		}
+		spent := Spent{Mark: 3}
+		_, err := home.Generate(t.Context(), credential.ES256, spent)
+		if !errors.Is(err, ErrLost) {
+			t.Fatalf("%d versions are left: %v", left, err)
+		}
+		said := regexp.MustCompile(`(?:rotate the key in Vault (\d+) times )?\(vault write (?:-f )?(\S+?)(?: type=(\S+))?\)`)
+		for _, do := range said.FindAllStringSubmatch(err.Error(), -1) {
+			var body map[string]any
+			if do[3] != "" {
+				body = map[string]any{"type": do[3]}
+			}
+			for range max(1, number(do[1])) {
+				if _, err := c.Write(t.Context(), do[2], body); err != nil {
+					t.Fatalf("%d versions are left: %v", left, err)
+				}
+			}
+		}
+		if _, err := home.Generate(t.Context(), credential.ES256, spent); errors.Is(err, ErrLost) {
+			t.Errorf("%d versions are left, and it does not help: %v", left, err)
+		}
+		if info := transitInfo(t, home, credential.ES256); info.LatestVersion != 3 {
+			t.Errorf("%d versions are left, and there are %d now", left, info.LatestVersion)
+		}
+	}
+}
+
+// number is that of digits, 0 of none.
+func number(digits string) int {
+	n, _ := strconv.Atoi(digits)
+	return n
 }
 
 func TestAKeyWhoseRowIsLostIsFoundAgainByItsPublicPart(t *testing.T) {

@@ -53,10 +53,14 @@ func checkTransitKey(mount string, info vault.TransitKey, alg credential.Algorit
 
 // rolledBack is the error where Vault has fewer versions than were published.
 // Making the missing ones anew would put other keys in their place.
-func rolledBack(mount, name string, latest, mark int) error {
+func rolledBack(mount, name string, alg credential.Algorithm, latest, mark int) error {
+	missing, first := mark-latest, ""
+	if latest == 0 { // Vault rotates no key that is not there; a new one has version 1
+		missing, first = mark-1, fmt.Sprintf("make the key (vault write %s/keys/%s type=%s) and ", mount, name, transitTypes[alg])
+	}
 	return fmt.Errorf("%w: %s/%s has %d versions, and version %d was there before: Vault's storage was rolled back. "+
-		"Bring it back, or rotate the key in Vault %d times (vault write -f %s/keys/%s/rotate), or choose another signing.vault_key_prefix",
-		ErrLost, mount, name, latest, mark, mark-latest, mount, name)
+		"Bring it back, or %srotate the key in Vault %d times (vault write -f %s/keys/%s/rotate), or choose another signing.vault_key_prefix",
+		ErrLost, mount, name, latest, mark, first, missing, mount, name)
 }
 
 const (
