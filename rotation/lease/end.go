@@ -150,7 +150,8 @@ func (m *Manager) endDue(ctx context.Context, id string) error {
 }
 
 // check ends the leases whose account, tenant, token or grant stands no more,
-// and shortens those whose grant or account now ends earlier.
+// and shortens those whose grant or account now ends earlier. What a clock that
+// was set back since holds up is due again.
 func (m *Manager) check(ctx context.Context) error {
 	var touched []string
 	var failed error // the first; it keeps no other lease from being checked
@@ -170,6 +171,9 @@ func (m *Manager) check(ctx context.Context) error {
 					continue
 				}
 				if l.State != Active {
+					if m.aheadOfClock(l) {
+						touched = append(touched, l.ID)
+					}
 					continue
 				}
 				s, err := m.on(r, l)
@@ -190,6 +194,26 @@ func (m *Manager) check(ctx context.Context) error {
 		}
 	}
 	return errors.Join(failed, each(touched, func(id string) error { return m.recheck(ctx, id) }))
+}
+
+// aheadOfClock reports that a lease which is being made or ended is due further
+// ahead than any is: the clock was set back since.
+func (m *Manager) aheadOfClock(l *row) bool {
+	return l.due().Sub(m.now()) > maxBackoff
+}
+
+// catchUp makes it due. Vault has all of its time from now on.
+func (m *Manager) catchUp(tx store.Tx, l *row) error {
+	if !m.aheadOfClock(l) {
+		return nil
+	}
+	if l.State == Creating {
+		return m.toEnd(tx, l.copy(), l, reasonAbandoned, m.settling(l))
+	}
+	next, now := l.copy(), m.instant()
+	next.Ends.NextAt = now
+	next.Ends.SettleAt = earlier(next.Ends.SettleAt, now.Add(callTimeout+m.settle))
+	return next.put(tx, l)
 }
 
 // each does the same to each lease. An error of one keeps no other from it, but
@@ -219,11 +243,14 @@ func (s *standing) endsBefore(l *row) bool {
 func (m *Manager) recheck(ctx context.Context, id string) error {
 	return m.update(ctx, func(tx store.Tx) error {
 		l, err := load(tx, id)
-		if errors.Is(err, ErrNotFound) || (err == nil && l.State != Active) {
+		if errors.Is(err, ErrNotFound) {
 			return nil
 		}
 		if err != nil {
 			return err
+		}
+		if l.State != Active {
+			return m.catchUp(tx, l)
 		}
 		s, err := m.on(tx, l)
 		switch {

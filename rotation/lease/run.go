@@ -195,9 +195,10 @@ func (m *Manager) due(ctx context.Context) (now due, err error) {
 // rest on, and once a minute. Of the time, checks take a tenth at most.
 func (m *Manager) checkChanged(ctx context.Context, w *watch) error {
 	now := m.now()
-	if w.checked.IsZero() || now.Sub(w.checked) >= checkAll {
+	since := now.Sub(w.checked)
+	if w.checked.IsZero() || since >= checkAll || since < 0 { // the last is a clock set back
 		w.position = 0
-	} else if now.Sub(w.checked) < 9*w.took {
+	} else if since < 9*w.took {
 		return nil
 	}
 	changed, position, err := m.changes(ctx, w.position)
