@@ -152,7 +152,7 @@ type secretFlags struct {
 func (s *secretFlags) add(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&s.specFile, "spec-file", "", "file with the spec, a JSON object; - for stdin")
-	f.StringArrayVar(&s.set, "set", nil, "one member of the spec, NAME=VALUE; may be repeated")
+	f.StringArrayVar(&s.set, "set", nil, `one member of the spec, NAME=VALUE; VALUE is text, a number, true, false, or a list as JSON, e.g. ["10.0.0.0/8"]; may be repeated`)
 	parsed(f, &s.owner, credential.ParseAccountID, "account", "owner", "the account to whom it belongs")
 	f.StringVar(&s.consumers, "consumers", "", "the accounts that use it, separated by commas")
 	f.StringVar(&s.terms.Description, "description", "", "what it is for")
@@ -215,14 +215,30 @@ func readSpec(a *app, file string, set []string) (json.RawMessage, error) {
 		if !found || name == "" {
 			return nil, usageError{errors.New("--set takes NAME=VALUE")}
 		}
-		var number json.Number
-		if json.Unmarshal([]byte(value), &number) == nil && value[0] != '"' {
-			spec[name] = number
-		} else {
-			spec[name] = value
+		var err error
+		if spec[name], err = specValue(value); err != nil {
+			return nil, usageError{fmt.Errorf("--set %s: %w", name, err)}
 		}
 	}
 	return json.Marshal(spec)
+}
+
+// specValue is the value of --set: numbers, true, false and lists are JSON, and
+// all else is text as it stands.
+func specValue(text string) (any, error) {
+	var number json.Number
+	switch {
+	case text == "true" || text == "false":
+		return text == "true", nil
+	case strings.HasPrefix(text, "["):
+		if !json.Valid([]byte(text)) {
+			return nil, errors.New(`a list is written as JSON, such as ["10.0.0.0/8"]`)
+		}
+		return json.RawMessage(text), nil
+	case json.Unmarshal([]byte(text), &number) == nil && number != "" && text[0] != '"':
+		return number, nil
+	}
+	return text, nil
 }
 
 // readInput reads a bounded file, or stdin for "-".
@@ -272,7 +288,8 @@ Kinds and their specs:
   database-static-pair    roles, publish, postgres, query; see docs/guides/postgres-rotation.md
   client-secret           account, path, lifetime; --max-age and the drain deadline fit into
                           the lifetime, at most 90 days: rotate every 1992h or more often
-  webhook                 url, audience`,
+  webhook                 url, audience, and inspect (true), allowed_cidrs (a list), ca_bundle,
+                          and tenant where the secret is shared`,
 		Example: `  brokerctl secret create orders-hmac --kind kv --tenant acme --set path=tenants/acme/orders-hmac \
     --owner orders --consumers orders,mailer --every 720h --reason "was a file on two machines"
   brokerctl secret create orders-db --kind database-static-pair --shared --spec-file orders-db.json \
