@@ -227,26 +227,32 @@ func (e evidence) namesTenant() bool {
 	return !strings.Contains(last.sent, e.tenant) && names(last, e.tenant) && (e.nonsense == nil || !names(e.nonsense, e.tenant))
 }
 
-// existence compares with the answer for an id that nobody has. Only where that
-// one is "not found" is it known to have been looked for.
+// existence compares with the answer for an id that nobody has. A status that differs
+// tells only where that one is "not found": then it is known to have been looked for.
 func (e evidence) existence(last *answer) (Finding, bool) {
 	none := e.nonsense
-	if none == nil || missing(last.status) && last.status == none.status && alike(last, none, e.again, e.ids) || !missing(none.status) {
+	if none == nil || undecided(last.status) || undecided(none.status) {
 		return Finding{}, false
+	}
+	if last.ok() && !e.drawn && !e.anonymous {
+		return Finding{}, false // its own object under the same number, perhaps; the witnesses tell
 	}
 	switch {
-	case last.ok() && !e.drawn && !e.anonymous:
-		return Finding{}, false // its own object under the same number, perhaps; the witnesses tell
+	case last.status == none.status && alike(last, none, e.again, e.ids):
+		return Finding{}, false
+	case last.status == none.status:
+		return Finding{Suspect, "existence", "the answer differs from that for an id that nobody has, in its text"}, true
+	case !missing(none.status):
+		return Finding{}, false // it may be refused for its form
 	case last.ok():
 		return Finding{Leak, "existence", fmt.Sprintf("status %d for A's, and %d for an id that nobody has: it is not looked whose it is", last.status, none.status)}, true
-	case missing(last.status):
-		if last.status == none.status {
-			return Finding{Suspect, "existence", "the answer differs from that for an id that nobody has, in its text"}, true
-		}
-	case last.status >= 500 || last.status == http.StatusTooManyRequests || last.status == http.StatusUnauthorized:
-		return Finding{}, false
 	}
 	return Finding{Leak, "existence", fmt.Sprintf("status %d, and %d for an id that nobody has: ids can be tried", last.status, none.status)}, true
+}
+
+// undecided is a status that says nothing of the object.
+func undecided(status int) bool {
+	return status >= 500 || status == http.StatusTooManyRequests || status == http.StatusUnauthorized
 }
 
 func missing(status int) bool { return status == http.StatusNotFound || status == http.StatusGone }

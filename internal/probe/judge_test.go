@@ -135,6 +135,10 @@ func TestJudge(t *testing.T) {
 		"204 for a change to what all may read": {anonymous(about(204, "")).with(func(e *evidence) { e.public = true }), ""},
 		"a refusal without a token":             {anonymous(about(401, "")), ""},
 		"another text":                          {about(404, "not yours").none(404, "not found"), "suspect existence"},
+		"another text of a refusal":             {about(403, "not yours").none(403, "not found"), "suspect existence"},
+		"another text in an envelope":           {about(200, `{"error":"not yours"}`).none(200, `{"error":"not found"}`), "suspect existence"},
+		"the same, and it may be B's own":       {about(200, `{"error":"not yours"}`).none(200, `{"error":"not found"}`).with(func(e *evidence) { e.drawn = false }), ""},
+		"another text, nobody's is not decided": {about(403, "not yours").none(503, "later"), ""},
 		"another time and request":              {about(404, "at 10:00:01, request 7a1").none(404, "at 10:00:02, request 9b4"), ""},
 		"a longer text, by the echo":            {about(404, "no "+orderOfA+"!").none(404, "no "+nobodys+"!"), ""},
 		// Resemblance.

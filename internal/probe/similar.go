@@ -2,6 +2,7 @@ package probe
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -87,7 +88,15 @@ var word = regexp.MustCompile(`[0-9A-Za-z_:.+-]+|[^0-9A-Za-z_:.+-]+`)
 func words(a *answer, ids []string) []string {
 	text := string(a.body)
 	for _, id := range ids {
-		text = strings.ReplaceAll(text, id, "#")
+		if len(id) >= strongLength {
+			text = strings.ReplaceAll(text, id, "#")
+		}
 	}
-	return word.FindAllString(text, -1)
+	all := word.FindAllString(text, -1)
+	for i, w := range all {
+		if slices.Contains(ids, w) { // a short one may be a part of another word by chance
+			all[i] = "#"
+		}
+	}
+	return all
 }

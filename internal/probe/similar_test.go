@@ -29,3 +29,17 @@ func TestAlike(t *testing.T) {
 		}
 	}
 }
+
+// A short id may be in another word by chance, such as a request's: there it parts
+// nothing.
+func TestAShortIDIsAWordOfItsOwn(t *testing.T) {
+	of := func(text string) *answer { return &answer{body: []byte(text)} }
+	for text, want := range map[string]bool{
+		`{"error":"no 8","request":"x8bc9"}`:    true,
+		`{"error":"not 8's","request":"x8bc9"}`: false,
+	} {
+		if got := alike(of(text), of(`{"error":"no 7","request":"qrst"}`), of(`{"error":"no 9","request":"u9w"}`), []string{"8", "7", "9"}); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
+}
