@@ -55,7 +55,7 @@ const (
 	kindFunctionChanged   Kind = "function-changed"   // what the policies call
 	kindNotSigned         Kind = "not-signed"         // plain mode where strict is asked for
 	kindKeysReadable      Kind = "keys-readable"      // a key signs any tenant
-	kindRowsOfTenants     Kind = "rows-of-tenants"    // refers to a guarded table and has no tenant; a warning
+	kindRowsOfTenants     Kind = "rows-of-tenants"    // has no tenant, and a guarded table inherits from it; or it refers to one, a warning
 	kindDefaultPrivileges Kind = "default-privileges" // of tables that will be made; a warning or a note
 	kindForeignServer     Kind = "foreign-server"     // a way to another database; a warning
 	kindPublished         Kind = "published"          // a note

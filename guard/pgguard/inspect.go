@@ -65,7 +65,8 @@ type Inspection struct {
 	Mode     string    `json:"mode"`   // ModePlain, ModeStrict, ModeChanged or ModeNone
 	Tables   []Guarded `json:"tables"` // with a tenant's rows, by name
 	// Others are tables that the roles reach, without a tenant and without row
-	// security: of everybody, or with a tenant under a name that was not asked for.
+	// security that holds anything back: of everybody, or with a tenant under a name
+	// that was not asked for.
 	Others   []string  `json:"tables_of_all,omitempty"`
 	Findings []Finding `json:"findings"`
 	More     int       `json:"more,omitempty"` // findings that are not named
@@ -99,7 +100,8 @@ type Beginner interface {
 // not come with. Any role may ask; none has to be able to read the tables.
 //
 // It judges by definitions: that a view of a superuser filters by itself, or that
-// a function with definer's rights reads no table, it does not see.
+// a function with definer's rights reads no table, it does not see. From
+// what a role reaches it follows stored names, into schemas that the role may not use.
 //
 // Errors: ErrName, ErrNoSuch, ErrLimit, ErrVersion; those of pgx.
 func Inspect(ctx context.Context, db Beginner, o InspectOptions) (*Inspection, error) {
@@ -116,7 +118,7 @@ func Inspect(ctx context.Context, db Beginner, o InspectOptions) (*Inspection, e
 	defer rollback(ctx, tx)
 	j := &judge{asked: asked, report: &Inspection{Tables: []Guarded{}, Findings: []Finding{}}}
 	for _, step := range []func(context.Context, pgx.Tx) error{
-		j.prepare, j.roles, j.function, j.tables, j.views, j.functions, j.keys, j.surroundings,
+		j.prepare, j.roles, j.function, j.stored, j.tables, j.views, j.functions, j.keys, j.surroundings,
 	} {
 		if err := step(ctx, tx); err != nil {
 			return nil, fmt.Errorf("pgguard: inspect: %w", err)
@@ -168,6 +170,7 @@ type judge struct {
 	version int // of the server, its major number
 
 	become    []becoming
+	byName    []byName
 	relations map[int64]*relation
 	order     []*relation       // by name
 	uses      map[int64][]int64 // what views and rules read

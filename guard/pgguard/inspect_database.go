@@ -35,8 +35,9 @@ func (j *judge) prepare(ctx context.Context, tx pgx.Tx) error {
 		Number            int32
 		Preset            bool
 	}
-	// Two statements, so that the first has bounded the second.
-	_, err := tx.Exec(ctx, `SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true), pg_catalog.set_config('lock_timeout', '2s', true),
+	// Two statements, so that the first has bounded the second. To compile a query of
+	// catalogs takes longer than to run it.
+	_, err := tx.Exec(ctx, `SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true), pg_catalog.set_config('lock_timeout', '2s', true), pg_catalog.set_config('jit', 'off', true),
   pg_catalog.set_config('statement_timeout', $1, true), pg_catalog.set_config('idle_in_transaction_session_timeout', $1, true)`,
 		pgx.QueryExecModeExec, fmt.Sprintf("%dms", j.asked.timeout.Milliseconds()))
 	if err != nil {
@@ -143,6 +144,9 @@ const (
 // PostgreSQL keeps as it is.
 var strictBody = strings.Split(strictFunction, "$tenant$")[1]
 
+// What the policies call, and what that checks signatures by, as the catalogs show them.
+const tenantFunction, keysTable = "tenantguard.tenant()", "tenantguard.keys"
+
 type policyFunction struct {
 	Name, Language, Body, Config, Owner string
 	Definer                             bool
@@ -172,23 +176,22 @@ WHERE n.nspname = 'tenantguard' AND p.proname IN ('tenant', 'transaction') AND p
 		named[f.Name] = f
 	}
 	tenant, there := named["tenant"]
-	const object = "tenantguard.tenant()"
 	switch {
 	case !there:
 		j.report.Mode = ModeNone
 	case tenant.is("sql", plainBody, "", false):
 		j.report.Mode = ModePlain
 		if j.asked.strict {
-			j.found(kindNotSigned, object, "takes the tenant as it is set, so that injected SQL chooses one")
+			j.found(kindNotSigned, tenantFunction, "takes the tenant as it is set, so that injected SQL chooses one")
 		}
 	case tenant.is("plpgsql", strictBody, "search_path=pg_catalog, pg_temp", true) && named["transaction"].is("sql", transactionBody, "", false):
 		j.report.Mode = ModeStrict
 	case j.version > knownVersion:
 		j.report.Mode = ModeChanged
-		j.foundAs(SeverityWarning, kindFunctionChanged, object, "is not shown as what brokerctl guard sql writes; PostgreSQL %d may show it in another way", j.version)
+		j.foundAs(SeverityWarning, kindFunctionChanged, tenantFunction, "is not shown as what brokerctl guard sql writes; PostgreSQL %d may show it in another way", j.version)
 	default:
 		j.report.Mode = ModeChanged
-		j.found(kindFunctionChanged, object, "or what it calls is not what brokerctl guard sql writes")
+		j.found(kindFunctionChanged, tenantFunction, "or what it calls is not what brokerctl guard sql writes")
 	}
 	return nil
 }
@@ -202,7 +205,7 @@ WHERE n.nspname = 'tenantguard' AND c.relname = 'keys'
   AND (has_table_privilege(b.oid::oid, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER') OR has_any_column_privilege(b.oid::oid, c.oid, 'SELECT, INSERT, UPDATE'))
 ORDER BY 1`, oids, roles)
 	for _, f := range found {
-		j.found(kindKeysReadable, "tenantguard.keys", "%s may read or change the keys", f.Role)
+		j.found(kindKeysReadable, keysTable, "%s may read or change the keys", f.Role)
 	}
 	return err
 }

@@ -52,7 +52,8 @@ way AS (SELECT target, target AS via FROM key UNION SELECT w.target, up.above FR
 named AS (
   SELECT w.target, c.oid, c.relkind = 'v' AS view, CASE WHEN c.relkind = 'v' THEN pg_relation_is_updatable(c.oid, false) ELSE 20 END AS can, b.oid AS who, b.role
   FROM way w JOIN pg_class c ON c.oid = w.via, become b
-  WHERE EXISTS (SELECT FROM become u WHERE u.role = b.role AND has_schema_privilege(u.oid, c.relnamespace, 'USAGE')))
+  WHERE EXISTS (SELECT FROM become u WHERE u.role = b.role AND has_schema_privilege(u.oid, c.relnamespace, 'USAGE'))
+    OR (b.role, c.oid::int8) IN (SELECT s.role, s.oid FROM unnest($3::text[], $4::bigint[]) AS s(role, oid)))
 SELECT n.target::int8, '', array_agg(DISTINCT n.role) FROM named n WHERE n.can & 16 <> 0 AND has_table_privilege(n.who, n.oid, 'DELETE') GROUP BY 1
 UNION ALL
 SELECT n.target::int8, quote_ident(a.attname), array_agg(DISTINCT n.role) FROM named n JOIN key k USING (target)
@@ -63,7 +64,8 @@ ORDER BY 1, 2`
 // deeds begins with privileges, and goes on as long as keys that act bring more.
 func (j *judge) deeds(ctx context.Context, tx pgx.Tx, keys []foreignKey) (deeds, error) {
 	oids, roles := j.becomes()
-	found, err := rows[deed](ctx, tx, deedsQuery, oids, roles)
+	whom, what := j.named(false)
+	found, err := rows[deed](ctx, tx, deedsQuery, oids, roles, whom, what)
 	if err != nil {
 		return nil, err
 	}

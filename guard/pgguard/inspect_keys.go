@@ -85,7 +85,7 @@ func (j *judge) keysOf(ctx context.Context, tx pgx.Tx) error {
 func (j *judge) reference(r, to *relation, k foreignKey, by names) {
 	switch {
 	case !r.tenants():
-		if r.reached() && !r.Enabled && to.tenants() {
+		if r.reached() && r.openToAll() && to.tenants() {
 			j.found(kindRowsOfTenants, r.Name, "%s reaches it, it refers to %s, and has no tenant itself: its rows belong to tenants, and are open to all", list(r.Reached), to.Name)
 		}
 	case to.tenants() && k.holds(r.bound(), to.bound()):

@@ -24,11 +24,20 @@ type relation struct {
 	Columns                 []string // those with the tenant
 
 	policies []policy
-	closed   bool // its policies show one tenant's rows
+	closed   bool     // its policies show one tenant's rows
+	shows    []string // rows of these tables, which inherit from it, without their tenant
 }
 
-// tenants reports whether rows of tenants are in it.
-func (r *relation) tenants() bool { return len(r.Columns) > 0 && strings.Contains("rpf", r.Kind) }
+// tenants reports whether rows of tenants are in it, each with its tenant.
+func (r *relation) tenants() bool {
+	return len(r.Columns) > 0 && strings.Contains("rpf", r.Kind) && !r.keys()
+}
+
+// ofTenants reports whether it shows rows of tenants, with it or without.
+func (r *relation) ofTenants() bool { return r.tenants() || len(r.shows) > 0 }
+
+// keys reports whether it is the table by whose rows any tenant can be signed.
+func (r *relation) keys() bool { return r.Name == keysTable }
 
 func (r *relation) reached() bool { return len(r.Reached) > 0 }
 
@@ -39,6 +48,7 @@ type policy struct {
 	Permissive bool
 	ForAll     bool   // all statements of all roles
 	Applies    bool   // to an inspected role
+	All        bool   // its USING is true
 	Column     string // which it compares as guard's do, in both directions; else empty
 }
 
@@ -48,8 +58,9 @@ func (p policy) intact(columns []string) bool {
 }
 
 // relationsQuery: a name is found with USAGE of its schema as one role, and used
-// with a privilege as another, after PREPARE and SET ROLE. PostgreSQL's own
-// objects have numbers below 16384 (FirstNormalObjectId).
+// with a privilege as another, after PREPARE and SET ROLE; or something stored names
+// it, see storedQuery. PostgreSQL's own objects have numbers below 16384
+// (FirstNormalObjectId).
 const relationsQuery = `
 WITH become AS (SELECT b.oid::oid AS oid, b.role FROM unnest($1::bigint[], $2::text[]) AS b(oid, role))
 SELECT c.oid::int8, n.nspname::text, c.oid::regclass::text, c.relkind::text, o.oid::int8, quote_ident(o.rolname), o.rolsuper OR o.rolbypassrls, c.relrowsecurity, c.relforcerowsecurity,
@@ -57,7 +68,8 @@ SELECT c.oid::int8, n.nspname::text, c.oid::regclass::text, c.relkind::text, o.o
   EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid AND c.relkind IN ('r', 'p', 'f')),
   EXISTS (SELECT FROM aclexplode(c.relacl) a WHERE a.grantee = 0)
     OR EXISTS (SELECT FROM pg_attribute t, aclexplode(t.attacl) a WHERE t.attrelid = c.oid AND a.grantee = 0),
-  ARRAY(SELECT DISTINCT b.role FROM become b WHERE EXISTS (SELECT FROM become u WHERE u.role = b.role AND has_schema_privilege(u.oid, n.oid, 'USAGE'))
+  ARRAY(SELECT DISTINCT b.role FROM become b WHERE (EXISTS (SELECT FROM become u WHERE u.role = b.role AND has_schema_privilege(u.oid, n.oid, 'USAGE'))
+      OR (b.role, c.oid::int8) IN (SELECT s.role, s.oid FROM unnest($5::text[], $6::bigint[]) AS s(role, oid)))
     AND (has_table_privilege(b.oid, c.oid, 'SELECT, INSERT, UPDATE, DELETE') OR has_any_column_privilege(b.oid, c.oid, 'SELECT, INSERT, UPDATE')) ORDER BY 1),
   ARRAY(SELECT DISTINCT b.role FROM become b WHERE b.oid = c.relowner ORDER BY 1),
   ARRAY(SELECT DISTINCT p FROM become b JOIN pg_roles r ON r.oid = b.oid AND NOT r.rolsuper AND r.oid <> c.relowner, unnest(ARRAY['REFERENCES', 'TRIGGER', 'TRUNCATE']) p
@@ -65,14 +77,14 @@ SELECT c.oid::int8, n.nspname::text, c.oid::regclass::text, c.relkind::text, o.o
   ARRAY(SELECT quote_ident(a.attname) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     AND a.attname = ANY($3::text[]) AND ($4::text[] = '{}' OR n.nspname = ANY($4::text[])) ORDER BY 1)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.oid >= 16384 AND n.nspname !~ '^pg_(toast|temp)' AND (n.nspname, c.relname) <> ('tenantguard', 'keys')
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.oid >= 16384 AND n.nspname !~ '^pg_(toast|temp)'
 ORDER BY c.oid::regclass::text`
 
 // policiesQuery compares a policy's two expressions with what PostgreSQL shows of
 // those that SQL writes, for each column that can hold a tenant. An operator, a
 // function or a type of another schema would be shown with it.
 const policiesQuery = `
-SELECT p.polrelid::int8, p.polname::text, quote_ident(p.polname), p.polpermissive, p.polcmd = '*' AND p.polroles = '{0}'::oid[], p.polroles && (ARRAY[0]::oid[] || $1::bigint[]::oid[]),
+SELECT p.polrelid::int8, p.polname::text, quote_ident(p.polname), p.polpermissive, p.polcmd = '*' AND p.polroles = '{0}'::oid[], p.polroles && (ARRAY[0]::oid[] || $1::bigint[]::oid[]), coalesce(pg_get_expr(p.polqual, p.polrelid) = 'true', false),
   coalesce((SELECT min(quote_ident(a.attname)) FROM pg_attribute a LEFT JOIN pg_collation c ON c.oid = a.attcollation,
     LATERAL (SELECT format(CASE WHEN a.atttypid = 'text'::regtype THEN '(%1$I = ( SELECT tenantguard.tenant()%2$s))' ELSE '((%1$I)::text = ( SELECT tenantguard.tenant()%2$s))' END, a.attname, alias) AS text
       FROM (VALUES (''), (' AS tenant')) AS v(alias)) says
@@ -84,14 +96,17 @@ FROM pg_policy p ORDER BY 1, 2`
 // tenant's rows.
 func (j *judge) tables(ctx context.Context, tx pgx.Tx) error {
 	oids, roles := j.becomes()
-	all, err := rows[relation](ctx, tx, relationsQuery, oids, roles, j.asked.columns, j.asked.schemas)
+	whom, what := j.named(false)
+	all, err := rows[relation](ctx, tx, relationsQuery, oids, roles, j.asked.columns, j.asked.schemas, whom, what)
 	if err != nil {
 		return err
 	}
 	j.relations = make(map[int64]*relation, len(all))
 	for i := range all {
 		j.relations[all[i].OID] = &all[i]
-		j.order = append(j.order, &all[i])
+		if !all[i].keys() { // which are judged by themselves
+			j.order = append(j.order, &all[i])
+		}
 	}
 	policies, err := rows[policy](ctx, tx, policiesQuery, oids)
 	if err != nil {
@@ -108,12 +123,17 @@ func (j *judge) tables(ctx context.Context, tx pgx.Tx) error {
 			r.Columns = []string{p.Column} // whatever it is called
 		}
 	}
+	if err := j.parents(ctx, tx); err != nil {
+		return err
+	}
 	for _, r := range j.order {
 		switch {
 		case r.tenants():
 			j.table(r)
 			j.report.Tables = append(j.report.Tables, Guarded{Table: r.Name, Columns: r.Columns, Closed: r.closed, Reached: r.Reached})
-		case r.reached() && !r.Enabled && strings.Contains("rpf", r.Kind):
+		case len(r.shows) > 0:
+			j.parent(r)
+		case r.reached() && r.openToAll() && strings.Contains("rpf", r.Kind):
 			j.report.Others = append(j.report.Others, r.Name)
 		}
 	}
@@ -123,7 +143,7 @@ func (j *judge) tables(ctx context.Context, tx pgx.Tx) error {
 // table judges one. What no role reaches crosses nothing yet: a note; a child that
 // is reached through its parent only is bound by the parent's policies.
 func (j *judge) table(r *relation) {
-	r.closed = r.Kind != "f" && r.Enabled && r.shut()
+	r.closed = r.Kind != "f" && r.Enabled && r.shut(r.Columns)
 	switch {
 	case len(r.Owned) > 0:
 		j.found(kindOwnsTable, r.Name, "%s owns it, or may become its owner, and can switch row security off", list(r.Owned))
@@ -170,13 +190,20 @@ func (r *relation) reachedBy() string {
 
 // shut reports whether policies leave one tenant's rows: by one that restricts, or
 // since there is none that opens more.
-func (r *relation) shut() bool {
+func (r *relation) shut(columns []string) bool {
 	for _, p := range r.policies {
-		if !p.Permissive && p.intact(r.Columns) {
+		if !p.Permissive && p.intact(columns) {
 			return true
 		}
 	}
-	return !slices.ContainsFunc(r.policies, func(p policy) bool { return p.Permissive && !p.intact(r.Columns) && p.Applies })
+	return !slices.ContainsFunc(r.policies, func(p policy) bool { return p.Permissive && !p.intact(columns) && p.Applies })
+}
+
+// openToAll reports whether row security holds nothing back: it is off, or a policy
+// that is true lets all through, and none restricts it.
+func (r *relation) openToAll() bool {
+	all := slices.ContainsFunc(r.policies, func(p policy) bool { return p.Permissive && p.Applies && p.All })
+	return !r.Enabled || all && !slices.ContainsFunc(r.policies, func(p policy) bool { return !p.Permissive && p.Applies })
 }
 
 // policies tells what differs from what SQL writes.

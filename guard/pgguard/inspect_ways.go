@@ -36,6 +36,9 @@ ORDER BY 1, 2`)
 				j.found(kindViewBypasses, r.Name, "%s reaches %s by it as %s", list(r.Reached), list(past), r.Owner)
 			}
 		}
+		if r.reached() && j.showsKeys(r) {
+			j.found(kindKeysReadable, r.Name, "%s reaches %s by it, by which any tenant can be signed", list(r.Reached), keysTable)
+		}
 		if len(r.Owned) > 0 && !r.tenants() {
 			j.found(kindOwnsCode, r.Name, "%s owns it, and may replace it or put triggers and rules on it, which others' transactions run", list(r.Owned))
 		}
@@ -61,7 +64,7 @@ SELECT a.oid::int8, b.oid::int8 FROM owner a, owner b WHERE pg_has_role(a.oid, b
 // as who asks if it is an invoker's, whoever asks through which other view.
 func (j *judge) past(start *relation) (names []string) {
 	j.walk(start, true, func(by, r *relation) {
-		open := r.Kind == "m" && j.holdsTenants(r) || r.tenants() && (!r.closed || by.OwnerFree || !r.Forced && j.inOwner[[2]int64{by.OwnerOID, r.OwnerOID}])
+		open := r.Kind == "m" && j.holdsTenants(r) || r.ofTenants() && (!r.closed || by.OwnerFree || !r.Forced && j.inOwner[[2]int64{by.OwnerOID, r.OwnerOID}])
 		if open && !by.Invoker && !slices.Contains(names, r.Name) {
 			names = append(names, r.Name)
 		}
@@ -74,7 +77,14 @@ func (j *judge) past(start *relation) (names []string) {
 // or reads from a table of tenants.
 func (j *judge) holdsTenants(m *relation) bool {
 	found := len(m.Columns) > 0
-	j.walk(m, false, func(_, r *relation) { found = found || r.tenants() })
+	j.walk(m, false, func(_, r *relation) { found = found || r.ofTenants() })
+	return found
+}
+
+// showsKeys reports whether a view or rule reaches the keys as an owner, or holds
+// them since its refresh. Who reaches them as himself may read them, see keys.
+func (j *judge) showsKeys(start *relation) (found bool) {
+	j.walk(start, true, func(by, r *relation) { found = found || r.keys() && !by.Invoker })
 	return found
 }
 
@@ -104,6 +114,7 @@ type function struct {
 	Fires                                  bool // as a trigger of a table
 	Extension                              bool
 	Presets                                bool // sets a tenant
+	Keys                                   bool // its owner may read or change the keys
 	Reached, Owned                         []string
 	Opens                                  []string // tables that its owner has rights on, and the policies don't close to it
 }
@@ -115,14 +126,15 @@ func (j *judge) functions(ctx context.Context, tx pgx.Tx) error {
 	for _, r := range j.order {
 		switch {
 		case r.Child && !r.reached(): // a function that reads by the parent is bound as that is
-		case r.tenants() && !r.closed, r.Kind == "m" && j.holdsTenants(r):
+		case r.ofTenants() && !r.closed, r.Kind == "m" && j.holdsTenants(r):
 			open = append(open, r.OID)
-		case r.tenants() && !r.Forced:
+		case r.ofTenants() && !r.Forced:
 			unforced = append(unforced, r.OID)
 		}
 	}
 	oids, roles := j.becomes()
-	found, err := rows[function](ctx, tx, functionsQuery, oids, roles, open, unforced)
+	whom, what := j.named(true)
+	found, err := rows[function](ctx, tx, functionsQuery, oids, roles, open, unforced, whom, what)
 	for _, f := range found {
 		j.judgeFunction(f)
 	}
@@ -145,6 +157,9 @@ func (j *judge) judgeFunction(f function) {
 	case f.Definer && len(f.Opens) > 0:
 		j.found(kindDefinerFunction, f.Name, "%s may run it as %s, to whom rows of all tenants are open in %s", who, f.Owner, list(f.Opens))
 	}
+	if f.Keys && !f.OwnerFree && f.Name != tenantFunction { // which is compared with what SQL writes
+		j.found(kindKeysReadable, f.Name, "%s may run it as %s, who may read or change %s, by which any tenant can be signed", list(f.Reached), f.Owner, keysTable)
+	}
 	if f.Presets {
 		j.found(kindTenantPreset, f.Name, "%s may run it, and it sets a tenant of its own", list(f.Reached))
 	}
@@ -160,8 +175,11 @@ SELECT p.oid::regprocedure::text, n.nspname::text, quote_ident(o.rolname), o.rol
   p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype), EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid AND NOT t.tgisinternal),
   EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'),
   EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c ~* '^tenantguard\.tenant=.'),
+  p.prosecdef AND EXISTS (SELECT FROM pg_class k JOIN pg_namespace s ON s.oid = k.relnamespace WHERE s.nspname = 'tenantguard' AND k.relname = 'keys'
+    AND (has_table_privilege(p.proowner, k.oid, 'SELECT, INSERT, UPDATE, DELETE') OR has_any_column_privilege(p.proowner, k.oid, 'SELECT, INSERT, UPDATE'))),
   ARRAY(SELECT DISTINCT b.role FROM become b WHERE has_function_privilege(b.oid, p.oid, 'EXECUTE')
-    AND EXISTS (SELECT FROM become u WHERE u.role = b.role AND has_schema_privilege(u.oid, n.oid, 'USAGE')) ORDER BY 1),
+    AND (EXISTS (SELECT FROM become u WHERE u.role = b.role AND has_schema_privilege(u.oid, n.oid, 'USAGE'))
+      OR (b.role, p.oid::int8) IN (SELECT s.role, s.oid FROM unnest($5::text[], $6::bigint[]) AS s(role, oid))) ORDER BY 1),
   ARRAY(SELECT DISTINCT b.role FROM become b WHERE b.oid = p.proowner ORDER BY 1),
   ARRAY(SELECT c.oid::regclass::text FROM pg_class c WHERE p.prosecdef AND (
     c.oid = ANY($3::bigint[]::oid[]) AND (has_table_privilege(p.proowner, c.oid, 'SELECT, INSERT, UPDATE, DELETE') OR has_any_column_privilege(p.proowner, c.oid, 'SELECT, INSERT, UPDATE'))
