@@ -21,7 +21,7 @@ type SecretTerms struct {
 	Schedule      *SecretSchedule        `json:"schedule,omitempty"`
 	MaxAge        string                 `json:"max_age,omitempty"`        // e.g. "2160h"; older is overdue
 	DrainDeadline string                 `json:"drain_deadline,omitempty"` // e.g. "168h"; consumers that take longer are an alarm
-	Overlap       string                 `json:"overlap,omitempty"`        // e.g. "10m"; what the old value outlasts the last acknowledgement by
+	Overlap       string                 `json:"overlap,omitempty"`        // e.g. "10m"; how long the old value stays when the last consumer was seen on the new one
 	Pair          string                 `json:"pair,omitempty"`           // never rotated at the same time
 }
 

@@ -163,7 +163,7 @@ func (s *secretFlags) add(c *cobra.Command) {
 	f.StringVar(&s.window, "window", "", "begin only then: [DAYS ]FROM-TO, e.g. mon,tue 22:00-04:00")
 	f.StringVar(&s.terms.MaxAge, "max-age", "", "older than this it is overdue (default 2160h, and less for a client-secret)")
 	f.StringVar(&s.terms.DrainDeadline, "drain-deadline", "", "consumers that take longer are an alarm (default 168h)")
-	f.StringVar(&s.terms.Overlap, "overlap", "", "how long the old value stays after the last acknowledgement: longer than the slowest process takes to read the new one (default 10m)")
+	f.StringVar(&s.terms.Overlap, "overlap", "", "how long the old value stays when the last consumer was seen on the new one: longer than the slowest process takes to switch (default 10m)")
 	f.StringVar(&s.terms.Pair, "pair", "", "a secret that must never be rotated at the same time")
 }
 

@@ -19,7 +19,7 @@ func TestLeases_ARotationWaitsForEveryProcessOfItsConsumer(t *testing.T) {
 	_, err := manager.Create(t.Context(), w.By(), secrets.Secret{
 		ID: "mail-key", Kind: "kv", Spec: json.RawMessage(`{"path":"tenants/acme/mail","field":"key"}`),
 		Tenant: credential.MustTenant(acme), Owner: id, Consumers: []credential.AccountID{id},
-		MaxAge: secrets.Duration(24 * time.Hour), DrainDeadline: secrets.Duration(time.Hour),
+		MaxAge: secrets.Duration(24 * time.Hour), DrainDeadline: secrets.Duration(time.Hour), Overlap: secrets.Duration(secrets.MinOverlap),
 	})
 	w.must(err)
 	status := func() secrets.Status {

@@ -85,10 +85,10 @@ func newLeasing(t *testing.T, vault devvault.Options, opts ...brokertest.Option)
 	w.must(os.WriteFile(token, []byte(w.vault.RootToken()), 0o600))
 	w.targets = filepath.Join(folder, "leases.yaml")
 	w.must(os.WriteFile(w.targets, []byte(targets), 0o600))
-	opts = append(opts, brokertest.Configure(func(d *broker.Document) {
+	opts = append([]brokertest.Option{brokertest.Configure(func(d *broker.Document) {
 		d.Vault = broker.Vault{Address: w.vault.URL(), CAFile: w.vault.CACert(), Login: "token_file", TokenFile: token, Timeout: 5 * time.Second}
 		d.Leases.TargetsFile = w.targets
-	}))
+	})}, opts...)
 	w.Broker = brokertest.Start(t, opts...)
 	w.Tenants(acme, globex)
 	w.Account(billing)

@@ -17,6 +17,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/rotation/lease"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets"
 	"github.com/tenantbroker/tenantbroker/rotation/secrets/kinds"
+	"github.com/tenantbroker/tenantbroker/store"
 	"github.com/tenantbroker/tenantbroker/verifier"
 )
 
@@ -117,7 +118,7 @@ func (b *Broker) openLeases(ctx context.Context, m *metrics) (*api.Leasing, erro
 	b.leases, err = lease.New(lease.Config{
 		Store: b.store, Registry: b.registry, Issuer: c.issuer, Vault: lease.Through(b.vault), Targets: targets,
 		Now: b.deps.Now, Logger: b.deps.Logger, Settle: c.doc.Leases.Settle,
-		Served: b.served, Stamp: kinds.VersionField,
+		Current: b.current, Served: b.served, Stamp: kinds.VersionField,
 	})
 	if err != nil {
 		return nil, err
@@ -130,6 +131,14 @@ func (b *Broker) openLeases(ctx context.Context, m *metrics) (*api.Leasing, erro
 		return nil, err
 	}
 	return &api.Leasing{Verifier: v, Leases: b.leases}, nil
+}
+
+// current is at which version the secret is that is rotated at a place; 0: none is.
+func (b *Broker) current(r store.Reader, p lease.Place) (uint64, error) {
+	if b.secrets == nil {
+		return 0, nil
+	}
+	return b.secrets.VersionAt(r, b.config.layout().KVResource("", p.Mount, p.Path))
 }
 
 // served tells what rotates a value that it was handed to an account.

@@ -36,6 +36,8 @@ const (
 
 	// callTimeout bounds all that one request has Vault do.
 	callTimeout = 12 * time.Second
+	// maxReads is how often a request reads a value that is rotated meanwhile.
+	maxReads = 3
 	// creatingTimeout is when a row that is being made is taken for abandoned:
 	// well after callTimeout.
 	creatingTimeout = 30 * time.Second

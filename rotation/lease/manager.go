@@ -14,7 +14,7 @@ import (
 	"github.com/tenantbroker/tenantbroker/store/registry"
 )
 
-// Config says what leases are made of. All but Served, Logger and Settle is
+// Config says what leases are made of. All but Current, Served, Logger and Settle is
 // required.
 type Config struct {
 	Store    store.Store
@@ -24,6 +24,9 @@ type Config struct {
 	Targets  Targets
 	Now      func() time.Time
 
+	// Current says at which version the secret is that is rotated at a place; 0: nothing
+	// is. A value that was read before it became another version is not handed out.
+	Current func(store.Reader, Place) (uint64, error)
 	// Served is told of each KV value that a workload is given, when that is on
 	// record and before it is answered: who rotates the value learns of its
 	// consumers.
@@ -54,6 +57,7 @@ type Manager struct {
 	vault    Vault
 	targets  Targets
 	now      func() time.Time
+	current  func(store.Reader, Place) (uint64, error)
 	served   func(context.Context, Served)
 	stamp    string
 	log      *slog.Logger
@@ -89,12 +93,15 @@ func New(c Config) (*Manager, error) {
 	if c.Settle == 0 {
 		c.Settle = defaultSettle
 	}
+	if c.Current == nil {
+		c.Current = func(store.Reader, Place) (uint64, error) { return 0, nil }
+	}
 	if c.Served == nil {
 		c.Served = func(context.Context, Served) {}
 	}
 	return &Manager{
 		store: c.Store, registry: c.Registry, issuer: c.Issuer, vault: c.Vault, targets: c.Targets, now: c.Now,
-		served: c.Served, stamp: c.Stamp, log: c.Logger, settle: c.Settle,
+		current: c.Current, served: c.Served, stamp: c.Stamp, log: c.Logger, settle: c.Settle,
 		turns: newTurns(), since: c.Now(), wake: make(chan struct{}, 1),
 	}, nil
 }

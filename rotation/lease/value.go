@@ -24,12 +24,9 @@ func (m *Manager) obtainValue(ctx context.Context, h Holder, q Request, l *row) 
 	}
 	target, _ := m.targets.find(l.Of)
 	l.Path = target.path(l.Tenant)
-	value, err := m.read(ctx, target.Mount, l.Path)
-	if err != nil {
-		return Granted{}, err
-	}
-	l.State, l.Stamp = Active, value.stamp
-	err = m.update(ctx, func(tx store.Tx) error {
+	l.State = Active
+	value, err := m.readFor(ctx, Place{target.Mount, l.Path}, func(tx store.Tx, value value) error {
+		l.Stamp = value.stamp
 		if _, err := m.fill(tx, h, q, l); err != nil {
 			return err
 		}
@@ -48,6 +45,47 @@ func (m *Manager) obtainValue(ctx context.Context, h Holder, q Request, l *row) 
 	m.served(ctx, Served{h, l.Mount, l.Path, value.version, value.stamp})
 	return Granted{ID: l.ID, ExpiresAt: l.ExpiresAt, Data: value.data}, nil
 }
+
+// readFor reads the value at a place and commits what is made of it. Where the
+// value was rotated between the two it is read again: what was read may end before it
+// arrives, and no lease that says who has it was there to be waited for.
+//
+// Errors: those of read; ErrUnavailable where it is rotated each time; those of commit.
+func (m *Manager) readFor(ctx context.Context, p Place, commit func(store.Tx, value) error) (value, error) {
+	within, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for range maxReads {
+		var before uint64
+		err := m.store.View(ctx, func(r store.Reader) (err error) {
+			before, err = m.current(r, p)
+			return err
+		})
+		if err != nil {
+			return value{}, err
+		}
+		found, err := m.read(within, p.Mount, p.Path)
+		if err != nil {
+			return value{}, err
+		}
+		err = m.update(ctx, func(tx store.Tx) error {
+			now, err := m.current(tx, p)
+			if err != nil {
+				return err
+			}
+			if now != before {
+				return errRotated
+			}
+			return commit(tx, found)
+		})
+		if !errors.Is(err, errRotated) {
+			return found, err
+		}
+	}
+	return value{}, fmt.Errorf("%w: the value is rotated each time that it is read", ErrUnavailable)
+}
+
+// errRotated: the value became another version of its secret since it was read.
+var errRotated = errors.New("lease: rotated meanwhile")
 
 // value is what is at a path.
 type value struct {
@@ -68,8 +106,6 @@ func (v value) String() string {
 //
 // Errors: ErrNoValue, ErrUnavailable.
 func (m *Manager) read(ctx context.Context, mount, path string) (value, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
 	found, err := m.vault.Value(ctx, mount, path)
 	switch {
 	case errors.Is(err, vault.ErrNotFound):
@@ -100,12 +136,8 @@ const maxStamp = 20
 
 // renewValue reads what is there now and records the new end.
 func (m *Manager) renewValue(ctx context.Context, h Holder, id string, ttl time.Duration, l *row) (Granted, error) {
-	value, err := m.read(ctx, l.Mount, l.Path)
-	if err != nil {
-		return Granted{}, err
-	}
 	var next *row
-	err = m.update(ctx, func(tx store.Tx) error {
+	value, err := m.readFor(ctx, Place{l.Mount, l.Path}, func(tx store.Tx, value value) error {
 		cur, err := m.renewable(tx, h, id)
 		if err != nil {
 			return err

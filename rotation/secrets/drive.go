@@ -116,6 +116,10 @@ func (m *Manager) observe(ctx context.Context, id string) (rec record, seen Seen
 		}
 		return err
 	})
+	if err == nil && rec.unreadable == nil {
+		m.watch(rec, seen)
+		seen.For = m.watchedFor(id, rec.state.Attempt, seen)
+	}
 	return rec, seen, err
 }
 
@@ -143,7 +147,8 @@ func pairStates(r store.Reader, rec record) (refs []store.Ref, busy bool, err er
 
 // policy is what of a secret decides when it is rotated.
 func (m *Manager) policy(rec record, now time.Time) Policy {
-	p := Policy{Drain: time.Duration(rec.secret.DrainDeadline), Overlap: time.Duration(rec.secret.Overlap)}
+	_, adopts := m.kinds[rec.secret.Kind].(Adopting)
+	p := Policy{Drain: time.Duration(rec.secret.DrainDeadline), Overlap: time.Duration(rec.secret.Overlap), Adopts: adopts}
 	t, err := rec.secret.Schedule.parse()
 	if err != nil { // it was parsed when it was declared
 		return p

@@ -60,6 +60,13 @@ type Moving interface {
 	Moved(from, to json.RawMessage, kept Handle) (Handle, error)
 }
 
+// Adopting is a Kind whose Inspect finds whatever consumers may use already, so that
+// a rotation which began without an old value ends none. Of the others the first one
+// can end what was there before the broker.
+type Adopting interface {
+	Adopts()
+}
+
 // Subject is the secret that a spec belongs to.
 type Subject struct {
 	ID            string

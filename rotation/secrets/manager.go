@@ -79,6 +79,7 @@ type Manager struct {
 	stages  map[string]stage     // of those in the queue, and those that a driver is at
 	agenda  map[string]appointed // what is known of when to look at a secret again
 	pauses  map[string]*pause    // by backend that is away
+	watched map[string]watched   // by id, those that nobody is missing from
 	called  map[string]struct{}  // ids to look at without waiting for the next round
 }
 
@@ -118,7 +119,7 @@ func New(c Config) (*Manager, error) {
 		store: c.Store, registry: c.Registry, kinds: make(map[string]Kind), broker: c.Broker, now: c.Now,
 		interval: c.Interval, inspect: c.InspectEvery, couldRead: c.CouldRead, held: c.Held, crash: c.Crash, metrics: c.Observe, log: c.Logger,
 		poke: make(chan struct{}, 1), workers: c.Workers,
-		stages: make(map[string]stage), agenda: make(map[string]appointed), pauses: make(map[string]*pause), called: make(map[string]struct{}),
+		stages: make(map[string]stage), agenda: make(map[string]appointed), pauses: make(map[string]*pause), watched: make(map[string]watched), called: make(map[string]struct{}),
 	}
 	for _, k := range c.Kinds {
 		if _, twice := m.kinds[k.Name()]; twice {

@@ -32,7 +32,7 @@ const (
 	WaitBackoff  WaitFor = "backoff"
 	WaitUptake   WaitFor = "uptake" // consumers that were not seen on the new value
 	// WaitOverlap: every account was seen on it, and processes of one may still be
-	// about to read it.
+	// about to read it, or have it under way.
 	WaitOverlap WaitFor = "overlap"
 )
 
@@ -58,15 +58,20 @@ type Policy struct {
 	Due   time.Time // by the schedule; zero: never
 	Opens time.Time // when the window lets a due rotation begin
 	Drain time.Duration
-	// Overlap is how long a drain lasts after the last acknowledgement.
+	// Overlap is how long a drain lasts after every consumer was seen; MinOverlap: no
+	// longer than that.
 	Overlap time.Duration
+	Adopts  bool // the kind is Adopting
 }
 
 // Seen is what was observed.
 type Seen struct {
-	Missing  []credential.AccountID // consumers not seen on the attempt's new version
-	Acked    time.Time              // when a consumer first acknowledged it, of the last one; zero: none has
-	PairBusy bool                   // a secret of a pair with this one is in rotation
+	Missing []credential.AccountID // consumers not seen on the attempt's new version
+	// For is how long this process has seen none missing, and no newer word of one, by
+	// a clock that nobody sets. A new process watches anew.
+	For      time.Duration
+	Spoke    time.Time // the date on the last consumer's word, which tells it from another
+	PairBusy bool      // a secret of a pair with this one is in rotation
 }
 
 // Next decides what comes next:
@@ -77,8 +82,9 @@ type Seen struct {
 //   - What failed is tried again later; before promote a bounded number of
 //     times, and then the rotation is given up and its new value removed.
 //   - After promote it goes on to the end: while a consumer was not seen on the
-//     new value it waits, and past the deadline only force goes on. After the last
-//     acknowledgement it waits for the overlap.
+//     new value it waits, and past the deadline only force goes on. Then it waits
+//     for the overlap, of which only the time counts for which it was watched: dates
+//     say nothing where a clock was set.
 func (s State) Next(now time.Time, p Policy, seen Seen) Decision {
 	a := s.Attempt
 	if a == nil {
@@ -98,8 +104,8 @@ func (s State) Next(now time.Time, p Policy, seen Seen) Decision {
 	case a.Forced:
 		return Decision{Action: GoOn}
 	case len(seen.Missing) == 0:
-		if until := seen.Acked.Add(p.Overlap); !seen.Acked.IsZero() && waits(now, until, p.Overlap) {
-			return Decision{Action: Wait, For: WaitOverlap, Until: until}
+		if left := a.overlap(p) - seen.For; left > 0 {
+			return Decision{Action: Wait, For: WaitOverlap, Until: now.Add(left)}
 		}
 		return Decision{Action: GoOn}
 	}
@@ -109,6 +115,15 @@ func (s State) Next(now time.Time, p Policy, seen Seen) Decision {
 		d.Until = deadline
 	}
 	return d
+}
+
+// overlap is how long the old value stays when every consumer was seen on the new
+// one. Where there was none, nothing ends.
+func (a *Attempt) overlap(p Policy) time.Duration {
+	if p.Overlap <= MinOverlap || (a.Old == nil && p.Adopts) {
+		return 0
+	}
+	return p.Overlap
 }
 
 // waits reports whether a pause lasts. One that would be longer than any is was

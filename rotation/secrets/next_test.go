@@ -391,29 +391,37 @@ func TestBegin_AboveEveryVersion(t *testing.T) {
 	}
 }
 
-// After the last acknowledgement the old value stays for the overlap, whatever
-// the deadline is. Force doesn't wait, and neither does anyone for what was seen.
-func TestNext_OverlapAfterTheLastAcknowledgement(t *testing.T) {
-	s := State{Attempt: &Attempt{Step: Drain, Steps: order, Promoted: true, New: Slot{Version: 2, PromotedAt: t0}}}
-	p := Policy{Drain: time.Minute, Overlap: time.Hour}
-	acked := Seen{Acked: t0.Add(time.Minute)}
-	end := t0.Add(time.Minute + time.Hour)
-	for _, now := range []time.Time{t0.Add(time.Minute), end.Add(-1)} {
-		if d := s.Next(now, p, acked); d.Action != Wait || d.For != WaitOverlap || !d.Until.Equal(end) || d.Late {
-			t.Errorf("%s: %+v", now, d)
+// When the last consumer was seen the old value stays for the overlap, whatever the
+// deadline is. Only the time counts for which that was watched, and no date.
+func TestNext_OverlapWhenAllWereSeen(t *testing.T) {
+	s := State{Attempt: &Attempt{Step: Drain, Steps: order, Promoted: true, Old: &Slot{Version: 1}, New: Slot{Version: 2, PromotedAt: t0}}}
+	p := Policy{Drain: time.Minute, Overlap: time.Hour, Adopts: true}
+	seen := func(ago time.Duration) Seen { return Seen{For: ago, Spoke: t0} }
+	for _, now := range []time.Time{t0, t0.Add(-24 * time.Hour), t0.Add(365 * 24 * time.Hour)} {
+		for _, ago := range []time.Duration{0, time.Hour - 1} {
+			if d := s.Next(now, p, seen(ago)); d.Action != Wait || d.For != WaitOverlap || !d.Until.Equal(now.Add(time.Hour-ago)) || d.Late {
+				t.Errorf("at %s, watched for %s: %+v", now, ago, d)
+			}
+		}
+		if d := s.Next(now, p, seen(time.Hour)); d.Action != GoOn {
+			t.Errorf("at %s it is over: %+v", now, d)
 		}
 	}
+	first := s.clone()
+	first.Attempt.Old = nil
 	for name, d := range map[string]Decision{
-		"it is over":                 s.Next(end, p, acked),
-		"forced":                     s.force(t0, "leaked").Next(t0.Add(time.Minute), p, acked),
-		"all were observed":          s.Next(t0, p, Seen{}),
-		"the clock was set far back": s.Next(t0.Add(-24*time.Hour), p, acked),
+		"forced":               s.force(t0, "leaked").Next(t0, p, seen(0)),
+		"there was none":       first.Next(t0, p, seen(0)),
+		"the shortest is none": s.Next(t0, Policy{Overlap: MinOverlap}, seen(0)),
 	} {
 		if d.Action != GoOn {
 			t.Errorf("%s: %+v", name, d)
 		}
 	}
-	if d := s.Next(end, p, Seen{Missing: []credential.AccountID{credential.MustAccountID("a")}, Acked: t0}); d.For != WaitUptake {
+	if d := first.Next(t0, Policy{Overlap: time.Hour}, seen(0)); d.For != WaitOverlap {
+		t.Errorf("there may have been one that the kind doesn't find: %+v", d)
+	}
+	if d := s.Next(t0, p, Seen{Missing: []credential.AccountID{credential.MustAccountID("a")}, For: 2 * time.Hour}); d.For != WaitUptake {
 		t.Errorf("a consumer is missing: %+v", d)
 	}
 }

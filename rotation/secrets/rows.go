@@ -186,13 +186,14 @@ func (m *Manager) seen(r store.Reader, s *Secret, version uint64) (Seen, error) 
 		return Seen{}, err
 	}
 	missing, err := m.missing(r, s, uptake, version)
-	return Seen{Missing: missing, Acked: s.acked(uptake, version)}, err
+	return Seen{Missing: missing, Spoke: s.spoke(uptake, version)}, err
 }
 
-// acked is when the last of the consumers said that it uses a version.
-func (s *Secret) acked(seen map[credential.AccountID]Uptake, version uint64) (last time.Time) {
+// spoke is the date on the last consumer's word that it uses a version, or on the
+// broker's that it has handed it out.
+func (s *Secret) spoke(seen map[credential.AccountID]Uptake, version uint64) (last time.Time) {
 	for _, c := range s.Consumers {
-		if u := seen[c]; u.How == Acknowledged && u.Version >= version {
+		if u := seen[c]; u.Version >= version {
 			last = latest(last, u.At)
 		}
 	}

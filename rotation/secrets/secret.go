@@ -23,7 +23,7 @@ const (
 	MaxDrainDeadline     = 90 * 24 * time.Hour
 	DefaultDrainDeadline = 7 * 24 * time.Hour
 
-	MinOverlap     = time.Millisecond // whoever wants none says so
+	MinOverlap     = time.Millisecond // whoever wants none says so: it is waited for no longer
 	MaxOverlap     = 24 * time.Hour
 	DefaultOverlap = 10 * time.Minute // twice the interval at which Vault's agent reads
 
@@ -52,9 +52,10 @@ type Secret struct {
 	Schedule      Schedule `json:"schedule"`
 	MaxAge        Duration `json:"max_age"`        // older than this it is overdue
 	DrainDeadline Duration `json:"drain_deadline"` // consumers that take longer are an alarm
-	// Overlap is how long the old value stays after the last consumer has
-	// acknowledged the new one: the first process of an account speaks for all of
-	// them, and the others read it within that time.
+	// Overlap is how long the old value stays after the last consumer was seen on the
+	// new one: the first process of an account that acknowledges speaks for all of
+	// them, and what the broker hands out is not yet in use. A broker that starts
+	// within it begins it anew.
 	Overlap Duration `json:"overlap,omitempty"`
 	// Pair names a secret that must never be rotated at the same time.
 	Pair string `json:"pair,omitempty"`

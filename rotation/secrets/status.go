@@ -84,7 +84,8 @@ func (m *Manager) status(r store.Reader, rec record) (Status, error) {
 		if observed.Missing, err = m.missing(r, rec.secret, seen, s.Attempt.New.Version); err != nil {
 			return Status{}, err
 		}
-		observed.Acked = rec.secret.acked(seen, s.Attempt.New.Version)
+		observed.Spoke = rec.secret.spoke(seen, s.Attempt.New.Version)
+		observed.For = m.watchedFor(rec.secret.ID, s.Attempt, observed)
 	}
 	if _, observed.PairBusy, err = pairStates(r, rec); err != nil {
 		return Status{}, err

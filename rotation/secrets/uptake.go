@@ -194,6 +194,26 @@ func (m *Manager) ByResource(ctx context.Context, resource string) (id string, c
 	return id, current, ok, err
 }
 
+// VersionAt is at which version the secret is that rotates a resource; 0: none does,
+// or what is stored of it can't be read, so that it is not rotated.
+func (*Manager) VersionAt(r store.Reader, resource string) (uint64, error) {
+	row, err := r.Get(resourceTable, resource)
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	state, _, err := readState(r, string(row.Value))
+	if errors.Is(err, ErrUnreadable) {
+		return 0, nil
+	}
+	if err != nil || state.Current == nil {
+		return 0, err
+	}
+	return state.Current.Version, nil
+}
+
 // dropUptake forgets the uptake of all but these consumers.
 func (m *Manager) dropUptake(tx store.Tx, id string, keep []credential.AccountID) error {
 	seen, err := readUptake(tx, id)

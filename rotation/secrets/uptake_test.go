@@ -95,6 +95,20 @@ func TestUptake_OfASharedSecretIsOfAnyTenant(t *testing.T) {
 	if _, _, ok, err := w.ByResource(t.Context(), "faulty:other"); ok || err != nil {
 		t.Error(ok, err)
 	}
+	w.create(plain("spoilt"))
+	w.create(plain("new"))
+	w.spoil("secret_states", "spoilt", "{")
+	for resource, want := range map[string]uint64{"faulty:db": 1, "faulty:other": 0, "faulty:new": 0, "faulty:spoilt": 0} {
+		err := w.st.View(t.Context(), func(r store.Reader) error {
+			if got, err := w.VersionAt(r, resource); got != want || err != nil {
+				t.Errorf("%s is at %d, %v", resource, got, err)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestUptake_StandingIsAskedInTheCommit(t *testing.T) {

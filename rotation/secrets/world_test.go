@@ -189,12 +189,6 @@ func (w *world) consumer(account, tenant string) secrets.Consumer {
 	return secrets.Consumer{Account: credential.MustAccountID(account), Tenant: credential.MustTenant(tenant), RequestID: "req-2", JTI: "j"}
 }
 
-// Ack is the manager's, and the shortest overlap after it.
-func (w *world) Ack(ctx context.Context, who secrets.Consumer, id string, version uint64) (secrets.Uptake, error) {
-	defer w.pass(secrets.MinOverlap)
-	return w.Manager.Ack(ctx, who, id, version)
-}
-
 // ack has both consumers of a plain secret use a version.
 func (w *world) ack(id string, version uint64) {
 	w.t.Helper()

@@ -135,6 +135,9 @@ func credentialID(w *secrets.Work) string { return "s_" + w.Nonce }
 // former are the ids of those that it replaces.
 func former(w *secrets.Work) []string { return strings.Fields(w.Old.Handle[handleCredential]) }
 
+// Adopts implements secrets.Adopting: the account's client secrets, if it has any.
+func (*Secret) Adopts() {}
+
 // Inspect implements secrets.Kind.
 func (k *Secret) Inspect(ctx context.Context, w *secrets.Work) (secrets.Inspection, error) {
 	spec, place, store, err := k.at(w)

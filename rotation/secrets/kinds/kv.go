@@ -86,6 +86,9 @@ func (k *KV) at(w *secrets.Work) (KVSpec, *Place, Store, error) {
 	return spec, spec.place(), k.stores(spec.Namespace, spec.Mount), err
 }
 
+// Adopts implements secrets.Adopting: what is at the path, if anything is.
+func (*KV) Adopts() {}
+
 // Inspect implements secrets.Kind.
 func (k *KV) Inspect(ctx context.Context, w *secrets.Work) (secrets.Inspection, error) {
 	_, place, store, err := k.at(w)
