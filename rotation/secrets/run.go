@@ -122,6 +122,7 @@ func (m *Manager) ripe(ctx context.Context) ([]string, error) {
 	for id := range m.agenda {
 		if _, there := all[id]; !there {
 			delete(m.agenda, id)
+			delete(m.watched, id)
 		}
 	}
 	var found []string
