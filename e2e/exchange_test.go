@@ -24,7 +24,8 @@ func TestInvariant_I3_AnExchangedTokenNeverOutlivesItsSubjectToken(t *testing.T)
 			if got.Expires.After(end) {
 				t.Errorf("the subject token ends in %v; the access token lives %v longer", left, got.Expires.Sub(end))
 			}
-			if life := int64(got.Expires.Sub(got.IssuedAt) / time.Second); a.ExpiresIn != life {
+			// What is left when it is answered: a second may have begun since.
+			if life := int64(got.Expires.Sub(got.IssuedAt) / time.Second); a.ExpiresIn > life || a.ExpiresIn < life-5 {
 				t.Errorf("expires_in %d, the token lives %d s", a.ExpiresIn, life)
 			}
 		}

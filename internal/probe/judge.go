@@ -238,8 +238,8 @@ func (e evidence) existence(last *answer) (Finding, bool) {
 		return Finding{}, false // its own object under the same number, perhaps; the witnesses tell
 	}
 	switch {
-	case last.status == none.status && alike(last, none, e.again, e.ids):
-		return Finding{}, false
+	case last.status == none.status && (alike(last, none, e.again, e.ids) || last.ok() && e.again == nil):
+		return Finding{}, false // or nothing tells what varies by itself
 	case last.status == none.status:
 		return Finding{Suspect, "existence", "the answer differs from that for an id that nobody has, in its text"}, true
 	case !missing(none.status):

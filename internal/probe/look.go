@@ -219,9 +219,10 @@ func (t *trial) nonsense(ctx context.Context, who actor, d disguise) (*answer, [
 
 // nonsenseAgain asks once more for what nobody has, where the text of that answer
 // differs: what differs between the two does so by itself, such as a request's id.
+// What is not refused is asked for again only where that makes nothing.
 func (t *trial) nonsenseAgain(ctx context.Context, d disguise, e *evidence) error {
 	last := e.got[len(e.got)-1]
-	if e.nonsense == nil || last.status != e.nonsense.status || alike(last, e.nonsense, nil, e.ids) {
+	if e.nonsense == nil || last.status != e.nonsense.status || last.ok() && !t.attempt.safe() || alike(last, e.nonsense, nil, e.ids) {
 		return nil
 	}
 	var ids []string

@@ -119,7 +119,34 @@ func (s *shape) counted() bool {
 	}
 	start, end := s.number()
 	apart := s.apart(start, end) && end-start < 20
-	return !s.uuid && s.words && start < end && (apart || !mixed.MatchString(s.like))
+	return !s.uuid && s.words && start < end && (apart || !mixed.MatchString(s.like)) && s.turns() < manyTurns
+}
+
+// manyTurns are more than words have: what is drawn from small letters, capitals and
+// digits has nine in 22 characters, and fewer than these in one of 700.
+const manyTurns = 3
+
+// turns is how often a capital comes after a small letter, or a letter and a digit
+// are side by side.
+func (s *shape) turns() (n int) {
+	const small, capital, digit = 1, 2, 3
+	before := 0
+	for _, c := range []byte(s.like[s.keep:]) {
+		is := 0
+		switch {
+		case c >= 'a' && c <= 'z':
+			is = small
+		case c >= 'A' && c <= 'Z':
+			is = capital
+		case c >= '0' && c <= '9':
+			is = digit
+		}
+		if before != 0 && is != 0 && before != is && (before != capital || is != small) {
+			n++
+		}
+		before = is
+	}
+	return n
 }
 
 // mixed is how digits and letters are where they are drawn together.

@@ -48,6 +48,7 @@ func TestID(t *testing.T) {
 		"great-shoes-for-the-summer-p1042":      {`great-shoes-for-the-summer-p` + beyond32, true},
 		"1042-great-3d-shoes-for-the-summer":    {beyond32 + `-great-3d-shoes-for-the-summer`, true},
 		"3d-shoes-for-the-summer-and-fall-1042": {`3d-shoes-for-the-summer-and-fall-` + beyond32, true},
+		"iPhone-3d-case-for-the-summer-1042":    {`iPhone-3d-case-for-the-summer-` + beyond32, true},
 		// What was drawn.
 		"6a1f00ca-9313-4666-8175-0a1b2c3d4e5f": {`[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-8[0-9a-f]{3}-[0-9a-f]{12}`, false},
 		"6a1f00ca-93b3-4e6c-8d75-0a1b2c3d4e5f": {`[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-8[0-9a-f]{3}-[0-9a-f]{12}`, false},
@@ -58,6 +59,8 @@ func TestID(t *testing.T) {
 		"ord_kzXw9AbQ2mLpTrEv":                 {`ord_[A-Za-z1-9]{16}`, false},
 		"dQw4w9WgXcQ":                          {`[A-Za-z1-9]{11}`, false},
 		"93485729384752938475293":              {`[1-9]{23}`, false},
+		"ord_x7Qm-17-aB3kK9Tz5wLq2R":           {`ord_[A-Za-z0-9]{4}-[0-9]{2}-[A-Za-z0-9]{14}`, false},
+		"ord_QmxKtTzbLwqRsYfGhJpVc7":           {`ord_[A-Za-z]{21}[0-9]`, false},
 		"a-slug-of-somebody":                   {`[a-z]-[a-z]{4}-[a-z]{2}-[a-z]{8}`, false},
 	} {
 		whole := regexp.MustCompile(`\A(?:` + k.shape + `)\z`)
