@@ -424,5 +424,9 @@ func (s *sample) removeAll(w http.ResponseWriter, r *http.Request) {
 		delete(s.notes, id)
 		removed++
 	}
+	if removed == 0 && s.alike == "nothing to remove" {
+		guard.Refuse(w, r, guard.ErrNotFound)
+		return
+	}
 	_, _ = fmt.Fprintf(w, `{"removed":%d}`, removed)
 }
