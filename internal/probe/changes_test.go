@@ -27,11 +27,7 @@ func stateful(state func(r *http.Request, id string) string) func(http.Handler) 
 				rec.Body.Reset()
 				_ = json.NewEncoder(rec.Body).Encode(order)
 			}
-			for name, values := range rec.Header() {
-				rw.Header()[name] = values
-			}
-			rw.WriteHeader(rec.Code)
-			_, _ = rw.Write(rec.Body.Bytes())
+			goesOn(rw, rec.Header(), rec.Code, rec.Body.Bytes())
 		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -65,6 +66,13 @@ func (w *world) serve(t *testing.T, wrap func(http.Handler) http.Handler, leaks 
 	server := httptest.NewServer(service)
 	t.Cleanup(server.Close)
 	return server.URL
+}
+
+// goesOn sends what a service behind has answered, or another in its place.
+func goesOn(rw http.ResponseWriter, header http.Header, status int, body []byte) {
+	maps.Copy(rw.Header(), header)
+	rw.WriteHeader(status)
+	_, _ = rw.Write(body)
 }
 
 func (w *world) probe(t *testing.T, d *probe.Description) *probe.Report {

@@ -36,11 +36,7 @@ func keptAfter(n int) func(http.Handler) http.Handler {
 				}
 			}
 			mu.Unlock()
-			for name, values := range answer.Header() {
-				rw.Header()[name] = values
-			}
-			rw.WriteHeader(answer.Code)
-			_, _ = rw.Write(answer.Body.Bytes())
+			goesOn(rw, answer.Header(), answer.Code, answer.Body.Bytes())
 		})
 	}
 }
@@ -70,21 +66,16 @@ func refusesAll(status int, told bool) func(http.Handler) http.Handler {
 			if r.Method == http.MethodPost {
 				made += answer.Body.String()
 			}
-			for name, values := range answer.Header() {
-				rw.Header()[name] = values
-			}
 			id, of := strings.CutPrefix(r.URL.Path, "/orders/")
 			if r.Method != http.MethodGet || !of || answer.Code != http.StatusNotFound {
-				rw.WriteHeader(answer.Code)
-				_, _ = rw.Write(answer.Body.Bytes())
+				goesOn(rw, answer.Header(), answer.Code, answer.Body.Bytes())
 				return
 			}
 			text := `{"errors":[{"code":"UNKNOWN"}]}`
 			if told && strings.Contains(made, `"`+id+`"`) {
 				text = `{"errors":[{"code":"FORBIDDEN"}]}`
 			}
-			rw.WriteHeader(status)
-			_, _ = rw.Write([]byte(text))
+			goesOn(rw, answer.Header(), status, []byte(text))
 		})
 	}
 }

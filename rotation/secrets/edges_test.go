@@ -105,12 +105,7 @@ func TestRun_OneIsNotLookedForAmongAll(t *testing.T) {
 	}
 	for i := range many {
 		id := fmt.Sprintf("db-%d", i)
-		if err := w.Rotate(t.Context(), operator, id, 0, false); err != nil {
-			t.Fatal(err)
-		}
-		w.until(id, "drained for", inStep(secrets.Drain))
-		w.ack(id, 1)
-		w.until(id, "rotated", rotated(1))
+		w.rotate(id, 1)
 	}
 	if err := w.Delete(t.Context(), admin, "db-0", 0); err != nil {
 		t.Fatal(err)
@@ -203,12 +198,7 @@ func TestRun_SeenOnAVersionThatWasGivenUp(t *testing.T) {
 	w := newWorld(t)
 	w.create(plain("db"))
 	stop := w.run(w.Manager)
-	if err := w.Rotate(t.Context(), operator, "db", 0, false); err != nil {
-		t.Fatal(err)
-	}
-	w.until("db", "in drain", inStep(secrets.Drain))
-	w.ack("db", 1)
-	w.until("db", "rotated", rotated(1))
+	w.rotate("db", 1)
 	stop()
 
 	w.kind.gate, w.kind.in = make(chan struct{}), make(chan secrets.Step)

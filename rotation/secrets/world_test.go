@@ -199,6 +199,17 @@ func (w *world) ack(id string, version uint64) {
 	}
 }
 
+// rotate rotates a plain secret to its end, which is at a version.
+func (w *world) rotate(id string, version uint64) {
+	w.t.Helper()
+	if err := w.Rotate(w.t.Context(), operator, id, 0, false); err != nil {
+		w.t.Fatal(err)
+	}
+	w.until(id, "in drain", inStep(secrets.Drain))
+	w.ack(id, version)
+	w.until(id, "rotated", rotated(version))
+}
+
 // records lists the types of the audit records about a secret.
 func (w *world) records(id string) (types []string) {
 	w.t.Helper()
